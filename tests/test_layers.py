@@ -1,0 +1,28 @@
+"""The package's layers: a module imports its own stage or an earlier one, and never the scripts around it."""
+
+import ast
+from pathlib import Path
+
+import unidual_zoo
+
+ROOT = Path(unidual_zoo.__file__).parent
+STAGES = [["spec"], ["weights"], ["data"], ["models"], ["inference", "evaluation", "training"], ["cli"]]
+STAGE = {name: number for number, names in enumerate(STAGES) for name in names}
+
+
+def imports(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def test_every_module_has_a_stage_and_imports_no_later_one():
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        assert parts[0] in STAGE, f"{path.name} belongs to no stage; the stages are {STAGES}"
+        for name in imports(path):
+            assert name.split(".")[0] not in ("benchmarks", "hub"), f"{path} imports {name}"
+            if name.startswith("unidual_zoo."):
+                assert STAGE[name.split(".")[1]] <= STAGE[parts[0]], f"{path} imports {name}, of a later stage"

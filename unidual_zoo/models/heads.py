@@ -1,0 +1,147 @@
+"""The classification heads of a model: one linear layer per (pathway, task), and the rules for which there are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from unidual_zoo.spec import IMAGE, Task
+
+
+def check_choice(what: str, value: Any, allowed: Iterable) -> None:
+    """Raises a ValueError that says what came and what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"{what} {value!r} is not known, allowed: {', '.join(map(repr, allowed)) or 'none'}")
+
+
+def primary_task(tasks: Mapping[str, Task]) -> str | None:
+    """The task that timm's `num_classes` means: the first image task, or the first task if there is none."""
+    return next((name for name, task in tasks.items() if task.modality == IMAGE), next(iter(tasks), None))
+
+
+class TaskHeads(nn.ModuleDict):
+    """`heads[pathway][task]`: linear heads (B, in_features) -> (B, classes); a task of 0 classes has none.
+
+    `assignment` says which tasks hang on which pathway, `{"image": ["in1k"], "video": [...]}`. By default a task hangs
+    on the pathway of its modality or, where that is missing, on the other; with `auxiliary` every task on every one.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        *,
+        pathways: Sequence[str],
+        in_features: int,
+        auxiliary: bool = False,
+        assignment: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__({pathway: nn.ModuleDict() for pathway in pathways})
+        self.in_features = in_features
+        self.set(tasks, auxiliary=auxiliary, assignment=assignment)
+
+    def __getitem__(self, pathway: str) -> nn.ModuleDict:
+        heads = super().__getitem__(pathway)
+        assert isinstance(heads, nn.ModuleDict)
+        return heads
+
+    def set(
+        self, tasks: Mapping[str, Task], *, auxiliary: bool, assignment: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        """Makes the heads what the arguments say; a head whose size stays keeps its weights.
+
+        Raises:
+            ValueError: the assignment names a pathway or a task that does not exist.
+        """
+        if assignment is None:
+            assignment = self._rule(tasks, auxiliary)
+        for pathway, hung in assignment.items():
+            check_choice("pathway in heads", pathway, self)
+            for task in hung:
+                check_choice(f"task in heads[{pathway!r}]", task, tasks)
+        self.tasks = dict(tasks)
+        self.auxiliary = auxiliary
+        self.assignment = {pathway: list(assignment.get(pathway, ())) for pathway in self}
+        for pathway in self:
+            hung = [name for name in self.assignment[pathway] if tasks[name].num_classes > 0]
+            self[pathway] = nn.ModuleDict({name: self._head(pathway, tasks[name]) for name in hung})
+
+    def resize(self, task: str, num_classes: int) -> None:
+        """Fresh heads of `num_classes` for one task."""
+        check_choice("task", task, self.tasks)
+        for pathway in self:
+            if task in self[pathway]:
+                del self[pathway][task]
+        tasks = self.tasks | {task: dataclasses.replace(self.tasks[task], num_classes=num_classes)}
+        self.set(tasks, auxiliary=self.auxiliary, assignment=self.assignment)
+
+    def remove_all(self) -> None:
+        """Every task has 0 classes from now on."""
+        tasks = {name: dataclasses.replace(task, num_classes=0) for name, task in self.tasks.items()}
+        self.set(tasks, auxiliary=self.auxiliary, assignment=self.assignment)
+
+    def drop_auxiliary(self) -> None:
+        """Removes a task's head on the other modality's pathway if it has one on its own and that one keeps another."""
+        kept = {}
+        for pathway, hung in self.assignment.items():
+            kept[pathway] = [name for name in hung if not self._is_auxiliary(name, pathway)] or hung
+        self.set(self.tasks, auxiliary=False, assignment=kept)
+
+    def add_auxiliary(self) -> None:
+        """Gives every task a head on every pathway."""
+        self.set(self.tasks, auxiliary=True)
+
+    def on(self, pathway: str) -> tuple[str, ...]:
+        """The tasks that have a head on a pathway, in the order of `tasks`."""
+        return tuple(task for task in self.tasks if task in self[pathway])
+
+    def default_task(self, modality: str, pathway: str) -> str | None:
+        """The pathway's first task of a modality, else its first task, else None."""
+        there = self.on(pathway)
+        return next((task for task in there if self.tasks[task].modality == modality), next(iter(there), None))
+
+    def classifier(self, task: str | None = None) -> nn.Module:
+        """The task's head (default: the primary task's), on its modality's pathway if it has one there."""
+        task = task or primary_task(self.tasks)
+        if task is not None:
+            check_choice("task", task, self.tasks)
+            home = self.tasks[task].modality
+            for pathway in sorted(self, key=lambda name: name != home):
+                if task in self[pathway]:
+                    return self[pathway][task]
+        return nn.Identity()
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor arguments `tasks`, `auxiliary` and, where the rule does not give them, `heads`."""
+        tasks = {name: [task.modality, task.num_classes] for name, task in self.tasks.items()}
+        own = {} if self.assignment == self._rule(self.tasks, self.auxiliary) else {"heads": self.assignment}
+        return {"tasks": tasks, "auxiliary": self.auxiliary, **own}
+
+    def _rule(self, tasks: Mapping[str, Task], auxiliary: bool) -> dict[str, list[str]]:
+        return {
+            pathway: [
+                name
+                for name, task in tasks.items()
+                if auxiliary or task.modality == pathway or task.modality not in self
+            ]
+            for pathway in self
+        }
+
+    def _is_auxiliary(self, task: str, pathway: str) -> bool:
+        home = self.tasks[task].modality
+        return pathway != home and task in self.assignment.get(home, ())
+
+    def _head(self, pathway: str, task: Task) -> nn.Module:
+        heads = self[pathway]
+        if task.name in heads and heads[task.name].out_features == task.num_classes:
+            return heads[task.name]
+        return init_head(nn.Linear(self.in_features, task.num_classes))
+
+
+def init_head(head: nn.Linear) -> nn.Linear:
+    """Normal weights of deviation 0.01 and no bias, as VMZ."""
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    return head

@@ -1,0 +1,136 @@
+"""The convolutions of the two pathways, and how one pathway's weights become the other's.
+
+Frames are folded into the batch: every activation is (B*T, C, H, W) in channels_last memory, T = 1 for images. A
+spatial convolution is then the same Conv2d for both modalities, and a temporal one is a Conv2d over the view
+(B, C, T, H*W), which channels_last memory already is: nothing is copied and no Conv3d is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
+
+SHARED = "shared"
+TEMPORAL_KERNEL = 3
+
+
+class PathwayNorm(nn.ModuleDict):
+    """BatchNorm of (N, C, H, W): each pathway's own, or one that all pathways use."""
+
+    def __init__(self, channels: int, *, pathways: Sequence[str], shared: bool, eps: float) -> None:
+        names = (SHARED,) if shared else pathways
+        super().__init__({name: nn.BatchNorm2d(channels, eps=eps) for name in names})
+
+    def forward(self, x: Tensor, pathway: str) -> Tensor:
+        return self[SHARED if SHARED in self else pathway](x)
+
+
+class TemporalConv(nn.Conv2d):
+    """t×1×1 convolution (B*T, C, H, W) -> (B*ceil(T/stride), C', H, W), zero-padded in time."""
+
+    def __init__(self, in_chans: int, out_chans: int, *, stride: int = 1) -> None:
+        kernel, padding = (TEMPORAL_KERNEL, 1), (TEMPORAL_KERNEL // 2, 0)
+        super().__init__(in_chans, out_chans, kernel, (stride, 1), padding, bias=False)
+
+    def forward(self, x: Tensor, batch: int) -> Tensor:
+        _, channels, height, width = x.shape
+        x = x.permute(0, 2, 3, 1).reshape(batch, -1, height * width, channels)  # (B*T, C, H, W) -> (B, T, H*W, C)
+        x = super().forward(x.permute(0, 3, 1, 2))  # (B, C, T, H*W) -> (B, C', T', H*W)
+        x = x.permute(0, 2, 3, 1).reshape(-1, height, width, self.out_channels)  # -> (B*T', H, W, C')
+        return x.permute(0, 3, 1, 2)
+
+
+class PixelConv(nn.Conv2d):
+    """1×1 convolution (B, C, H, W) -> (B, C', H, W): the image pathway's counterpart of the temporal one."""
+
+    def __init__(self, in_chans: int, out_chans: int) -> None:
+        super().__init__(in_chans, out_chans, 1, bias=False)
+
+    def forward(self, x: Tensor, batch: int) -> Tensor:
+        return super().forward(x)
+
+
+class UniDualConv(nn.Module):
+    """The UniDual unit (paper §2.2, Figure 1c): a shared d×d convolution, then each pathway's point-wise one.
+
+    spatial -> BatchNorm -> ReLU -> temporal (video) or pixel-wise (image) -> BatchNorm, (B*T, C, H, W) in and out. With
+    the video pathway alone it is R(2+1)D's factorised convolution, with the image pathway alone R2D's.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        mid_chans: int,
+        out_chans: int,
+        *,
+        pathways: Sequence[str],
+        kernel: int = 3,
+        stride: int = 1,
+        temporal_stride: int = 1,
+        shared_norms: bool,
+        eps: float,
+    ) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(in_chans, mid_chans, kernel, stride, kernel // 2, bias=False)
+        self.spatial_norm = PathwayNorm(mid_chans, pathways=pathways, shared=shared_norms, eps=eps)
+        self.act = nn.ReLU(inplace=True)
+        self.pointwise = nn.ModuleDict()
+        if IMAGE in pathways:
+            self.pointwise[IMAGE] = PixelConv(mid_chans, out_chans)
+        if VIDEO in pathways:
+            self.pointwise[VIDEO] = TemporalConv(mid_chans, out_chans, stride=temporal_stride)
+        self.norm = PathwayNorm(out_chans, pathways=pathways, shared=False, eps=eps)
+
+    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        x = self.act(self.spatial_norm(self.spatial(x), pathway))
+        return self.norm(self.pointwise[pathway](x, batch), pathway)
+
+
+def pathway_of(key: str) -> str | None:
+    """The pathway that a weight belongs to by its name, or None if the pathways share it."""
+    return next((part for part in key.split(".") if part in MODALITIES), None)
+
+
+def select_pathway(state_dict: Mapping[str, Tensor], pathway: str) -> dict[str, Tensor]:
+    """The weights of one pathway out of a UniDual's: an R2D's ("image") or an R(2+1)D's ("video")."""
+    kept = {key: value for key, value in state_dict.items() if pathway_of(key) in (None, pathway)}
+    return {key.replace(f"_norm.{SHARED}.", f"_norm.{pathway}."): value for key, value in kept.items()}
+
+
+def deflate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An R(2+1)D's weights -> an R2D's: each t×1×1 filter summed over t (paper §3.1, R2D-finetuned)."""
+    return _transfer(state_dict, VIDEO, IMAGE, lambda weight: weight.sum(2, keepdim=True))
+
+
+def inflate(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An R2D's weights -> an R(2+1)D's: each 1×1 filter repeated t times and divided by t (as I3D)."""
+    return _transfer(state_dict, IMAGE, VIDEO, lambda weight: weight.repeat(1, 1, TEMPORAL_KERNEL, 1) / TEMPORAL_KERNEL)
+
+
+def _transfer(state_dict, source: str, target: str, convert) -> dict[str, Tensor]:
+    others = {pathway_of(key) for key in state_dict} - {None, source}
+    if others or not any(pathway_of(key) == source for key in state_dict):
+        raise ValueError(
+            f"needs the weights of the {source} pathway alone (see select_pathway), got also {others or 'none'}"
+        )
+    moved = {}
+    for key, value in state_dict.items():
+        value = convert(value) if f".pointwise.{source}." in key else value
+        moved[key.replace(f".{source}.", f".{target}.", 1)] = value
+    return moved
+
+
+def fold_frames(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) -> (B*T, C, H, W) in channels_last memory; an image batch only changes its memory."""
+    if x.ndim == 5:
+        x = x.transpose(1, 2).flatten(0, 1)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def unfold_frames(x: Tensor, batch: int) -> Tensor:
+    """(B*T, C, H, W) -> (B, C, T, H, W), a view."""
+    return x.unflatten(0, (batch, -1)).transpose(1, 2)

@@ -1,0 +1,618 @@
+"""UniDual and its baselines: R2D, R(2+1)D, multitask and LSTM networks as one class (arXiv 1906.03857, Table 1).
+
+Which pathways a network has, which tasks hang on them and how the frames of a clip are pooled are constructor data.
+Widths, strides and initialisation are VMZ's (the paper's code base): mid = floor(27·in·out / (9·in + 3·out)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers.drop import DropPath
+from timm.models import register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unidual_zoo.models.create import Family, build
+from unidual_zoo.models.heads import TaskHeads, check_choice, init_head, primary_task
+from unidual_zoo.models.pathways import (
+    SHARED,
+    PathwayNorm,
+    UniDualConv,
+    deflate,
+    fold_frames,
+    select_pathway,
+    unfold_frames,
+)
+from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, ClipSpec, InputSpec, Task, parse_tasks
+from unidual_zoo.weights import HEADS, Checkpoint, fit_to_model
+
+STEM_CHANS, STEM_MID_CHANS, STEM_KERNEL = 64, 45, 7  # VMZ fixes 45; its formula would give 83
+BOTTLENECK_EXPANSION = 4
+LSTM_UNITS = 512  # paper §3.1, R2D-LSTM
+
+
+def mid_chans(in_chans: int, out_chans: int) -> int:
+    """Channels between the 3×3 and the temporal convolution that give a 3×3×3 convolution's parameters ([21] §3.5)."""
+    return 27 * in_chans * out_chans // (9 * in_chans + 3 * out_chans)
+
+
+class Shortcut(nn.Module):
+    """1×1 projection of the residual connection, shared by the pathways: (B*T, C, H, W) -> (B*T', C', H', W')."""
+
+    def __init__(self, in_chans, out_chans, *, stride, temporal_stride, pathways, shared_norms, eps):
+        super().__init__()
+        self.temporal_stride = temporal_stride
+        self.conv = nn.Conv2d(in_chans, out_chans, 1, stride, bias=False)
+        self.conv_norm = PathwayNorm(out_chans, pathways=pathways, shared=shared_norms, eps=eps)
+
+    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        if pathway == VIDEO and self.temporal_stride > 1:
+            x = x.unflatten(0, (batch, -1))[:, :: self.temporal_stride].flatten(0, 1)
+        return self.conv_norm(self.conv(x), pathway)
+
+
+class Block(nn.Module):
+    """A residual block; subclasses set `residual`. (B*T, C, H, W) -> (B*T', C', H', W')."""
+
+    expansion = 1
+
+    def __init__(self, in_chans, planes, *, stride, temporal_stride, drop_path, **norms):
+        super().__init__()
+        self.shortcut = None
+        if stride > 1 or in_chans != planes * self.expansion:
+            strides = dict(stride=stride, temporal_stride=temporal_stride)
+            self.shortcut = Shortcut(in_chans, planes * self.expansion, **strides, **norms)
+        self.drop_path = DropPath(drop_path) if drop_path else None
+        self.act = nn.ReLU(inplace=True)
+
+    def residual(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        raise TypeError(f"{type(self).__name__} has no residual branch")
+
+    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        shortcut = x if self.shortcut is None else self.shortcut(x, pathway, batch)
+        x = self.residual(x, pathway, batch)
+        if self.drop_path is not None:  # a clip is dropped as a whole
+            x = self.drop_path(x.unflatten(0, (batch, -1))).flatten(0, 1)
+        return self.act(x + shortcut)
+
+
+class BasicBlock(Block):
+    """Two UniDual units. `mid_per_block` gives both the first one's mid channels, as torchvision does."""
+
+    def __init__(self, in_chans, planes, *, stride, temporal_stride, drop_path, mid_per_block, **norms):
+        strides = dict(stride=stride, temporal_stride=temporal_stride)
+        super().__init__(in_chans, planes, **strides, drop_path=drop_path, **norms)
+        mid = mid_chans(in_chans, planes)
+        self.conv1 = UniDualConv(in_chans, mid, planes, **strides, **norms)
+        self.conv2 = UniDualConv(planes, mid if mid_per_block else mid_chans(planes, planes), planes, **norms)
+
+    def residual(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        return self.conv2(self.act(self.conv1(x, pathway, batch)), pathway, batch)
+
+
+class Bottleneck(Block):
+    """1×1 (shared) -> UniDual unit -> 1×1 (shared)."""
+
+    expansion = BOTTLENECK_EXPANSION
+
+    def __init__(self, in_chans, planes, *, stride, temporal_stride, drop_path, mid_per_block, **norms):
+        strides = dict(stride=stride, temporal_stride=temporal_stride)
+        super().__init__(in_chans, planes, **strides, drop_path=drop_path, **norms)
+        norm = partial(PathwayNorm, pathways=norms["pathways"], shared=norms["shared_norms"], eps=norms["eps"])
+        mid = mid_chans(in_chans if mid_per_block else planes, planes)
+        self.conv1 = nn.Conv2d(in_chans, planes, 1, bias=False)
+        self.conv1_norm = norm(planes)
+        self.conv2 = UniDualConv(planes, mid, planes, **strides, **norms)
+        self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
+        self.conv3_norm = norm(planes * self.expansion)
+
+    def residual(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        x = self.act(self.conv1_norm(self.conv1(x), pathway))
+        x = self.act(self.conv2(x, pathway, batch))
+        return self.conv3_norm(self.conv3(x), pathway)
+
+
+BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class UniDual(nn.Module):
+    """Images (B, C, H, W) and clips (B, C, T, H, W) -> logits (B, classes) of a task.
+
+    Args:
+        depths: blocks in each of the four stages.
+        block: "basic" or "bottleneck".
+        pathways: ("image",) is an R2D, ("video",) an R(2+1)D, both a UniDual.
+        tasks: `{"in1k": ("image", 1000), "k400": ("video", 400)}`; a task of 0 classes has no head.
+        auxiliary: every task has a head on both pathways (paper §2.2, Auxiliary Losses).
+        heads: `{"image": ["in1k"], "video": [...]}` where the rule does not fit: a task hangs on its modality's
+            pathway or, if that is missing, on the other.
+        norms: "split" gives each pathway its own BatchNorms; "shared" shares those behind shared convolutions.
+        pool: a 1×3×3 max pool of stride 2 behind the stem (paper §3.3).
+        width: multiplies all channels.
+        mid_planes: "conv" sizes each unit's middle from its own channels (VMZ), "block" from the block's (torchvision).
+        spec: the InputSpec or its dict; `num_frames` overrides its clip length.
+        frame_pool: "mean" over a clip's frames, or "lstm" on the image pathway (paper §3.1, R2D-LSTM).
+        global_pool: "avg", or "" for unpooled features (only without heads).
+    """
+
+    def __init__(
+        self,
+        *,
+        depths: Sequence[int] = (3, 4, 6, 3),
+        block: str = "basic",
+        pathways: Sequence[str] = MODALITIES,
+        tasks: Mapping[str, Any],
+        auxiliary: bool = False,
+        heads: Mapping[str, Sequence[str]] | None = None,
+        norms: str = "split",
+        pool: bool = False,
+        width: float = 1.0,
+        mid_planes: str = "conv",
+        norm_eps: float = 1e-3,
+        spec: InputSpec | Mapping[str, Any] | None = None,
+        num_frames: int | None = None,
+        frame_pool: str = "mean",
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        check_choice("block", block, BLOCKS)
+        check_choice("norms", norms, ("split", SHARED))
+        check_choice("mid_planes", mid_planes, ("conv", "block"))
+        check_choice("frame_pool", frame_pool, ("mean", "lstm"))
+        for pathway in pathways:
+            check_choice("pathway", pathway, MODALITIES)
+        if frame_pool == "lstm" and tuple(pathways) != (IMAGE,):
+            raise ValueError(f"frame_pool='lstm' needs pathways ('image',) alone, got {tuple(pathways)}")
+        self._shape = dict(
+            depths=list(depths), block=block, pathways=list(pathways), norms=norms, pool=pool, width=width,
+            mid_planes=mid_planes, norm_eps=norm_eps, frame_pool=frame_pool, in_chans=in_chans,
+            drop_rate=drop_rate, drop_path_rate=drop_path_rate,
+        )  # fmt: skip
+        self.pathways = tuple(name for name in MODALITIES if name in pathways)
+        self.in_chans = in_chans
+        self.frame_pool = frame_pool
+        self.grad_checkpointing = False
+        self.spec = spec if isinstance(spec, InputSpec) else InputSpec.from_dict(spec or {})
+        if num_frames is not None:
+            self.spec = dataclasses.replace(self.spec, clip=dataclasses.replace(self.spec.clip, length=num_frames))
+
+        common: dict[str, Any] = dict(
+            pathways=self.pathways, shared_norms=norms == SHARED and len(self.pathways) > 1, eps=norm_eps
+        )
+        chans, stem_mid = round(STEM_CHANS * width), round(STEM_MID_CHANS * width)
+        self.stem = UniDualConv(in_chans, stem_mid, chans, kernel=STEM_KERNEL, stride=2, **common)
+        self.act = nn.ReLU(inplace=True)
+        self.pool = nn.MaxPool2d(3, 2, 1) if pool else None
+        self.stages = nn.ModuleList()
+        reduction = 4 if pool else 2
+        self.feature_info = [dict(num_chs=chans, reduction=2, module="stem")]
+        drop_paths = iter([drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths))])
+        for stage, depth in enumerate(depths):
+            planes, stage_stride = round(STEM_CHANS * width) * 2**stage, 1 if stage == 0 else 2
+            blocks = nn.ModuleList()
+            for index in range(depth):
+                stride = stage_stride if index == 0 else 1
+                blocks.append(
+                    BLOCKS[block](
+                        chans, planes, stride=stride, temporal_stride=stride,
+                        drop_path=next(drop_paths), mid_per_block=mid_planes == "block", **common,
+                    )
+                )  # fmt: skip
+                chans = planes * BLOCKS[block].expansion
+            reduction *= stage_stride
+            self.stages.append(blocks)
+            self.feature_info.append(dict(num_chs=chans, reduction=reduction, module=f"stages.{stage}"))
+
+        self.num_features = chans
+        self.lstm = nn.LSTM(chans, LSTM_UNITS, batch_first=True) if frame_pool == "lstm" else None
+        self.head_hidden_size = LSTM_UNITS if self.lstm is not None else chans
+        self.head_drop = nn.Dropout(drop_rate)
+        self.heads = TaskHeads(
+            parse_tasks(tasks),
+            pathways=self.pathways,
+            in_features=self.head_hidden_size,
+            auxiliary=auxiliary,
+            assignment=heads,
+        )
+        self.spec = self.spec.for_tasks(self.tasks)
+        self._set_global_pool(global_pool)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """MSRA fan-in for convolutions, as VMZ; heads normal with deviation 0.01."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                init_head(module)
+
+    # ---- the forward pass -------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, modality: str | None = None, task: str | None = None) -> Tensor:
+        """Logits (B, classes) of `task` by the pathway `modality`; pooled features if that pathway has no head.
+
+        Without `modality` the input's rank chooses the pathway (or the only one there is); without `task` the first
+        task of the input's modality with a head there, else the first with a head there. An image on the video pathway
+        becomes `num_frames` equal frames; a clip on the image pathway is run frame by frame.
+
+        Raises:
+            ValueError: a pathway or head that the model lacks; an input of another rank, dtype or number of channels.
+        """
+        came = self._check_input(x)
+        pathway = self._resolve_pathway(came, modality)
+        task = self._resolve_task(came, pathway, task)
+        features = self.forward_features(x, modality=pathway)
+        return self.forward_head(features, modality=pathway, task=task)
+
+    def forward_features(self, x: Tensor, modality: str | None = None) -> Tensor:
+        """Unpooled features: (B, C, H, W) of an image on the image pathway, (B, C, T, H, W) of all else."""
+        return self._run(x, modality, last=len(self.stages))[0]
+
+    def forward_head(
+        self, x: Tensor, pre_logits: bool = False, modality: str | None = None, task: str | None = None
+    ) -> Tensor:
+        """What `forward_features` gave -> logits (B, classes), or pooled features (B, D) if `pre_logits`."""
+        came = IMAGE if x.ndim == 4 else VIDEO
+        pathway = self._resolve_pathway(came, modality)
+        if self.global_pool == "":
+            return x
+        if self.lstm is not None:
+            x = x.mean((-2, -1))  # (B, D) of images, (B, D, T) of clips
+            x = x.unsqueeze(1).expand(-1, self.num_frames, -1) if came == IMAGE else x.transpose(1, 2)
+            x = self.lstm(x)[0][:, -1]  # (B, T, D) -> (B, LSTM_UNITS)
+        else:
+            x = x.mean(tuple(range(2, x.ndim)))
+        x = self.head_drop(x)
+        task = self._resolve_task(came, pathway, task)
+        return x if pre_logits or task is None else self.heads[pathway][task](x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        modality: str | None = None,
+    ) -> Any:
+        """Outputs of the stem (0) and the stages (1 to 4): (B, C, H, W) of images, (B, C, T, H, W) of clips."""
+        check_choice("output_fmt", output_fmt, ("NCHW",))
+        take, last = self._take_indices(indices)
+        features, taken = self._run(x, modality, last=last if stop_early else len(self.stages), take=take)
+        return taken if intermediates_only else (features, taken)
+
+    def _take_indices(self, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
+        listed = list(indices) if isinstance(indices, Sequence) else indices
+        return feature_take_indices(len(self.stages) + 1, listed)  # type: ignore[return-value]
+
+    def _run(
+        self, x: Tensor, modality: str | None, *, last: int, take: Sequence[int] = ()
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The stem (0) and the stages up to number `last`: the output of the last, and of those to take."""
+        came = self._check_input(x)
+        pathway = self._resolve_pathway(came, modality)
+        if came == IMAGE and pathway == VIDEO:
+            x = x.unsqueeze(2).expand(-1, -1, self.num_frames, -1, -1)
+        batch, as_clip = x.shape[0], x.ndim == 5
+        run = self._checkpointed if self.grad_checkpointing and torch.is_grad_enabled() else _call
+        x = self.act(self.stem(fold_frames(x), pathway, batch))
+        taken = {0: x} if 0 in take else {}
+        if self.pool is not None:
+            x = self.pool(x)
+        for number, stage in enumerate(self.stages, start=1):
+            if number > last:
+                break
+            for block in stage.children():
+                x = run(block, x, pathway, batch)
+            if number in take:
+                taken[number] = x
+        outputs = [x, *(taken[number] for number in take)]
+        if as_clip:
+            outputs = [unfold_frames(output, batch) for output in outputs]
+        return outputs[0], outputs[1:]
+
+    @staticmethod
+    def _checkpointed(block: nn.Module, x: Tensor, pathway: str, batch: int) -> Tensor:
+        def contexts():
+            return contextlib.nullcontext(), _statistics_kept(block)
+
+        return checkpoint(block, x, pathway, batch, use_reentrant=False, context_fn=contexts)
+
+    def _check_input(self, x: Tensor) -> str:
+        """The modality of the input by its rank, after its shape and type are found to be right."""
+        if x.ndim not in (4, 5) or x.shape[1] != self.in_chans or 0 in x.shape:
+            chans = self.in_chans
+            allowed = f"non-empty images (B, {chans}, H, W) or clips (B, {chans}, T, H, W)"
+            raise ValueError(f"needs {allowed}, got {tuple(x.shape)}")
+        dtype = self.stem.spatial.weight.dtype
+        if x.dtype != dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+            raise ValueError(f"needs normalised {dtype} input, as the weights are, got {x.dtype}")
+        return IMAGE if x.ndim == 4 else VIDEO
+
+    def _resolve_pathway(self, came: str, modality: str | None) -> str:
+        if modality is None:
+            return self.default_pathway(came)
+        if modality not in self.pathways:
+            raise ValueError(f"no pathway for modality {modality!r} here, allowed: {', '.join(self.pathways)}")
+        return modality
+
+    def _resolve_task(self, came: str, pathway: str, task: str | None) -> str | None:
+        if task is None:
+            return self.default_task(came, pathway)
+        if task not in self.heads[pathway]:
+            allowed = ", ".join(self.pathway_tasks(pathway)) or "none"
+            raise ValueError(f"task {task!r} has no head on the {pathway} pathway, allowed: {allowed}")
+        return task
+
+    # ---- tasks and heads --------------------------------------------------------------------------------------------
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The tasks by name."""
+        return self.heads.tasks
+
+    @property
+    def auxiliary(self) -> bool:
+        """Whether every task has a head on every pathway."""
+        return self.heads.auxiliary
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of a clip, and of an image that is inflated to one."""
+        return self.spec.clip.length
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the primary task, timm's `num_classes`."""
+        primary = primary_task(self.tasks)
+        return self.tasks[primary].num_classes if primary else 0
+
+    def default_pathway(self, modality: str) -> str:
+        """The pathway that an input of this modality takes by default."""
+        return modality if modality in self.pathways else self.pathways[0]
+
+    def default_task(self, modality: str, pathway: str) -> str | None:
+        """The task that an input of this modality has by default on a pathway, None if no head is there."""
+        return self.heads.default_task(modality, pathway)
+
+    def pathway_tasks(self, pathway: str) -> tuple[str, ...]:
+        """The tasks that have a head on a pathway, in the order of `tasks`."""
+        return self.heads.on(pathway)
+
+    def get_classifier(self, task: str | None = None) -> nn.Module:
+        """The task's head (default: the primary task's), on its modality's pathway if it has one there."""
+        return self.heads.classifier(task)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, *, task: str | None = None) -> None:
+        """Fresh heads of `num_classes` for a task (default: the primary one); 0 without a task removes all heads."""
+        task = task or (primary_task(self.tasks) if num_classes else None)
+        if task is None:
+            self.heads.remove_all()
+        else:
+            self.heads.resize(task, num_classes)
+            self.spec = self.spec.without_classes(task)
+        self.heads.to(self.stem.spatial.weight)
+        self._set_global_pool(self.global_pool if global_pool is None else global_pool)
+        self.spec = self.spec.for_tasks(self.tasks)
+
+    def drop_auxiliary_heads(self) -> None:
+        """Removes the heads that only training needs (paper §2.2, Inference).
+
+        That is a task's head on the other modality's pathway, if it has one on its own and the pathway keeps another.
+        """
+        self.heads.drop_auxiliary()
+
+    def add_auxiliary_heads(self) -> None:
+        """Gives every task a head on every pathway; those it had stay as they are."""
+        self.heads.add_auxiliary()
+        self.heads.to(self.stem.spatial.weight)
+
+    def _set_global_pool(self, global_pool: str) -> None:
+        check_choice("global_pool", global_pool, ("avg", ""))
+        if global_pool == "" and any(self.heads.on(pathway) for pathway in self.pathways):
+            raise ValueError("global_pool='' gives unpooled features and needs num_classes=0")
+        self.global_pool = global_pool
+
+    # ---- timm's conventions -----------------------------------------------------------------------------------------
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """The constructor arguments that rebuild this network as it is now; timm saves them in config.json."""
+        now = dict(global_pool=self.global_pool, num_frames=self.num_frames, spec=self.spec.to_dict())
+        return {**self._shape, **self.heads.arguments(), **now}
+
+    @_model_args.setter
+    def _model_args(self, arguments: Mapping[str, Any]) -> None:
+        """timm's factory sets the arguments of the call here; the network itself knows better and forgets nothing."""
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's groups of parameters from input to output, for layer decay."""
+        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
+        return dict(stem=r"^stem", blocks=[(blocks, None), (r"^lstm|^heads", (99999,))])
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay must skip by name: none."""
+        return set()
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes the stages behind the last index, and the heads if `prune_head`."""
+        take, last = self._take_indices(indices)
+        self.stages = self.stages[:last]
+        if prune_head:
+            self.reset_classifier(0, "")
+        return take
+
+
+def _call(block: nn.Module, *args: Any) -> Tensor:
+    return block(*args)
+
+
+@contextlib.contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """While a checkpointed block is recomputed its BatchNorms must not count the same batch again."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d) and norm.training]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, counted in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, counted
+
+
+# ---- checkpoints of other code bases --------------------------------------------------------------------------------
+
+_VIDEO_RESNET = [  # torchvision's VideoResNet, as VMZ and ig65m-pytorch use it -> our names
+    (r"^stem\.0\.", "stem.spatial."),
+    (r"^stem\.1\.", "stem.spatial_norm.video."),
+    (r"^stem\.3\.", "stem.pointwise.video."),
+    (r"^stem\.4\.", "stem.norm.video."),
+    (r"^layer(\d)\.(\d+)\.", lambda found: f"stages.{int(found[1]) - 1}.{found[2]}."),
+    (r"\.(conv[12])\.0\.0\.", r".\1.spatial."),
+    (r"\.(conv[12])\.0\.1\.", r".\1.spatial_norm.video."),
+    (r"\.(conv[12])\.0\.3\.", r".\1.pointwise.video."),
+    (r"\.conv([13])\.0\.", r".conv\1."),  # 1×1 convolutions of bottlenecks
+    (r"\.downsample\.0\.", ".shortcut.conv."),
+    (r"\.downsample\.1\.", ".shortcut.conv_norm.video."),
+]
+
+
+def _from_video_resnet(state_dict: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
+    """An R(2+1)D's weights in torchvision's layout -> ours, its classifier as the head of `task`."""
+    bottleneck = "layer1.0.conv3.0.weight" in state_dict
+    ours = {}
+    for key, value in state_dict.items():
+        for pattern, name in _VIDEO_RESNET:
+            key = re.sub(pattern, name, key)
+        behind_unit = r"\.(conv2)\.1\." if bottleneck else r"\.(conv[12])\.1\."
+        key = re.sub(behind_unit, r".\1.norm.video.", key)
+        key = re.sub(r"\.(conv[13])\.1\.", r".\1_norm.video.", key)
+        key = re.sub(r"^fc\.", f"{HEADS}video.{task}.", key)
+        if value.ndim == 5:  # (O, I, 1, k, k) or (O, I, t, 1, 1)
+            value = value.squeeze(-1) if value.shape[2] > 1 else value.squeeze(2)
+        ours[key] = value
+    return ours
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: UniDual) -> dict[str, Tensor]:
+    """A checkpoint in any format we read -> exactly the model's weights, or an error that says what does not fit.
+
+    Formats are told by their keys: our own, and torchvision's VideoResNet (R(2+1)D), whose video pathway also makes
+    the image pathway by deflation where the model has one.
+    """
+    if "stem.0.weight" in state_dict:
+        task = model.default_task(VIDEO, VIDEO if VIDEO in model.pathways else IMAGE) or "k400"
+        video = _from_video_resnet(state_dict, task)
+        state_dict = {**deflate(video), **video} if IMAGE in model.pathways else video
+    if len(model.pathways) == 1:
+        state_dict = select_pathway(state_dict, model.pathways[0])
+    return fit_to_model(state_dict, model, adaptable=("stem.spatial.weight",))
+
+
+# ---- the table of variants ------------------------------------------------------------------------------------------
+
+_IN1K, _K400 = {"in1k": (IMAGE, 1000)}, {"k400": (VIDEO, 400)}
+_NAMES = {"in1k": "imagenet1k", "k400": "kinetics400"}
+_SPEC_34 = InputSpec(resize=(128, 171), crop=(112, 112), clip=ClipSpec(length=8), classes=_NAMES)
+_SPEC_152 = InputSpec(resize=256, crop=(224, 224), clip=ClipSpec(length=16, stride=4), classes=_NAMES)
+_SPEC_TORCHVISION = dataclasses.replace(_SPEC_34, clip=ClipSpec(length=16, rate=15))
+
+_SIZES = {
+    "10": dict(depths=(1, 1, 1, 1), width=0.25, spec=_SPEC_34),
+    "34": dict(depths=(3, 4, 6, 3), spec=_SPEC_34),
+    "152": dict(depths=(3, 8, 36, 3), block="bottleneck", pool=True, spec=_SPEC_152),
+}
+_SYSTEMS = {  # paper, Table 1; a fine-tuned system is its network, trained in two stages
+    "r2d{}": dict(pathways=(IMAGE,), tasks=_IN1K),
+    "r2plus1d{}": dict(pathways=(VIDEO,), tasks=_K400),
+    "r2d{}_multitask": dict(pathways=(IMAGE,), tasks=_IN1K | _K400),
+    "r2d{}_lstm_multitask": dict(pathways=(IMAGE,), tasks=_IN1K | _K400, frame_pool="lstm"),
+    "r2plus1d{}_multitask": dict(pathways=(VIDEO,), tasks=_IN1K | _K400),
+    "unidual{}": dict(pathways=MODALITIES, tasks=_IN1K | _K400),
+    "unidual{}_aux": dict(pathways=MODALITIES, tasks=_IN1K | _K400, auxiliary=True),
+}
+_ONLY_SMALL = ("r2d152_multitask", "r2d152_lstm_multitask", "r2plus1d152_multitask")  # the paper has no such systems
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    name.format(size): {**numbers, **system}
+    for size, numbers in _SIZES.items()
+    for name, system in _SYSTEMS.items()
+    if name.format(size) not in _ONLY_SMALL
+}
+ARCHITECTURES["r2plus1d18"] = dict(  # torchvision's network
+    depths=(2, 2, 2, 2), mid_planes="block", norm_eps=1e-5, pathways=(VIDEO,), tasks=_K400, spec=_SPEC_TORCHVISION
+)  # fmt: skip
+
+# ---- the table of checkpoints ---------------------------------------------------------------------------------------
+
+CHECKPOINTS: dict[str, Checkpoint] = {
+    "r2plus1d18.tv_k400": Checkpoint(
+        spec=_SPEC_TORCHVISION,
+        url="https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth",
+        sha256="91a641e6",
+        license="bsd-3-clause",
+        source="https://github.com/pytorch/vision",
+        upstream="video@1 67.463, video@5 86.175 (5 clips of 16 frames at 15 frames/s, 112×112)",
+    ),
+}
+
+
+def timm_cfg(
+    *, spec: InputSpec, tasks: Mapping[str, Any], pathways: Sequence[str], pool: bool = False, **_: Any
+) -> dict[str, Any]:
+    """What timm's PretrainedCfg can say of these arguments. It has no 128×171: `crop_pct` approximates it."""
+    parsed = parse_tasks(tasks)
+    primary = primary_task(parsed)
+    head = None
+    if primary:
+        home = parsed[primary].modality
+        head = f"{HEADS}{home if home in pathways else pathways[0]}.{primary}"
+    short_side = spec.resize if isinstance(spec.resize, int) else min(spec.resize)
+    reduction = 32 if pool else 16
+    return dict(
+        input_size=(3, *spec.crop),
+        pool_size=tuple(-(-side // reduction) for side in spec.crop),
+        crop_pct=min(spec.crop) / short_side,
+        interpolation=spec.interpolation,
+        mean=spec.mean,
+        std=spec.std,
+        num_classes=parsed[primary].num_classes if primary else 0,
+        first_conv="stem.spatial",
+        classifier=head,
+    )
+
+
+FAMILY = Family(UniDual, ARCHITECTURES, CHECKPOINTS, checkpoint_filter_fn, timm_cfg)
+default_cfgs = FAMILY.default_cfgs()
+
+
+def _register(name: str) -> None:
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return build(FAMILY, name, pretrained, **kwargs)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__doc__ = f"{name}: {ARCHITECTURES[name]}"
+    globals()[name] = register_model(entrypoint)
+
+
+for _name in ARCHITECTURES:
+    _register(_name)

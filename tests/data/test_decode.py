@@ -1,0 +1,410 @@
+"""Every frame of every trap equals a plain full decode, bit for bit, and every bad file ends in one MediaError."""
+
+import contextlib
+import gc
+import os
+import pickle
+import struct
+
+import av
+import numpy as np
+import pytest
+from media import full_decode, remux, write_sound, write_video
+
+from unidual_zoo.data import MediaError, Video, VideoInfo, decode, is_image, is_video, probe, read_frames
+
+X264_OPEN = {"g": "8", "x264-params": "open-gop=1:keyint=8:b-adapt=0:bframes=3:ref=4"}
+X265 = {"x265-params": "log-level=none:keyint=10:bframes=3:b-adapt=0"}
+VARIABLE = [0, 1, 3, 4, 8, 9, 10, 15, 16, 17, 18, 19, 21, 26, 27, 28, 40, 41, 42, 43, 44, 45, 46, 60]
+
+SELECTED, FROM_START = True, False  # how the frames are found: a slip to the slow way is a failure too
+FILES = {
+    "x264.mp4": (SELECTED, {"options": {"g": "8", "bf": "3"}}),
+    "x264_pyramid.mkv": (SELECTED, {"options": {"g": "16", "x264-params": "bframes=7:b-pyramid=normal:b-adapt=0"}}),
+    "x264_closed.ts": (SELECTED, {"options": {"g": "8", "bf": "2"}}),
+    "x264_open.mp4": (SELECTED, {"options": X264_OPEN}),
+    "x264_open.ts": (SELECTED, {"options": X264_OPEN}),
+    "x264_slices.mp4": (SELECTED, {"options": {"g": "8", "x264-params": "slices=3:repeat-headers=1"}}),
+    "x264_intra_refresh.mp4": (SELECTED, {"options": {"x264-params": "intra-refresh=1:keyint=8"}}),
+    "x264_422_10bit.mp4": (SELECTED, {"pix_fmt": "yuv422p10le", "options": {"g": "8"}}),
+    "x264_sound.mp4": (SELECTED, {"options": {"g": "8"}, "sound": True}),
+    "x264_variable.mp4": (SELECTED, {"num_frames": 24, "pts": VARIABLE, "options": {"g": "8"}}),
+    "x264_late.mkv": (SELECTED, {"pts": range(200, 230), "options": {"g": "8"}}),  # it starts at 8 s
+    "x264_late.ts": (SELECTED, {"pts": range(200, 230), "options": {"g": "8"}}),
+    "x264_444.mp4": (FROM_START, {"pix_fmt": "yuv444p", "options": {"g": "8"}}),
+    "x264_rgb.mkv": (FROM_START, {"codec": "libx264rgb", "pix_fmt": "rgb24", "options": {"g": "8"}}),
+    "x264_interlaced.mp4": (FROM_START, {"size": (64, 64), "options": {"g": "8", "x264-params": "interlaced=1"}}),
+    "x264_wrong_pts.avi": (FROM_START, {"options": {"g": "8", "bf": "2"}}),
+    "x264_raw.h264": (FROM_START, {"options": {"g": "8", "bf": "2"}}),
+    "x265_open.mp4": (SELECTED, {"codec": "libx265", "size": (64, 64), "options": X265}),
+    "x265_444_10bit.mkv": (SELECTED, {"codec": "libx265", "pix_fmt": "yuv444p10le", "size": (64, 64), "options": X265}),
+    "vp9.webm": (SELECTED, {"codec": "libvpx-vp9", "options": {"g": "8", "lag-in-frames": "8", "cpu-used": "8"}}),
+    "av1.mkv": (
+        SELECTED,
+        {"num_frames": 20, "codec": "libsvtav1", "size": (64, 64), "options": {"g": "8", "preset": "12"}},
+    ),
+    "mjpeg.mov": (SELECTED, {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
+    "vp8.webm": (FROM_START, {"codec": "libvpx", "options": {"g": "8", "auto-alt-ref": "1", "lag-in-frames": "8"}}),
+    "mpeg4.avi": (FROM_START, {"codec": "mpeg4", "options": {"g": "8", "bf": "2"}}),
+    "mpeg4.mp4": (FROM_START, {"codec": "mpeg4", "options": {"g": "8", "bf": "2"}}),
+    "mpeg2.mpg": (FROM_START, {"codec": "mpeg2video", "options": {"g": "8", "bf": "2"}}),
+    "odd.mkv": (FROM_START, {"codec": "ffv1", "size": (45, 63), "num_frames": 10}),
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("videos")
+
+
+@pytest.fixture
+def from_start(monkeypatch):
+    """Counts the reads that decoded from the first packet."""
+    calls = []
+    plain = Video._read_from_start
+    monkeypatch.setattr(Video, "_read_from_start", lambda self, *args: calls.append(1) or plain(self, *args))
+    return calls
+
+
+def assert_exact(path, frames, *, seed=0):
+    """Reads of single, last, repeated, unordered and strided frames equal the full decode's, as does their number."""
+    n = len(frames)
+    rng = np.random.default_rng(seed)
+    asks = [[int(i)] for i in rng.permutation(n)[:8]]
+    asks += [[n - 1], [n // 2, 0, n - 1, n // 2], list(range(0, n, 4)), list(range(n)), rng.integers(0, n, 5)]
+    for ask in asks:
+        got = read_frames(path, ask)
+        assert got.dtype == np.uint8
+        assert got.shape == (len(ask), *frames[0].shape)
+        assert all(np.array_equal(got[k], frames[i]) for k, i in enumerate(ask)), f"frames {ask} of {path.name} differ"
+    assert probe(path).frames == n
+    return len(asks)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_frame_equals_that_of_a_full_decode(folder, from_start, name):
+    selected, settings = FILES[name]
+    path = write_video(folder / name, **settings)
+    reads = assert_exact(path, full_decode(path))
+    assert len(from_start) == (0 if selected else reads)
+
+
+def test_the_traps_are_what_they_are_called(folder):
+    """The files above lose their point if an encoder or a muxer changes; what can be seen of each trap is checked."""
+
+    def packets(name) -> tuple[int, list]:
+        path = folder / name
+        if not path.exists():
+            write_video(path, **FILES[name][1])
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            return stream.frames, [packet for packet in container.demux(stream) if packet.size]
+
+    assert packets("vp9.webm")[0] == 0  # no frame count in the header
+    assert packets("x264.mp4")[0] == 30
+    stamps = [packet.pts for packet in packets("x264_wrong_pts.avi")[1]]
+    assert stamps == sorted(stamps)  # although it has B-frames: those of decoding are written as those of display
+    assert all(packet.pts is None for packet in packets("x264_raw.h264")[1])
+    keys = [packet for packet in packets("x264_open.mp4")[1] if packet.is_keyframe]
+    assert len(keys) > 2
+    assert b"\x65" not in {bytes(key)[4:5] for key in keys[1:]}  # no IDR slice
+    late = packets("x264_late.ts")[1][0]
+    assert late.pts * late.time_base == 8
+
+
+def test_packets_of_a_large_file_are_read_again_instead_of_kept(folder, monkeypatch, from_start):
+    monkeypatch.setattr(decode, "HELD_BYTES", 1000)
+    path = write_video(folder / "large.mp4", options={"g": "8"})
+    assert_exact(path, full_decode(path))
+    assert not from_start
+    path = write_video(folder / "large.avi", codec="mpeg4")
+    assert_exact(path, full_decode(path))
+
+
+def test_frames_far_apart_are_decoded_without_what_lies_between(folder, monkeypatch):
+    path = write_video(folder / "groups.mp4", 64, options={"g": "8", "bf": "0", "sc_threshold": "0"})
+    decoded = []
+    plain = Video._decode_runs
+    monkeypatch.setattr(
+        Video, "_decode_runs", lambda *args, **kw: (decoded.append(f.pts) or f for f in plain(*args, **kw))
+    )
+    frames = full_decode(path)
+    assert np.array_equal(read_frames(path, [60, 2]), [frames[60], frames[2]])
+    assert len(decoded) == 3 + 5  # 0 to 2 and 56 to 60
+
+
+def test_unwanted_frames_that_no_other_needs_are_left_out(folder, monkeypatch):
+    params = {"x264-params": "keyint=60:bframes=3:b-adapt=0:b-pyramid=none"}
+    path = write_video(folder / "skip.mp4", 33, options=params)
+    decoded = []
+    plain = Video._decode_runs
+    monkeypatch.setattr(
+        Video, "_decode_runs", lambda *args, **kw: (decoded.append(f.pts) or f for f in plain(*args, **kw))
+    )
+    assert np.array_equal(read_frames(path, [17])[0], full_decode(path)[17])
+    assert len(decoded) == 6 + 1  # 0, 4, 8, 12, 16, 20, and 17 between the last two
+
+
+@pytest.mark.parametrize("name", ["x264_open.mp4", "x265_open.mp4"])
+def test_a_file_cut_at_an_open_group_has_the_frames_a_full_decode_gives(folder, name):
+    """Pictures before the first key frame in display order, but after it in the file, cannot be decoded."""
+    source = write_video(folder / f"whole_{name}", **FILES[name][1])
+    with av.open(str(source)) as container:
+        keys = [i for i, packet in enumerate(container.demux(video=0)) if packet.is_keyframe and packet.size]
+    path = remux(source, folder / f"cut_{name}".replace("mp4", "mkv"), lambda i, packet: i >= keys[1])
+    frames = full_decode(path)
+    with av.open(str(path)) as container:
+        assert len(frames) < sum(packet.size > 0 for packet in container.demux(video=0))
+    assert_exact(path, frames)
+
+
+@pytest.mark.parametrize("name", ["x264_pyramid.mkv", "x264_open.mp4", "x265_open.mp4", "vp9.webm"])
+def test_lost_packets(folder, name):
+    source = write_video(folder / f"full_{name}", **FILES[name][1])
+    path = remux(source, folder / f"lost_{name}".replace("mp4", "mkv"), lambda i, packet: i not in (4, 5, 20))
+    frames = full_decode(path)
+    assert 20 <= len(frames) <= 27
+    assert_exact(path, frames)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_bytes(folder, seed):
+    """What FFmpeg paints over damage depends on all it decoded before: those frames too are as in a full decode."""
+    source = write_video(folder / "sound.mp4", 40, options={"g": "8", "bf": "2"})
+    data = bytearray(source.read_bytes())
+    rng = np.random.default_rng(seed)
+    for at in rng.integers(len(data) // 5, len(data) * 7 // 10, 4):
+        data[at] ^= 0x5A
+    path = folder / f"damaged{seed}.mp4"
+    path.write_bytes(data)
+    frames = full_decode(path)
+    for i, frame in enumerate(frames):
+        assert np.array_equal(read_frames(path, [i])[0], frame)
+
+
+def test_edit_list_and_its_header(folder):
+    path = write_video(folder / "edit.mp4", pts=range(-5, 25), options={"g": "12"})
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 30
+    frames = full_decode(path)
+    assert len(frames) == 25
+    assert_exact(path, frames)
+    with pytest.raises(IndexError, match=r"frame 25 was asked.* 25 frames are 0 to 24"):
+        read_frames(path, [25])
+
+
+@pytest.mark.parametrize(("skip", "keep"), [(20, 40), (20, 15), (0, 13), (9, 1)])
+def test_edit_lists_that_begin_and_end_anywhere(folder, skip, keep):
+    source = write_video(folder / "whole.mp4", 40, options={"g": "12", "bf": "2"})
+    data = bytearray(source.read_bytes())
+    at = data.index(b"elst") + 12  # after the version and the number of entries
+    _, start = struct.unpack_from(">Ii", data, at)
+    ticks = struct.unpack_from(">I", data, data.index(b"mdhd") + 16)[0] // 25
+    struct.pack_into(">Ii", data, at, keep * 40, start + skip * ticks)  # (milliseconds, ticks of the track)
+    path = folder / f"edit_{skip}_{keep}.mp4"
+    path.write_bytes(data)
+    frames = full_decode(path)
+    assert len(frames) == min(keep, 40 - skip)
+    assert_exact(path, frames)
+
+
+def test_a_stream_whose_frames_change_size_has_the_size_of_the_first(folder):
+    small, large = (write_video(folder / f"{h}.ts", 6, size=(h, 64), options={"g": "3"}) for h in (32, 48))
+    path = folder / "sizes.ts"
+    path.write_bytes(small.read_bytes() + large.read_bytes())
+    assert {frame.shape[0] for frame in full_decode(path)} == {32, 48}
+    assert read_frames(path, range(12)).shape == (12, 32, 64, 3)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_rotation(folder, rotation):
+    path = write_video(folder / f"rotated{rotation}.mp4", 6, size=(48, 80), rotation=rotation)
+    upright = full_decode(write_video(folder / "upright.mp4", 6, size=(48, 80)))
+    shape = (80, 48) if rotation in (90, 270) else (48, 80)
+    assert read_frames(path, [0]).shape[1:3] == shape
+    assert np.array_equal(read_frames(path, [3])[0], np.rot90(upright[3], -rotation // 90))
+    info = probe(path)
+    assert (info.rotation, info.height, info.width) == (rotation, *shape)
+
+
+def test_a_mirrored_video_is_mirrored_not_turned(folder):
+    path = write_video(folder / "mirrored.mp4", 4, mirror=True)
+    upright = full_decode(write_video(folder / "unmirrored.mp4", 4))
+    assert np.array_equal(read_frames(path, [2])[0], upright[2][:, ::-1])
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("short_side", [17, 48, 100])
+def test_short_side_scales_in_swscale(folder, rotation, short_side):
+    path = write_video(folder / f"scaled{rotation}.mp4", 5, size=(48, 80), rotation=rotation)
+    got = read_frames(path, [4, 1], short_side=short_side)
+    long_side = short_side * 80 // 48  # rounded down
+    with av.open(str(path)) as container:
+        frames = [
+            frame.reformat(width=long_side, height=short_side, format="rgb24").to_ndarray()
+            for frame in container.decode(video=0)
+        ]
+    assert np.array_equal(got, [np.rot90(frames[i], -rotation // 90) for i in (4, 1)])
+
+
+def test_indices(folder):
+    path = write_video(folder / "indices.mp4", 10)
+    frames = full_decode(path)
+    assert np.array_equal(read_frames(path, np.array([3, 3, 1])), [frames[3], frames[3], frames[1]])
+    assert read_frames(path, []).shape == (0, 48, 64, 3)
+    with pytest.raises(TypeError):
+        read_frames(path, [1.5])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="short_side must be 1 pixel or more"):
+        read_frames(path, [0], short_side=0)
+
+
+@pytest.mark.parametrize("name", ["range.mp4", "range.avi"])
+@pytest.mark.parametrize("number", [-1, 10, 99])
+def test_a_number_outside_the_video_is_an_index_error(folder, name, number):
+    path = write_video(folder / name, 10, codec="mpeg4" if name.endswith("avi") else "libx264")
+    with pytest.raises(IndexError, match=rf"frame {number} was asked, but its 10 frames are 0 to 9"):
+        read_frames(path, [0, number])
+
+
+def test_probe(folder):
+    path = write_video(folder / "probe.mkv", 12, rate=30)
+    assert probe(path) == VideoInfo(frames=12, rate=30.0, width=64, height=48, rotation=0, duration=0.4)
+    variable = probe(write_video(folder / "variable.mp4", 24, pts=VARIABLE))
+    assert variable.rate == pytest.approx(25 * 23 / 60, rel=0.02)
+    assert variable.duration == pytest.approx(24 / variable.rate)
+    counted = probe(write_video(folder / "counted.avi", 9, codec="mpeg4", rate=10))
+    assert (counted.frames, counted.rate) == (9, 10.0)
+
+
+def test_one_opened_video_answers_again_and_again(folder):
+    for name, codec in (("again.mp4", "libx264"), ("again.avi", "mpeg4")):
+        path = write_video(folder / name, 20, codec=codec, options={"g": "5"})
+        frames = full_decode(path)
+        with Video(path) as video:
+            assert np.array_equal(video.read([15, 2]), [frames[15], frames[2]])
+            assert (video.frames, video.rate) == (20, 25.0)
+            assert video.info().frames == 20
+            assert np.array_equal(video.read([19]), [frames[19]])
+
+
+def test_a_name_that_looks_like_a_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_video(tmp_path / "clip.mp4", 3).rename(tmp_path / "a:b.mp4")
+    assert probe("a:b.mp4").frames == probe(path).frames == 3
+
+
+def bad_file(folder, name):
+    path = folder / name
+    if name == "text.mp4":
+        path.write_text("This is no video.\n" * 200)
+    elif name == "noise.mp4":
+        path.write_bytes(np.random.default_rng(0).bytes(5000))
+    elif name == "empty.mp4":
+        path.write_bytes(b"")
+    elif name == "folder.mp4":
+        path.mkdir()
+    elif name == "sound.m4a.mp4":
+        write_sound(path)
+    elif name in ("cut.mp4", "cut_more.mp4"):  # the index stands at the end
+        path.write_bytes(write_video(folder / "uncut.mp4").read_bytes()[: -800 if name == "cut.mp4" else -2000])
+    elif name == "no_key.mkv":
+        source = write_video(folder / "with_key.webm", codec="libvpx-vp9", options={"g": "99"})
+        remux(source, path, lambda i, packet: i >= 3)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("text.mp4", "cannot be opened as a video"),
+        ("noise.mp4", "cannot be opened as a video"),
+        ("empty.mp4", "it is empty"),
+        ("missing.mp4", "No such file"),
+        ("folder.mp4", "it is a folder"),
+        ("sound.m4a.mp4", "no video stream, only sound"),
+        ("cut.mp4", "its video is damaged"),
+        ("cut_more.mp4", "cannot be opened as a video"),
+        ("no_key.mkv", "no video frame that can be decoded"),
+    ],
+)
+def test_a_bad_file_is_a_media_error(tmp_path, name, reason):
+    path = bad_file(tmp_path, name)
+    for read in (probe, lambda path: read_frames(path, [0])):
+        with pytest.raises(MediaError, match=reason) as caught:
+            read(path)
+        assert (caught.value.path, str(caught.value)) == (str(path), f"{path}: {caught.value.reason}")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_cut_short_gives_its_frames_and_names_the_first_lost_one(tmp_path):
+    source = write_video(tmp_path / "source.mp4", 40, options={"g": "8"})
+    whole = remux(source, tmp_path / "whole.mp4", options={"movflags": "faststart"})
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    frames = full_decode(path)
+    n = len(frames)
+    assert 5 < n < 35
+    assert probe(path).frames == n
+    assert np.array_equal(read_frames(path, [n - 1, 0]), [frames[n - 1], frames[0]])
+    with pytest.raises(MediaError, match=f"frame {n} of 40 cannot be decoded"):
+        read_frames(path, [0, n, n + 1])
+    with pytest.raises(IndexError, match=f"frame 40 was asked, but its {n} frames"):
+        read_frames(path, [40])
+
+
+def test_a_packet_that_cannot_be_decoded_is_named_by_its_frame(tmp_path):
+    source = write_video(tmp_path / "source.webm", codec="libvpx-vp9", options={"g": "10"})
+    data = source.read_bytes()
+    with av.open(str(source)) as container:
+        packet = bytes([packet for packet in container.demux(video=0) if packet.size][13])
+    at = data.index(packet)
+    path = tmp_path / "broken.webm"
+    path.write_bytes(data[: at + 1] + bytes(len(packet) - 2) + data[at + len(packet) - 1 :])
+    frames = full_decode(source)
+    assert np.array_equal(read_frames(path, [12, 25]), [frames[12], frames[25]])
+    with pytest.raises(MediaError, match="frame 13 of 30 cannot be decoded"):
+        read_frames(path, [25, 15, 13])
+
+
+def test_media_error_survives_a_trip_between_processes():
+    error = pickle.loads(pickle.dumps(MediaError("a.mp4", "it is empty")))
+    assert (error.path, error.reason, str(error)) == ("a.mp4", "it is empty", "a.mp4: it is empty")
+
+
+def test_extensions():
+    assert is_video("A/B.MP4")
+    assert is_video("x.webm")
+    assert is_image("x.JPeG")
+    assert not is_image("x.mp4")
+    assert not is_video("mp4")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files under /proc")
+def test_nothing_leaks(tmp_path):
+    paths = [
+        write_video(tmp_path / "a.mp4", 20, size=(128, 256), options={"g": "5"}),
+        write_video(tmp_path / "b.avi", 20, size=(128, 256), codec="mpeg4"),
+        bad_file(tmp_path, "sound.m4a.mp4"),
+        bad_file(tmp_path, "text.mp4"),
+    ]
+
+    def read_all(times):
+        for _ in range(times):
+            for path in paths:
+                with contextlib.suppress(MediaError):
+                    probe(path)
+                    read_frames(path, [19, 3])
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    gc.disable()  # nothing may wait for the collector of cycles
+    try:
+        read_all(10)
+        files, memory = len(os.listdir("/proc/self/fd")), resident()
+        read_all(60)
+        assert len(os.listdir("/proc/self/fd")) == files
+        assert resident() - memory < 10e6  # a leaked read would hold 2 MB of frames
+    finally:
+        gc.enable()

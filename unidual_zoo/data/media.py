@@ -1,0 +1,50 @@
+"""What counts as an image or a video file, and the error of a file that cannot be read."""
+
+from __future__ import annotations
+
+import os
+
+PathLike = str | os.PathLike[str]
+
+IMAGE_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+VIDEO_EXTENSIONS = frozenset(
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp")
+    + (".ogv", ".vob")
+)
+
+
+class MediaError(Exception):
+    """A file that cannot be read as the image or video it should be: `path` and `reason`, in one sentence."""
+
+    def __init__(self, path: PathLike, reason: str) -> None:
+        super().__init__(os.fspath(path), reason)  # the arguments make it survive pickling between processes
+        self.path, self.reason = os.fspath(path), reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def is_image(path: PathLike) -> bool:
+    """Whether the file's extension is one of IMAGE_EXTENSIONS."""
+    return _extension(path) in IMAGE_EXTENSIONS
+
+
+def is_video(path: PathLike) -> bool:
+    """Whether the file's extension is one of VIDEO_EXTENSIONS."""
+    return _extension(path) in VIDEO_EXTENSIONS
+
+
+def check_file(path: PathLike) -> None:
+    """Raise MediaError unless the path is a file of at least one byte."""
+    try:
+        size = os.stat(path).st_size
+    except (OSError, ValueError) as error:
+        raise MediaError(path, f"it cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if os.path.isdir(path):
+        raise MediaError(path, "it is a folder, not a file")
+    if size == 0:
+        raise MediaError(path, "it is empty (0 bytes)")
+
+
+def _extension(path: PathLike) -> str:
+    return os.path.splitext(os.fspath(path))[1].lower()

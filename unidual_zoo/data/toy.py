@@ -1,0 +1,208 @@
+"""The embedded data: an image task and a video task, drawn by a program and written once as real JPEG and MP4 files.
+
+`toy_objects` asks which of ten kinds of object an image shows. `toy_actions` has twelve classes as Kinetics has 400:
+mostly the object tells (a frame is enough), two objects are split by the direction in which they move. Everything
+follows from a seed, and file i of a split has the same bytes however many files are made.
+
+The files lie in `~/.cache/unidual-zoo` (or the folder that the environment variable UNIDUAL_CACHE names) as
+`toy-v2-seed0/toy_objects/train/bird/00000.jpg`, so that `toy-v2-seed0/toy_objects` can be given to any command.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from unidual_zoo.data.datasets import MediaSet, read_media
+from unidual_zoo.data.motion import Layer, make_clip
+from unidual_zoo.data.scenes import draw_background, draw_clutter, draw_object
+from unidual_zoo.spec import IMAGE, VIDEO, packaged_classes
+
+VERSION = 2  # part of the folder's name: raise it with every change of what is drawn
+SPLITS = ("train", "test")
+TASKS = {"toy_objects": IMAGE, "toy_actions": VIDEO}
+COUNTS = {"toy_objects": {"train": 4000, "test": 1000}, "toy_actions": {"train": 2000, "test": 500}}
+SIZES = ((96, 128), (90, 120), (96, 96), (84, 112), (128, 96))  # (height, width) of images and videos
+NUM_FRAMES = (45, 64)  # least and most
+RATE = 25
+ENCODER = "libx264"
+# B-frames, and a key frame every second. With mbtree the bytes would depend on memory that x264 reads unwritten.
+ENCODING = {"preset": "veryfast", "crf": "26", "bf": "2", "g": "25", "mbtree": "0"}
+JPEG_QUALITY = (40, 95)
+FACING_SHARE = 0.75  # of what moves to a side looks that way; the others move backwards
+
+# Class of toy_actions -> its object and the motions it may have.
+ACTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "bird flying": ("bird", ("move left", "move right", "move up")),
+    "boat sailing": ("boat", ("move left", "move right")),
+    "car driving": ("car", ("move left", "move right")),
+    "cup bouncing": ("cup", ("bounce",)),
+    "fish swimming left": ("fish", ("move left",)),
+    "fish swimming right": ("fish", ("move right",)),
+    "house coming closer": ("house", ("grow",)),
+    "key turning anticlockwise": ("key", ("spin anticlockwise",)),
+    "key turning clockwise": ("key", ("spin clockwise",)),
+    "mushroom growing": ("mushroom", ("grow",)),
+    "tree swaying": ("tree", ("sway",)),
+    "umbrella falling": ("umbrella", ("move down",)),
+}
+CAMERAS = ("still", "shake", "zoom in", "zoom out")
+
+
+def cache_folder() -> Path:
+    """The folder of all cached data: UNIDUAL_CACHE if it is set, else `~/.cache/unidual-zoo`."""
+    return Path(os.environ.get("UNIDUAL_CACHE") or Path.home() / ".cache" / "unidual-zoo").expanduser()
+
+
+def images(split: str, *, count: int | None = None, seed: int = 0, workers: int | None = None) -> MediaSet:
+    """The images of `toy_objects` for "train" or "test", drawn and written at the first call.
+
+    `count` (default `COUNTS`) files, their classes in turn; each count and seed has a folder of its own. `workers`
+    threads draw (default: one per processor, at most four).
+    """
+    return _media("toy_objects", split, count=count, seed=seed, workers=workers)
+
+
+def videos(split: str, *, count: int | None = None, seed: int = 0, workers: int | None = None) -> MediaSet:
+    """The videos of `toy_actions` for "train" or "test", as `images`. A PyAV without libx264 is a RuntimeError."""
+    return _media("toy_actions", split, count=count, seed=seed, workers=workers)
+
+
+def task_folder(task: str, *, split: str, count: int | None = None, seed: int = 0) -> Path:
+    """The folder in which a task's folder `split` lies, or will lie: what a command line takes as data."""
+    if task not in TASKS or split not in SPLITS:
+        raise ValueError(f"no embedded data {task!r} {split!r}, allowed: {', '.join(TASKS)}; {', '.join(SPLITS)}")
+    size = "" if count in (None, COUNTS[task][split]) else f"-{count}"
+    return cache_folder() / f"toy-v{VERSION}-seed{seed}" / f"{task}{size}"
+
+
+def _media(task: str, split: str, *, count: int | None, seed: int, workers: int | None) -> MediaSet:
+    folder = task_folder(task, split=split, count=count, seed=seed)
+    if not (folder / split).is_dir():
+        count = COUNTS[task][split] if count is None else count
+        _build(folder / split, task=task, count=count, seed=seed, workers=workers)
+    return read_media(folder, modality=TASKS[task], split=split, classes=packaged_classes(task))
+
+
+def _build(target: Path, *, task: str, count: int, seed: int, workers: int | None) -> None:
+    """Write `count` files to a folder beside `target` and rename it: `target` is complete or is not there."""
+    if count < 1:
+        raise ValueError(f"the embedded data need 1 file or more, got count {count}")
+    if TASKS[task] == VIDEO and ENCODER not in av.codecs_available:
+        raise RuntimeError(f"this PyAV ({av.__version__}) cannot encode with {ENCODER}: install the wheel of av")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
+    except OSError as error:
+        message = f"cannot write the embedded data to {target.parent} ({error.strerror}): set UNIDUAL_CACHE"
+        raise OSError(message) from error
+    with scratch as name:
+        unfinished = Path(name) / target.name
+        classes = packaged_classes(task)
+        for label in classes[:count]:
+            (unfinished / label).mkdir(parents=True)
+
+        def write(index: int) -> None:
+            label = classes[index % len(classes)]
+            key = (seed, list(TASKS).index(task), SPLITS.index(target.name), index)
+            _write(unfinished / label / f"{index:05d}", task=task, label=label, rng=np.random.default_rng(key))
+
+        # Threads are enough: warping and encoding leave the interpreter's lock.
+        with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
+            bar = f"drawing {task}/{target.name}"
+            list(tqdm(pool.map(write, range(count)), total=count, desc=bar, unit="file", mininterval=0.5))
+        _move(unfinished, target)
+
+
+def _move(unfinished: Path, target: Path) -> None:
+    """Rename a finished folder. One that another process has put there meanwhile has the same bytes and stays."""
+    try:
+        unfinished.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
+
+
+def _write(stem: Path, *, task: str, label: str, rng: np.random.Generator) -> None:
+    """Draw one file of a class and write it as `stem` + .jpg or .mp4."""
+    if TASKS[task] == IMAGE:
+        picture = Image.fromarray(draw_image(label, rng=rng))
+        picture.save(stem.with_suffix(".jpg"), quality=int(rng.integers(*JPEG_QUALITY, endpoint=True)))
+    else:
+        write_video(stem.with_suffix(".mp4"), draw_video(label, rng=rng))
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """Frames (T, H, W, 3) uint8 RGB, H and W even -> an H.264 file at `RATE` frames per second."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(ENCODER, rate=RATE, options=ENCODING)
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        stream.codec_context.thread_count = 1  # the bytes would depend on the number of threads
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def draw_image(name: str, *, rng: np.random.Generator) -> np.ndarray:
+    """A picture of an object of `toy_objects` -> (H, W, 3) uint8."""
+    image, layers = _scene(name, motion="still", side=(0.3, 0.75), tilt=0.6, clutter=(12, 6), rng=rng)
+    return make_clip(image, motion="still", num_frames=1, rng=rng, layers=layers, noise=rng.uniform(2, 20))[0]
+
+
+def draw_video(action: str, *, rng: np.random.Generator) -> np.ndarray:
+    """A clip of a class of `toy_actions` -> (T, H, W, 3) uint8."""
+    name, motions = ACTIONS[action]
+    motion = motions[rng.integers(len(motions))]
+    image, layers = _scene(name, motion=motion, side=(0.4, 0.8), tilt=0.4, clutter=(9, 4), rng=rng)
+    return make_clip(
+        image,
+        motion=CAMERAS[rng.integers(len(CAMERAS))],
+        num_frames=int(rng.integers(NUM_FRAMES[0], NUM_FRAMES[1], endpoint=True)),
+        rng=rng,
+        layers=layers,
+        noise=rng.uniform(2, 12),
+        drift=0.2,
+    )
+
+
+def _scene(
+    name: str,
+    *,
+    motion: str,
+    side: tuple[float, float],
+    tilt: float,
+    clutter: tuple[int, int],
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, list[Layer]]:
+    """A background, and its layers: clutter, the object (moving), something in front of it.
+
+    `side` is the range of the object's size in short sides of the frame, `tilt` its greatest angle, `clutter` the
+    greatest number of shapes behind and before it.
+    """
+    size = SIZES[rng.integers(len(SIZES))]
+    facing, other = ("right", "left") if motion == "move right" else ("left", "right")
+    share = FACING_SHARE if motion in ("move left", "move right") else 0.5
+    pixels = draw_object(
+        name,
+        side=round(min(size) * rng.uniform(*side)),
+        rng=rng,
+        facing=facing if rng.random() < share else other,
+    )
+    x, y, angle = rng.uniform((-0.2, -0.2, -tilt), (0.2, 0.2, tilt))
+    behind, before = (
+        draw_clutter(size, num_shapes=int(rng.integers(most, endpoint=True)), rng=rng) for most in clutter
+    )
+    layers = [
+        Layer(pixels=behind),
+        Layer(pixels=pixels, motion=motion, x=x, y=y, angle=angle),
+        Layer(pixels=before),
+    ]
+    return draw_background(size, rng=rng), layers

@@ -1,0 +1,23 @@
+"""Accuracy of an image network on ImageNet-1k: top-1 and top-5.
+
+    uv run benchmarks/imagenet.py
+        the shipped checkpoint `unidual10_aux` on the embedded images; under a minute on 2 cores, after the images have
+        been made once
+    uv run benchmarks/imagenet.py --model unidual34 --checkpoint FILE --data /data/imagenet --workers 8
+        the validation images, /data/imagenet/val/<class>/<file> (names of classes, or WordNet ids) or a CSV
+    uv run benchmarks/imagenet.py --model unidual34_aux --checkpoint FILE --data /data/imagenet --pathway video
+        images inflated to clips, on the video pathway and its auxiliary head
+
+An image has one view, the model's own resize and centre crop (34 layers: 128×171 and 112; 152 layers: short side 256
+and 224). What to expect: `docs/results.md` holds the measured figures. A file that fails counts as wrong and is named.
+The last line of standard output is one JSON object.
+
+This is `unidual evaluate imagenet`; `--help` lists the options.
+"""
+
+import sys
+
+from unidual_zoo.cli import main
+
+if __name__ == "__main__":
+    main(["evaluate", "imagenet", *sys.argv[1:]])

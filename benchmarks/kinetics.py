@@ -1,0 +1,24 @@
+"""Accuracy of a video network on Kinetics-400: clip@1, video@1 and video@5.
+
+    uv run benchmarks/kinetics.py
+        the shipped checkpoint `unidual10_aux` on the embedded videos, 10 clips a video; about two minutes on 2 cores,
+        after the videos have been made once
+    uv run benchmarks/kinetics.py --model unidual34 --checkpoint FILE --data /data/k400 --workers 8 --dtype bfloat16
+        the paper's protocol for 34 layers on the validation videos, /data/k400/val/<class>/<file> or a CSV
+    uv run benchmarks/kinetics.py --model unidual152 --checkpoint FILE --data val.csv --protocol unidual152
+        the paper's protocol for 152 layers: 10 clips × 3 crops, fully convolutional
+
+Cost on real data: a file is decoded once, some 0.15 s of a core for a 10-second Kinetics video; the rest is the
+network's multiply-adds (`unidual models`) times 10 views, or 30 larger ones. What to expect: `docs/results.md` holds
+the measured figures. A file that fails counts as wrong and is named. The last line of standard output is one JSON
+object.
+
+This is `unidual evaluate kinetics`; `--help` lists the options.
+"""
+
+import sys
+
+from unidual_zoo.cli import main
+
+if __name__ == "__main__":
+    main(["evaluate", "kinetics", *sys.argv[1:]])

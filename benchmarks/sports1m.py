@@ -1,0 +1,20 @@
+"""Accuracy of a video network on Sports-1M: clip@1, video@1 and video@5.
+
+    uv run benchmarks/sports1m.py --model unidual34 --checkpoint FILE --data sports1m_test.csv --workers 8
+        a CSV of path,label or folders split/class/file; a video of several labels counts by the one that is listed
+    uv run benchmarks/sports1m.py
+        without data the embedded videos are evaluated, which hold nothing of Sports-1M: it shows that the command runs
+
+Cost on real data: these videos last minutes and the clips lie all over them, so that decoding costs more than the
+network unless the files were cut. What to expect: `docs/results.md` holds the measured figures. A file that fails
+counts as wrong and is named. The last line of standard output is one JSON object.
+
+This is `unidual evaluate sports1m`; `--help` lists the options.
+"""
+
+import sys
+
+from unidual_zoo.cli import main
+
+if __name__ == "__main__":
+    main(["evaluate", "sports1m", *sys.argv[1:]])

@@ -1,0 +1,305 @@
+"""The command line as a user meets it: results, exit status, and one sentence for every kind of bad input."""
+
+import json
+import os
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from fakes import SIDE, film, grey_image, grey_video
+from media import scene, write_sound
+
+from unidual_zoo.cli import main
+from unidual_zoo.spec import ClipSpec, InputSpec
+
+TASKS = {"things": ("image", 3), "acts": ("video", 2)}
+CLASSES = {"things": ("bird", "cup", "key"), "acts": ("falling", "turning")}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny dual network in a folder, as `--model` takes it."""
+    torch.manual_seed(0)
+    spec = InputSpec(resize=SIDE, crop=(SIDE, SIDE), clip=ClipSpec(length=2), classes=CLASSES)
+    network = timm.create_model("unidual10", tasks=TASKS, spec=spec, width=1 / 16)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    timm.models.save_for_hf(network, folder, safe_serialization=True)
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line -> (exit status, standard output, standard error)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A folder with two videos and two images."""
+    grey_video(tmp_path / "files/b.mp4", [1, 2, 3])
+    grey_video(tmp_path / "files/deep/d.mkv", [0, 5], size=(48, 32))
+    grey_image(tmp_path / "files/a.jpg", 3, size=(40, 36))
+    grey_image(tmp_path / "files/c.png", 2)
+    return tmp_path / "files"
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def one_sentence(err: str) -> str:
+    """The error that a command ended with: one line from this program and no traceback."""
+    assert "Traceback" not in err
+    (line,) = [line for line in err.splitlines() if line.startswith("unidual: ")]
+    return line
+
+
+def test_predict_gives_a_line_for_every_file_in_order(run, model, files, tmp_path):
+    out = tmp_path / "out.jsonl"
+    named = files / "c.png"
+    status, table, _ = run("predict", named, files, files / "*.jpg", "--model", model, "--top", 2, "--json", out)
+    assert status == 0
+    rows = lines(out)
+    expected = [named, files / "a.jpg", files / "b.mp4", named, files / "deep/d.mkv", files / "a.jpg"]
+    assert [row["file"] for row in rows] == [str(path) for path in expected]
+    for row in rows:
+        video = row["file"].endswith(("mp4", "mkv"))
+        assert (row["modality"], row["task"]) == (("video", "acts") if video else ("image", "things"))
+        assert [*row] == ["file", "modality", "task", "top"]
+        assert len(row["top"]) == 2
+        assert {entry["label"] for entry in row["top"]} <= set(CLASSES[row["task"]])
+        assert f"{row['top'][0]['label']} {row['top'][0]['score']:.1%}" in table
+    assert len(table.splitlines()) == len(rows)
+
+
+def _png(width: int, height: int) -> bytes:
+    """A PNG file of a size that its few bytes of data do not fill."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_predict_names_every_bad_file_and_does_the_others(run, model, files, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "text.mp4").write_text("a text file called .mp4")
+    write_sound(bad / "sound.mp4")
+    whole = film(bad / "whole.mp4", scene(30)).read_bytes()
+    (bad / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    jpeg = grey_image(bad / "good.jpg", 3, size=(300, 300)).read_bytes()
+    (bad / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (bad / "zero.jpg").touch()
+    (bad / "huge.png").write_bytes(_png(20_000, 20_000))
+    out = tmp_path / "out.jsonl"
+    named = [bad / "missing.jpg", bad / "text.txt"]
+    named[1].write_text("an odd extension is tried when it is named")
+    status, table, err = run("predict", bad, *named, files, "--model", model, "--json", out)
+    assert status == 1
+    assert "8 of 14 files failed" in one_sentence(err)
+    rows = lines(out)
+    assert len(rows) == len(table.splitlines()) == 14
+    failed = {Path(row["file"]).name: row["error"] for row in rows if "error" in row}
+    assert failed.keys() == {
+        "text.mp4", "sound.mp4", "cut.mp4", "half.jpg", "zero.jpg", "huge.png", "missing.jpg", "text.txt",
+    }  # fmt: skip
+    assert all([*row] == ["file", "error"] for row in rows if "error" in row)
+    assert "no video stream" in failed["sound.mp4"]
+    assert "0 bytes" in failed["zero.jpg"]
+    assert "400,000,000 pixels" in failed["huge.png"]
+    assert all("\n" not in error for error in failed.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "{files}/empty"], "folder {files}/empty has no image or video in it"),
+        (["predict", "{files}/*.gif"], "pattern {files}/*.gif has no image or video in it"),
+        (["predict", "{files}", "--json", "{files}/no/out.jsonl"], "{files}/no/out.jsonl"),
+        (["predict", "{files}", "--json", "{files}"], "{files}"),
+        (["predict", "{files}", "--task", "acting"], "task 'acting' has no head on the image pathway, allowed: things"),
+        (["predict", "{files}", "--protocol", "unidual35"], "no protocol 'unidual35', allowed: unidual34"),
+        (["predict", "{files}", "--device", "tpu9"], "device 'tpu9' cannot be used"),
+        (["predict", "{files}", "--dtype", "int8"], "no dtype 'int8', allowed: float32"),
+        (["predict", "{files}", "--batch-size", "0"], "needs batch_size >= 1"),
+        (["predict", "{files}", "--top", "0"], "top must be 1 or more"),
+        (["predict", "{files}", "--checkpoint", "{files}/none.pth"], "no file of weights {files}/none.pth"),
+        (["evaluate", "kinetix"], "no benchmark 'kinetix', allowed: kinetics, imagenet, sports1m"),
+        (["evaluate", "kinetics", "--data", "{files}/none"], "{files}/none"),
+        (["evaluate", "kinetics", "--data", "{files}/empty"], "{files}/empty"),
+        (["evaluate", "imagenet", "--data", "{files}", "--pathway", "audio"], "no 'audio' pathway"),
+        (["evaluate", "imagenet", "--json", "{files}/no/out.json"], "{files}/no/out.json"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(run, model, files, arguments, message):
+    (files / "empty").mkdir()
+    grey_image(files / "bird/a.png", 1)
+    (files / "deep/d.mkv").unlink()
+    (files / "deep").rmdir()
+    if "--data" in arguments and str(arguments[3]) == "{files}":
+        (files / "empty").rmdir()
+    filled = [argument.format(files=files) for argument in arguments]
+    status, out, err = run(*filled, "--model", model)
+    assert status == 2
+    assert out == ""
+    assert message.format(files=files) in one_sentence(err)
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(run, files, monkeypatch):
+    def work(*_, **__):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr("unidual_zoo.cli.load_model", work)
+    status, _, err = run("predict", files, "--json", files / "no/out.jsonl")
+    assert status == 2
+    assert "out.jsonl" in one_sentence(err)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("unidaul34_aux", "nearest: unidual34_aux"),
+        ("r2plus1d18.tv_k40", "r2plus1d18.tv_k400"),
+        ("resnet50", "no model 'resnet50'"),
+    ],
+)
+def test_an_unknown_model_is_answered_with_the_nearest_names(run, files, name, nearest):
+    status, _, err = run("predict", files, "--model", name)
+    assert status == 2
+    assert nearest in one_sentence(err)
+
+
+def test_a_model_without_weights_or_its_folder(run, files, tmp_path):
+    status, _, err = run("predict", files, "--model", "r2d10")
+    assert status == 2
+    assert "weights" in one_sentence(err)
+    status, _, err = run("predict", files, "--model", f"local-dir:{tmp_path}/none")
+    assert status == 2
+    assert "none" in one_sentence(err)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Folders split/class/file of both modalities."""
+    for number, name in enumerate(CLASSES["acts"]):
+        for copy in range(2):
+            grey_video(tmp_path / f"acts/val/{name}/{copy}.mp4", [number, 3, copy])
+    for number, name in enumerate(CLASSES["things"]):
+        grey_image(tmp_path / f"things/test/{name}/0.png", number)
+    (tmp_path / "acts/val/falling/torn.mp4").write_text("torn")
+    return tmp_path
+
+
+def test_evaluate_ends_in_one_line_of_json(run, model, data):
+    out = data / "report.json"
+    status, text, err = run("evaluate", "kinetics", "--model", model, "--data", data / "acts", "--json", out)
+    assert status == 0
+    assert "Traceback" not in err
+    row = json.loads(text.splitlines()[-1])
+    assert lines(out) == [row]
+    assert {"clip@1", "video@1", "video@5"} <= row.keys()
+    assert (row["listed"], row["decoded"], row["failed"]) == (5, 4, 1)
+    assert row["failures"][0]["file"].endswith("torn.mp4")
+    assert (row["benchmark"], row["protocol"], row["task"], row["clips"]) == ("kinetics", "unidual34", "acts", 10)
+    assert row["data"] == f"{data / 'acts'}, val"
+    assert "video@1" in text.splitlines()[1]
+
+    status, text, _ = run("evaluate", "imagenet", "--model", model, "--data", data / "things", "--dtype", "bfloat16")
+    assert status == 0
+    row = json.loads(text.splitlines()[-1])
+    assert {"top-1", "top-5"} <= row.keys()
+    assert (row["dtype"], row["listed"], row["labels"]) == ("bfloat16", 3, "by name")
+
+
+def test_evaluate_refuses_the_classes_of_another_task(run, model, data):
+    (data / "acts/val/falling").rename(data / "acts/val/fallling")
+    status, _, err = run("evaluate", "kinetics", "--model", model, "--data", data / "acts")
+    assert status == 2
+    assert "'fallling', nearest: 'falling'" in one_sentence(err)
+
+
+def test_models_as_text_markdown_and_json(run, tmp_path):
+    out = tmp_path / "models.jsonl"
+    status, text, _ = run("models", "unidual34*", "--json", out)
+    assert status == 0
+    header, *rows = text.splitlines()
+    assert header.split() == ["name", "tag", "tasks", "parameters", "multiply-adds", "weights", "licence"]
+    names = [row.split()[0] for row in rows]
+    assert set(names) == {"unidual34", "unidual34_aux"}
+    assert rows[0].split()[:2] == ["unidual34", "-"]
+    assert "69,766,575" in rows[0]
+    assert "70,484,775" in rows[names.index("unidual34_aux")]
+    assert "image 8.812 G, video 38.089 G" in rows[0]
+    assert lines(out)[0]["multiply_adds"]["video"] == pytest.approx(38.09e9, rel=1e-3)
+    assert lines(out)[0]["tasks"] == {"in1k": ["image", 1000], "k400": ["video", 400]}
+
+    status, text, _ = run("models", "*18*", "--markdown")
+    assert text.splitlines()[0].startswith("| name ")
+    assert set(text.splitlines()[1]) == {"|", " ", "-"}
+    cells = [cell.strip() for cell in text.splitlines()[3].split("|")[1:-1]]
+    assert cells == [
+        "r2plus1d18", "tv_k400", "k400 400", "31,505,325", "video 40.519 G", "download.pytorch.org", "bsd-3-clause",
+    ]  # fmt: skip
+    status, _, err = run("models", "unidaul")
+    assert status == 2
+    assert "no model matches 'unidaul', nearest: unidual" in one_sentence(err)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
+def test_a_name_that_is_not_text(run, model, tmp_path):
+    odd = os.fsdecode(b"\xff\xe4.png")
+    grey_image(tmp_path / "even.png", 2).rename(tmp_path / odd)
+    out = tmp_path / "out.jsonl"
+    status, table, _ = run("predict", tmp_path, "--model", model, "--json", out)
+    assert status == 0
+    assert os.fsdecode(b"\xff") not in table
+    assert lines(out)[0]["file"] == str(tmp_path / odd)
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "models"])
+def test_help(run, command):
+    status, text, _ = run(command, "--help")
+    assert status == 0
+    assert f"unidual {command}" in text
+
+
+def test_usage_errors(run):
+    assert run("predict")[0] == 2
+    assert run("dance")[0] == 2
+    assert run("predict", "a.jpg", "--topp", "3")[0] == 2
+
+
+def test_control_c_ends_without_a_traceback(run, files, model, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unidual_zoo.cli.load_model", interrupted)
+    status, _, err = run("predict", files, "--model", model)
+    assert status not in (0, None)
+    assert "Traceback" not in err
+
+
+def test_traceback_shows_where_an_error_came_from(files):
+    with pytest.raises(ValueError, match="no model"):
+        main(["--traceback", "predict", str(files), "--model", "none"])
+
+
+def test_arguments_default_to_the_process_own(run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["unidual", "models", "r2plus1d18"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert "tv_k400" in capsys.readouterr().out

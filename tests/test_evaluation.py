@@ -1,0 +1,232 @@
+"""Protocols, routes and reports on a network whose answers can be worked out by hand."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from fakes import LEVELS, SIDE, SPEC, GreyNet, film, grey_image, grey_video
+
+from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.evaluation import PROTOCOLS, FileResult, Protocol, Report, evaluate, map_labels
+from unidual_zoo.scoring import Route, ViewReader, score_files
+from unidual_zoo.spec import ClipSpec, InputSpec
+
+FOUR = Protocol(name="four", clips=4)
+CLASSES = tuple(f"grey {level}" for level in range(LEVELS))
+
+
+def media(modality, files, labels, classes=CLASSES):
+    return MediaSet(modality=modality, classes=tuple(classes), files=tuple(map(str, files)), labels=tuple(labels))
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Three videos of 8 frames: clips of 2 frames start at 0, 2, 4, 6 under the protocol FOUR."""
+    return [
+        grey_video(tmp_path / "all1.mp4", [1] * 8),
+        grey_video(tmp_path / "mostly2.mp4", [2] * 6 + [5] * 2),  # clips 2, 2, 2, 5
+        grey_video(tmp_path / "torn.mp4", [0, 0, 3, 3, 3, 3, 3, 3]),  # clips 0, 3, 3, 3
+    ]
+
+
+def test_clip_and_video_accuracy_by_hand(videos):
+    model = GreyNet()
+    report = evaluate(model, media("video", videos, [1, 2, 0]), protocol=FOUR, batch_size=5, progress=False)
+    # Right clips: 4 of the first file, 3 of the second, 1 of the third; by the mean of four clips the third is a 3.
+    assert report.metrics() == {"clip@1": round(100 * 8 / 12, 3), "video@1": 66.667, "video@5": 100.0}
+    assert [result.top[0] for result in report.results] == [1, 2, 3]
+    assert [shape[0] for shape in model.calls] == [5, 5, 2]  # batches run across files, the last one is uneven
+    assert all(shape[1:] == (3, 2, SIDE, SIDE) for shape in model.calls)
+
+
+def test_top_5_leaves_one_class_out(tmp_path):
+    files = [grey_image(tmp_path / f"{level}.png", level) for level in (0, 0, 5)]
+    report = evaluate(GreyNet(), media("image", files, [0, 5, 5]), progress=False)
+    assert report.metrics() == {"top-1": 66.667, "top-5": 66.667}
+
+
+def test_probabilities_and_logits_are_averaged_differently(tmp_path):
+    model = GreyNet()
+    path = grey_video(tmp_path / "a.mp4", [0, 0, 0, 0, 0, 0, 5, 5])
+    clips = torch.stack([torch.full((3, 2, SIDE, SIDE), value) for value in (0.0, 0.0, 0.0, 1.0)])
+    logits = model(clips)
+    for average, expected in (("probabilities", logits.softmax(1).mean(0)), ("logits", logits.mean(0))):
+        route = Route(model, "video", protocol=dataclasses.replace(FOUR, average=average))
+        scored = next(score_files([(str(path), "video")], {"video": route}))
+        assert scored.scores is not None
+        scores = scored.scores.mean(0)
+        torch.testing.assert_close(scores, expected, rtol=0.02, atol=0.02)  # the file holds 0 and 255 nearly
+        assert scores.argmax() == (0 if average == "probabilities" else 1)  # the mean grey is 64, the nearest is 51
+
+
+def test_dense_scores_equal_a_plain_loop_over_windows(tmp_path):
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, (6, 3, 6, 1), dtype=np.uint8)  # 48×96: features of 8×8 pixels, windows of 4×4 cells
+    frames = blocks.repeat(16, 1).repeat(16, 2).repeat(3, 3)
+    path = film(tmp_path / "wide.mp4", frames)
+    model = GreyNet(dataclasses.replace(SPEC, resize=48))
+    protocol = Protocol(name="dense", clips=2, crops=3, dense=True)
+    route = Route(model, "video", protocol=protocol)
+    views, size = route.reader(str(path))
+    assert views.shape == (2 * 3, 3, 2, 48, 48)
+    assert size == (96, 48)
+
+    scores = route.score(views)
+    x = views.float() / 255
+    window, stride = SIDE, 8  # the training crop, moved by the network's reduction
+    starts = range(0, 48 - window + 1, stride)
+    corners = [(top, left) for top in starts for left in starts]
+    assert len(corners) == 9
+    plain = [model(x[..., top : top + window, left : left + window]).softmax(1) for top, left in corners]
+    torch.testing.assert_close(scores, torch.stack(plain).mean(0))
+    for dtype in (torch.bfloat16, torch.float16):
+        near = Route(model, "video", protocol=protocol, dtype=dtype).score(views)
+        torch.testing.assert_close(near, scores, rtol=0, atol=0.2)
+    once = Route(model, "video", protocol=dataclasses.replace(protocol, dense=False)).score(views)
+    assert (once - scores).abs().max() > 1e-3  # pooling the whole square is something else
+
+
+def test_three_crops_lie_along_the_long_side(tmp_path):
+    columns = np.linspace(0, 250, 96, dtype=np.uint8)
+    frames = np.broadcast_to(columns[None, None, :, None], (2, 32, 96, 3)).copy()
+    path = film(tmp_path / "ramp.mp4", frames)
+    protocol = Protocol(name="crops", clips=1, crops=3)
+    views, _ = ViewReader("video", protocol.spec(SPEC, "video"), protocol)(str(path))
+    assert views.shape == (3, 3, 2, SIDE, SIDE)
+    means = views.float().mean((1, 2, 3, 4))
+    expected = torch.tensor([columns[start : start + 32].mean() for start in (0, 32, 64)])
+    torch.testing.assert_close(means.sort().values, expected.float(), rtol=0, atol=3)
+
+
+def test_clips_lie_where_the_protocol_says(tmp_path):
+    path = grey_video(tmp_path / "steps.mp4", [0, 0, 0, 1, 1, 1, 2, 2])
+    for starts, expected in (("ends", [0, 51, 102]), ("intervals", [0, 25.5, 76.5])):  # from 0, 3, 6 and 0, 2, 5
+        protocol = Protocol(name="three", clips=3, starts=starts)
+        views, _ = ViewReader("video", SPEC, protocol)(str(path))
+        torch.testing.assert_close(views.float().mean((1, 2, 3, 4)), torch.tensor(expected), rtol=0, atol=3)
+
+
+def test_protocols_keep_the_models_own_sizes():
+    spec = InputSpec(resize=(128, 171), crop=(112, 112), clip=ClipSpec(length=8, stride=2))
+    assert PROTOCOLS["unidual34"].spec(spec, "video") == spec
+    wide = PROTOCOLS["unidual152"].spec(spec, "video")
+    assert (wide.resize, wide.crop, wide.clip) == (128, (128, 128), spec.clip)
+    assert PROTOCOLS["unidual152"].spec(spec, "image") == spec
+    assert PROTOCOLS["torchvision"].spec(spec, "video").clip == ClipSpec(length=8, stride=2, rate=15)
+    views = {name: protocol.num_views("video") for name, protocol in PROTOCOLS.items()}
+    assert views == {"unidual34": 10, "unidual152": 30, "torchvision": 5, "vmz": 10, "nonlocal": 30}
+
+
+def test_a_file_that_fails_counts_as_wrong_and_is_named(tmp_path, videos):
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("not a video")
+    files = [videos[0], broken, videos[1], tmp_path / "missing.mp4"]
+    report = evaluate(GreyNet(), media("video", files, [1, 1, 2, 2]), protocol=FOUR, batch_size=3, progress=False)
+    assert report.metrics() == {"clip@1": round(100 * 7 / 16, 3), "video@1": 50.0, "video@5": 50.0}
+    row = report.to_dict()
+    assert (row["listed"], row["decoded"], row["failed"]) == (4, 2, 2)
+    assert [failure["file"] for failure in row["failures"]] == [str(broken), str(tmp_path / "missing.mp4")]
+    assert str(broken) in report.table()
+
+
+def test_scores_that_are_not_finite_are_a_failure(videos):
+    model = GreyNet()
+    model.scale.data.fill_(float("nan"))
+    report = evaluate(model, media("video", videos[:1], [0]), protocol=FOUR, progress=False)
+    assert report.metrics()["video@1"] == 0
+    assert "not finite" in report.failures[0]["error"]
+
+
+def test_shards_count_every_file_once(videos):
+    data = media("video", [*videos, videos[0]], [1, 2, 0, 1])
+    whole = evaluate(GreyNet(), data, protocol=FOUR, progress=False)
+    shards = [evaluate(GreyNet(), data, protocol=FOUR, shard=(rank, 3), progress=False) for rank in range(3)]
+    assert [len(shard.results) for shard in shards] == [2, 1, 1]
+    merged = Report.merge(shards[::-1])
+    assert merged.results == whole.results
+    assert merged.metrics() == whole.metrics()
+    with pytest.raises(ValueError, match="merge all shards"):
+        shards[0].metrics()
+    with pytest.raises(ValueError, match="counted once"):
+        Report.merge([*shards, shards[1]])
+    with pytest.raises(ValueError, match="counted once"):
+        Report.merge(shards[:2])
+
+
+def test_decoding_in_processes_gives_the_same(videos):
+    data = media("video", videos, [1, 2, 0])
+    one, two = (evaluate(GreyNet(), data, protocol=FOUR, workers=n, batch_size=7, progress=False) for n in (0, 2))
+    assert one.results == two.results
+
+
+def test_the_report_says_how_it_came_about(videos):
+    row = evaluate(
+        GreyNet(), media("video", videos, [1, 2, 0]), protocol=FOUR, progress=False, facts={"data": "three"}
+    ).to_dict()
+    assert json.loads(json.dumps(row)) is not None
+    expected = dict(
+        model="GreyNet", modality="video", pathway="video", task="greys", protocol="four", clips=4, crops=1, frames=2,
+        stride=1, rate=None, resize=(SIDE, SIDE), crop=(SIDE, SIDE), device="cpu", dtype="float32", labels="by name",
+        batch_size=16, workers=0, listed=3, decoded=3, failed=0, data="three",
+        stored_size={"min": "32x32", "median": "32x32", "max": "32x32"},
+    )  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+    assert row["decoder"].startswith("PyAV")
+    assert "FFmpeg" in row["decoder"]
+    assert row["seconds"] >= 0
+    assert row["views_per_second"] > 0
+
+
+def test_the_models_modes_are_left_alone(videos):
+    model = GreyNet()
+    model.frozen, model.other = torch.nn.BatchNorm1d(1).eval(), torch.nn.BatchNorm1d(1)
+    evaluate(model, media("video", videos[:1], [1]), protocol=FOUR, progress=False)
+    assert (model.training, model.frozen.training, model.other.training) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("classes", "task", "labels", "rule"),
+    [
+        (["grey 3", "grey 0"], "greys", [3, 0], "by name"),
+        (["Grey_5"], "greys", [5], "by name"),
+        (["0", "1", "10", "2"][:2] + ["5"], "greys", [0, 1, 5], "by number"),
+        ([f"n0000000{i}" for i in range(LEVELS)], "greys", list(range(LEVELS)), "by order"),
+        ([f"class {i}" for i in range(LEVELS)], "codes", list(range(LEVELS)), "by order"),
+    ],
+)
+def test_labels_are_mapped(classes, task, labels, rule):
+    assert map_labels(classes, GreyNet(), task) == (labels, rule)
+
+
+@pytest.mark.parametrize(
+    ("classes", "task", "message"),
+    [
+        (["grey 1", "gray 2"], "greys", r"1 of the data's 2 classes .* 'gray 2', nearest: 'grey 2'"),
+        ([f"class {i}" for i in range(LEVELS)], "greys", "the first is 'class 0'"),
+        (["a", "b"], "codes", "the data has 2 classes, task 'codes' has 6"),
+    ],
+)
+def test_classes_that_are_not_the_tasks(classes, task, message):
+    with pytest.raises(ValueError, match=message):
+        map_labels(classes, GreyNet(), task)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(protocol="unidual43"), "no protocol 'unidual43', allowed: unidual34"),
+        (dict(task="in1k"), "task 'in1k' has no head on the video pathway, allowed: greys, codes"),
+        (dict(pathway="audio"), "no 'audio' pathway, allowed: image, video"),
+        (dict(batch_size=0), "batch_size"),
+    ],
+)
+def test_wrong_arguments(videos, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(GreyNet(), media("video", videos, [1, 2, 0]), progress=False, **options)
+
+
+def test_results_without_a_report_merge_to_metrics():
+    results = (FileResult(0, 3, (3, 1), 2, 2), FileResult(1, 3, (1, 3), 1, 2))
+    assert Report("video", ("a", "b"), results, 1.0).metrics() == {"clip@1": 75.0, "video@1": 50.0, "video@5": 100.0}

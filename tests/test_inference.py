@@ -1,0 +1,259 @@
+"""Folded copies give the same outputs; mixed files give one result each, in their order."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from fakes import LEVELS, GreyNet, grey_image, grey_video
+from torch import nn
+
+from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
+from unidual_zoo.scoring import Protocol
+from unidual_zoo.spec import InputSpec
+
+TASKS = {"in1k": ("image", 7), "k400": ("video", 6)}
+TWO = Protocol(name="two", clips=2)
+SIZE, FRAMES = 32, 4
+
+
+def network(name: str, **options) -> Any:
+    """A registered network made small, whose BatchNorms do not look like fresh ones."""
+    torch.manual_seed(0)
+    options = {"width": 1 / 16, "depths": (1, 1, 1, 1), "num_frames": FRAMES, "tasks": TASKS} | options
+    model = timm.create_model(name, **options)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            state = module.state_dict()
+            for name in ("running_mean", "bias"):
+                state[name].normal_(std=0.1)
+            for name in ("running_var", "weight"):
+                state[name].uniform_(0.5, 2)
+    return model.eval()
+
+
+def small_spec() -> InputSpec:
+    return InputSpec(resize=(SIZE, SIZE), crop=(SIZE, SIZE))
+
+
+def inputs() -> list[torch.Tensor]:
+    return [torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 3, FRAMES, SIZE, SIZE)]
+
+
+def same(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
+    assert (a - b).abs().max() <= tolerance * b.abs().max()
+
+
+CASES = [
+    ("unidual10_aux", {}),
+    ("unidual10", {"norms": "shared"}),
+    ("unidual152_aux", {}),
+    ("unidual152", {"norms": "shared"}),
+    ("r2d10_lstm_multitask", {}),
+    ("r2plus1d18", {"tasks": {"k400": ("video", 6)}}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+@torch.inference_mode()
+def test_a_folded_copy_gives_the_same_outputs(name, options):
+    model = network(name, **options)
+    folded = for_inference(model)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    for pathway in model.pathways:
+        alone = for_inference(model, modality=pathway)
+        assert alone.pathways == (pathway,)
+        for x in inputs():
+            expected = model(x, modality=pathway)
+            same(folded(x, modality=pathway), expected)
+            same(alone(x), expected)
+            features = model.forward_features(x, modality=pathway)
+            same(folded.forward_features(x, modality=pathway), features)
+
+
+def test_folding_leaves_the_callers_model_alone():
+    model = network("unidual10_aux").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    folded = for_inference(model, modality="video")
+    assert model.training
+    assert not folded.training
+    assert model.pathways == ("image", "video")
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    shared = {value.data_ptr() for value in model.parameters()} & {value.data_ptr() for value in folded.parameters()}
+    assert not shared
+
+
+@torch.inference_mode()
+def test_one_pathway_is_a_smaller_network():
+    model = network("unidual10_aux")
+    sizes = {
+        name: sum(value.numel() for value in for_inference(model, modality=name).parameters())
+        for name in (None, "image", "video")
+    }
+    assert max(sizes["image"], sizes["video"]) < sizes[None]
+    image = for_inference(model, modality="image")
+    with pytest.raises(ValueError, match=r"'video'.*allowed: image"):
+        image(inputs()[1], modality="video")
+    with pytest.raises(ValueError, match="no 'audio' pathway, allowed: image, video"):
+        for_inference(model, modality="audio")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.inference_mode()
+def test_a_cast_copy_is_near(dtype):
+    model = network("unidual10_aux")
+    cast = for_inference(model, dtype=dtype)
+    for x in inputs():
+        logits = cast(x.to(dtype))
+        assert logits.dtype == dtype
+        same(logits.float(), model(x), tolerance=0.05)
+
+
+@torch.inference_mode()
+def test_a_compiled_copy_gives_the_same():
+    model = network("unidual10_aux")
+    compiled = for_inference(model, compile=True)
+    assert compiled._compiled_call_impl is not None
+    with torch.compiler.set_stance("force_eager"):
+        for x in inputs():
+            same(compiled(x), model(x))
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Files of both modalities, two of them broken, as (path, class or None)."""
+    torn = tmp_path / "torn.mp4"
+    torn.write_text("a text file called .mp4")
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    return [
+        (grey_video(tmp_path / "b.mp4", [1] * 4), 1),
+        (grey_image(tmp_path / "a.png", 3), 3),
+        (torn, None),
+        (grey_image(tmp_path / "c.png", 0), 0),
+        (empty, None),
+        (grey_video(tmp_path / "d.mp4", [4] * 9), 4),
+        (grey_image(tmp_path / "e.dat.png", 5).rename(tmp_path / "e.dat"), 5),
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_one_result_a_file_in_order(mixed, batch_size):
+    predictor = Predictor(GreyNet(), top=3, protocol=TWO, batch_size=batch_size)
+    results = list(predictor([path for path, _ in mixed]))
+    assert [result["file"] for result in results] == [str(path) for path, _ in mixed]
+    for result, (path, level) in zip(results, mixed, strict=True):
+        if level is None:
+            assert result.keys() == {"file", "error"}
+            continue
+        assert result["modality"] == ("video" if path.suffix == ".mp4" else "image")
+        assert result["task"] == "greys"
+        assert result["top"][0]["label"] == f"grey {level}"
+        scores = [entry["score"] for entry in result["top"]]
+        assert len(scores) == 3
+        assert scores == sorted(scores, reverse=True)
+        assert 0.5 < scores[0] <= 1
+    assert json.loads(json.dumps(results)) == results
+
+
+def test_scores_are_probabilities_of_all_classes(mixed):
+    for protocol in (TWO, Protocol(name="logits", clips=2, average="logits")):
+        (result,) = Predictor(GreyNet(), task="codes", top=100, protocol=protocol)([mixed[0][0]])
+        assert {entry["label"] for entry in result["top"]} == {str(number) for number in range(LEVELS)}  # no names
+        assert sum(entry["score"] for entry in result["top"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_rare_modality_does_not_hold_up_the_others(mixed, monkeypatch):
+    files = [mixed[1][0], *[mixed[0][0]] * 20]  # an image that never fills its batch, then videos
+    predictor = Predictor(GreyNet(), protocol=TWO, batch_size=2)
+    calls = predictor.model.calls
+    assert next(iter(predictor(files)))["top"][0]["label"] == "grey 3"
+    assert len(calls) < 20
+
+
+def test_a_dual_network_predicts_both_modalities(mixed):
+    model = network("unidual10", spec=small_spec())
+    files = [path for path, _ in mixed]
+    results = list(Predictor(model, protocol=TWO, batch_size=4)(files))
+    tasks = [result.get("task") for result in results]
+    assert tasks == ["k400", "in1k", None, "in1k", None, "k400", "in1k"]
+    predictor = Predictor(model, task="k400", protocol=TWO)
+    results = list(predictor(files[:2]))
+    assert results[0]["task"] == "k400"
+    assert "task 'k400' has no head on the image pathway, allowed: in1k" in results[1]["error"]
+
+
+def test_a_model_of_one_pathway_predicts_both_modalities(mixed):
+    model = network("r2d10_multitask", spec=small_spec())
+    results = list(Predictor(model, protocol=TWO)([mixed[0][0], mixed[1][0]]))
+    assert [(result["modality"], result["task"]) for result in results] == [("video", "k400"), ("image", "in1k")]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(task="cats"), "task 'cats' has no head on the image pathway, allowed: in1k"),
+        (dict(protocol="none"), "no protocol 'none'"),
+        (dict(top=0), "top must be 1 or more, got 0"),
+    ],
+)
+def test_a_predictor_that_could_serve_nothing(options, message):
+    with pytest.raises(ValueError, match=message):
+        Predictor(network("unidual10"), **options)
+
+
+def test_the_modality_of_a_file(tmp_path):
+    image = grey_image(tmp_path / "a.png", 1)
+    assert modality_of("no/such/file.JPG") == "image"
+    assert modality_of("no/such/file.mkv") == "video"
+    assert modality_of(str(image.rename(tmp_path / "photo"))) == "image"
+    assert modality_of(str(grey_video(tmp_path / "a.mp4", [1]).rename(tmp_path / "clip"))) == "video"
+
+
+def test_find_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/b.mp4", "d/a.jpg", "d/e/c.PNG", "d/notes.txt", "d/.hidden.jpg", "d/.git/x.jpg", "odd[1].jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    Path("empty").mkdir()
+    assert find_files(["d"]) == ["d/a.jpg", "d/b.mp4", "d/e/c.PNG"]
+    assert find_files(["./d/"]) == ["./d/a.jpg", "./d/b.mp4", "./d/e/c.PNG"]
+    assert find_files(["d/*"]) == ["d/a.jpg", "d/b.mp4", "d/e/c.PNG"]
+    assert find_files(["d/**/*.PNG"]) == ["d/e/c.PNG"]
+    assert find_files(["d/**"]) == ["d/a.jpg", "d/b.mp4", "d/e/c.PNG"]
+    named = ["d/notes.txt", "odd[1].jpg", "missing.mp4", "d/notes.txt"]
+    assert find_files(named) == named
+    for argument in ("empty", "d/*.gif", "nothing*"):
+        with pytest.raises(ValueError, match="has no image or video in it"):
+            find_files(["d/a.jpg", argument])
+    with pytest.raises(ValueError, match="no file"):
+        find_files([])
+
+
+def test_load_model_names_what_is_near(tmp_path):
+    with pytest.raises(ValueError, match="no model 'unidaul34', nearest: unidual34"):
+        load_model("unidaul34")
+    with pytest.raises(ValueError, match=r"r2plus1d18\.tv_k400"):
+        load_model("r2plus1d18.tv_k4000")
+    with pytest.raises(ValueError, match="no file of weights"):
+        load_model("unidual10", checkpoint=tmp_path / "none.safetensors")
+    with pytest.raises(RuntimeError, match="weights"):
+        load_model("r2d10")
+
+
+def test_load_model_from_a_file(tmp_path):
+    model = timm.create_model("r2d10")
+    good, bad = tmp_path / "good.pth", tmp_path / "bad.safetensors"
+    torch.save(model.state_dict(), good)
+    bad.write_bytes(b"no weights at all")
+    loaded = load_model("r2d10", checkpoint=good)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+    with pytest.raises(RuntimeError, match=r"bad.safetensors cannot be loaded into r2d10"):
+        load_model("r2d10", checkpoint=bad)
+    with pytest.raises(RuntimeError, match=r"cannot be loaded into r2plus1d10"):
+        load_model("r2plus1d10", checkpoint=good)

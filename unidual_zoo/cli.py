@@ -1,0 +1,266 @@
+"""The command line `unidual`: parse, call, print."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from tqdm import tqdm
+
+from unidual_zoo.data import MediaError, toy
+from unidual_zoo.data.datasets import MediaSet, read_media
+from unidual_zoo.evaluation import evaluate as measure
+from unidual_zoo.inference import Predictor, find_files, for_inference, load_model
+from unidual_zoo.models.summary import registered_names, summarise
+from unidual_zoo.spec import IMAGE, VIDEO
+from unidual_zoo.training.commands import finetune, train
+
+FAILED_FILES, BAD_INPUT = 1, 2  # exit status
+DTYPES = ("float32", "bfloat16", "float16")
+DEFAULT_MODEL = "unidual10_aux"
+SPLITS = ("val", "validation", "test")  # of a data set's folder, the first that is there
+EMBEDDED_SPLIT = "test"
+MOST_WORKERS = 8
+
+app = typer.Typer(
+    name="unidual",
+    help="One network for images and videos: classify files, evaluate, train, list the models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A row of `unidual evaluate`: what it is called, its modality, and its task where a model has it."""
+
+    title: str
+    modality: str
+    task: str
+    embedded: bool  # whether the embedded data stand in for it, else they are only there to run something
+
+
+BENCHMARKS = {
+    "kinetics": Benchmark("Kinetics-400", VIDEO, "k400", True),
+    "imagenet": Benchmark("ImageNet-1k", IMAGE, "in1k", True),
+    "sports1m": Benchmark("Sports-1M", VIDEO, "sports1m", False),
+}
+
+Model = Annotated[
+    str, typer.Option(help="A name of `unidual models` with or without its tag, hf-hub:… or local-dir:….")
+]
+Checkpoint = Annotated[Path | None, typer.Option(help="A file of weights in place of the published ones.")]
+TaskName = Annotated[str | None, typer.Option("--task", help="The head [default: the model's first for the modality].")]
+ProtocolName = Annotated[str, typer.Option("--protocol", help="The views of a video, see unidual_zoo.evaluation.")]
+BatchSize = Annotated[int, typer.Option(help="Views that go through the network together.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that decode ahead [default: 0 on a CPU, else up to 8].")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps … [default: cuda if it is there].")]
+Dtype = Annotated[str, typer.Option(help=f"What the network computes in: {', '.join(DTYPES)}.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result there, as lines of JSON.")]
+
+
+@app.callback()
+def options(
+    traceback: Annotated[bool, typer.Option("--traceback", help="Let errors show where they come from.")] = False,
+) -> None:
+    """Options before the command; `main` reads them."""
+
+
+@app.command()
+def predict(
+    files: Annotated[list[str], typer.Argument(help="Files, folders and patterns such as 'clips/*.mp4'.")],
+    model: Model = DEFAULT_MODEL,
+    checkpoint: Checkpoint = None,
+    task: TaskName = None,
+    top: Annotated[int, typer.Option(help="Labels for each file.")] = 5,
+    protocol: ProtocolName = "unidual34",
+    batch_size: BatchSize = 16,
+    workers: Workers = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    output: JsonFile = None,
+) -> None:
+    """Labels of images and videos, each modality by its own pathway.
+
+    Exit status 1 if a file failed; the others are done all the same.
+    """
+    paths = find_files(files)
+    with _lines(output) as write:
+        place = _device(device)
+        predictor = Predictor(
+            load_model(model, checkpoint=checkpoint), task=task, top=top, protocol=protocol, batch_size=batch_size,
+            workers=_workers(workers, place), device=place, dtype=_dtype(dtype),
+        )  # fmt: skip
+        width, num_failed = max(map(len, paths)), 0
+        for result in tqdm(predictor(paths), total=len(paths), unit="file", disable=None):
+            write(result)
+            num_failed += "error" in result
+            tqdm.write(f"{result['file']:<{width}}  {_labels(result)}", file=sys.stdout)
+    if num_failed:
+        typer.echo(f"unidual: {num_failed} of {len(paths)} files failed", err=True)
+        raise typer.Exit(FAILED_FILES)
+
+
+@app.command()
+def evaluate(
+    benchmark: Annotated[str, typer.Argument(help=f"What is measured: {', '.join(BENCHMARKS)}.")],
+    model: Model = DEFAULT_MODEL,
+    checkpoint: Checkpoint = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folders split/class/file or a CSV of path,label [default: the embedded data].")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help=f"A folder in DATA [default: the first there of {', '.join(SPLITS)}].")
+    ] = None,
+    protocol: ProtocolName = "unidual34",
+    task: TaskName = None,
+    pathway: Annotated[str | None, typer.Option(help="image or video [default: the data's modality].")] = None,
+    batch_size: BatchSize = 16,
+    workers: Workers = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    output: JsonFile = None,
+) -> None:
+    """The accuracy of a model on a data set; the last line is one JSON object. Without --data on the embedded data."""
+    if benchmark not in BENCHMARKS:
+        raise ValueError(f"no benchmark {benchmark!r}, allowed: {', '.join(BENCHMARKS)}")
+    row = BENCHMARKS[benchmark]
+    with _lines(output) as write:
+        place = _device(device)
+        network = load_model(model, checkpoint=checkpoint)
+        media, source = _benchmark_data(row, data, split)
+        pathway = pathway or network.default_pathway(row.modality)
+        report = measure(
+            for_inference(network, dtype=_dtype(dtype), modality=pathway),
+            media,
+            protocol=protocol,
+            task=task or (row.task if row.task in network.tasks else None),
+            pathway=pathway,
+            batch_size=batch_size,
+            workers=_workers(workers, place),
+            device=place,
+            facts={"benchmark": benchmark, "data": source, **({"checkpoint": str(checkpoint)} if checkpoint else {})},
+        )
+        write(report.to_dict())
+    typer.echo(report.table())
+    typer.echo(json.dumps(report.to_dict()))
+
+
+@app.command()
+def models(
+    pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as '*152*'.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a markdown table.")] = False,
+    output: JsonFile = None,
+) -> None:
+    """The models: tasks, parameters, multiply-adds of one image or clip, where weights come from, licence."""
+    names = registered_names(pattern)
+    with _lines(output) as write:
+        rows = list(tqdm(summarise(names), total=len(names), unit="model", disable=None, leave=False))
+        for row in rows:
+            write(row.to_dict())
+    header = ("name", "tag", "tasks", "parameters", "multiply-adds", "weights", "licence")
+    typer.echo(_table(header, [row.cells() for row in rows], markdown=markdown))
+
+
+app.command()(train)
+app.command()(finetune)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command line (default: that of the process) and ends the process with its exit status.
+
+    0: done; 1: some files failed; 2: bad input, which is one sentence on standard error.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
+    try:
+        app(arguments, prog_name="unidual")
+    except (MediaError, ValueError, RuntimeError, OSError) as error:
+        if "--traceback" in arguments:
+            raise
+        typer.echo(f"unidual: {' '.join(str(error).split())}", err=True)
+        sys.exit(BAD_INPUT)
+
+
+def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tuple[MediaSet, str]:
+    """The data set, and its name for the report."""
+    if data is None:
+        split = split or EMBEDDED_SPLIT
+        media = toy.images(split) if row.modality == IMAGE else toy.videos(split)
+        source = f"embedded {'images' if row.modality == IMAGE else 'videos'}, {split}"
+        what = "in place of" if row.embedded else "only to show that it runs: nothing of"
+        typer.echo(f"unidual: {source}, {what} {row.title}; --data takes the real files", err=True)
+        return media, source
+    folder = Path(data)
+    if split is None and folder.is_dir():
+        split = next((name for name in SPLITS if (folder / name).is_dir()), None)
+    return read_media(data, modality=row.modality, split=split), data if split is None else f"{data}, {split}"
+
+
+@contextlib.contextmanager
+def _lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Writes lines of JSON to a file, which is opened before the work begins; None writes nothing."""
+    if path is None:
+        yield lambda row: None
+        return
+    with path.open("w", encoding="utf-8") as file:
+
+        def write(row: dict[str, Any]) -> None:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+        yield write
+
+
+def _device(name: str | None) -> torch.device:
+    """A torch device that can be used; the first GPU, else the CPU, for None."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in DTYPES:
+        raise ValueError(f"no dtype {name!r}, allowed: {', '.join(DTYPES)}")
+    return getattr(torch, name)
+
+
+def _workers(workers: int | None, device: torch.device) -> int:
+    if workers is not None:
+        return workers
+    return 0 if device.type == "cpu" else min(MOST_WORKERS, os.cpu_count() or 1)
+
+
+def _labels(result: dict[str, Any]) -> str:
+    """A result for a reader."""
+    if "error" in result:
+        return f"error: {result['error']}"
+    return ", ".join(f"{entry['label']} {entry['score']:.1%}" for entry in result["top"])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) -> str:
+    """Aligned columns, or the same as a markdown table."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [header, *([["-" * width for width in widths]] if markdown else []), *rows]
+    cells = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" if markdown else "  ".join(line).rstrip() for line in cells)
+
+
+if __name__ == "__main__":  # accelerate launch -m unidual_zoo.cli train ...
+    main()

@@ -1,0 +1,266 @@
+"""Scores to accuracy: a data set through a network, every file counted once, and the report that says how.
+
+A file that fails counts as wrong and is named in the report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import av
+import PIL
+import torch
+from tqdm import tqdm
+
+from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.scoring import PROTOCOLS, FileScores, Network, Protocol, Route, score_files
+from unidual_zoo.spec import VIDEO
+
+__all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluation_mode", "map_labels"]
+
+TOP = 5
+_CODE = re.compile(r"[a-z]\d+")
+_NAMED = 5  # failures named in the table; the JSON line names all
+
+
+class FileResult(NamedTuple):
+    """What became of file number `index` of a data set.
+
+    `label` and `top` (the best five, best first) are classes of the network; `views_right` of `views` views would be
+    right alone. A file that failed has an `error`, no `top`, and its views count as wrong.
+    """
+
+    index: int
+    label: int
+    top: tuple[int, ...]
+    views_right: int
+    views: int
+    size: tuple[int, int] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The results of a data set or of one rank's share of it, and the `facts` of how they came about."""
+
+    modality: str
+    files: tuple[str, ...]
+    results: tuple[FileResult, ...]
+    seconds: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def merge(cls, reports: Sequence[Report]) -> Report:
+        """One report of the shards that several ranks made of the same data set.
+
+        Raises:
+            ValueError: a file was counted twice or not at all.
+        """
+        first = reports[0]
+        results = tuple(sorted((r for report in reports for r in report.results), key=lambda r: r.index))
+        if [result.index for result in results] != list(range(len(first.files))):
+            raise ValueError(
+                f"{len(first.files)} files must be counted once each, the reports count {len(results)}, "
+                f"{len({result.index for result in results})} of them different"
+            )
+        return cls(first.modality, first.files, results, max(report.seconds for report in reports), first.facts)
+
+    @property
+    def failures(self) -> list[dict[str, str]]:
+        """The files that failed, with the reason."""
+        return [{"file": self.files[r.index], "error": r.error} for r in self.results if r.error is not None]
+
+    def metrics(self) -> dict[str, float]:
+        """Percentages: clip@1 (each view alone), video@1 and video@5 of videos; top-1 and top-5 of images.
+
+        Raises:
+            ValueError: the report is one rank's share, see `merge`.
+        """
+        if len(self.results) != len(self.files):
+            raise ValueError(f"the report holds {len(self.results)} of {len(self.files)} files: merge all shards first")
+        best = sum(result.label in result.top[:1] for result in self.results)
+        among = sum(result.label in result.top for result in self.results)
+        shares = {"top-1": (best, len(self.files)), "top-5": (among, len(self.files))}
+        if self.modality == VIDEO:
+            right, views = sum(r.views_right for r in self.results), sum(r.views for r in self.results)
+            shares = {"clip@1": (right, views), "video@1": shares["top-1"], "video@5": shares["top-5"]}
+        return {name: round(100 * right / total, 3) for name, (right, total) in shares.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Metrics and facts as plain data for one line of JSON."""
+        decoded = [result for result in self.results if result.error is None]
+        sizes = sorted((r.size for r in decoded if r.size), key=lambda size: size[0] * size[1])
+        stored = {"min": sizes[0], "median": sizes[len(sizes) // 2], "max": sizes[-1]} if sizes else {}
+        return {
+            **self.metrics(),
+            **self.facts,
+            "listed": len(self.files),
+            "decoded": len(decoded),
+            "failed": len(self.failures),
+            "failures": self.failures,
+            "stored_size": {name: f"{width}x{height}" for name, (width, height) in stored.items()},
+            "seconds": round(self.seconds, 2),
+            "views_per_second": round(sum(result.views for result in decoded) / max(self.seconds, 1e-9), 2),
+        }
+
+    def table(self) -> str:
+        """The report for a reader: one fact a line, and the first failures."""
+        rows = self.to_dict()
+        rows["stored_size"] = ", ".join(f"{name} {size}" for name, size in rows["stored_size"].items()) or None
+        failures = rows.pop("failures")
+        width = max(map(len, rows))
+        lines = [f"{name:<{width}}  {_cell(value)}" for name, value in rows.items()]
+        lines += [f"failed: {failure['file']}: {failure['error']}" for failure in failures[:_NAMED]]
+        if len(failures) > _NAMED:
+            lines.append(f"failed: {len(failures) - _NAMED} more")
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: Network,
+    media: MediaSet,
+    *,
+    protocol: str | Protocol = "unidual34",
+    task: str | None = None,
+    pathway: str | None = None,
+    batch_size: int = 16,
+    workers: int = 0,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    progress: bool = True,
+    shard: tuple[int, int] = (0, 1),
+    facts: Mapping[str, Any] | None = None,
+) -> Report:
+    """The accuracy of a model on a data set, by a protocol.
+
+    Args:
+        model: as `timm.create_model` makes it, or `for_inference`; its training mode is what it was afterwards.
+        task: the head (default: the first of the data's modality on the pathway); `pathway` likewise.
+        batch_size: views, of one file or several, that go through the network together.
+        workers: processes that decode ahead; with 0 this one decodes.
+        device: moves the model there; None leaves it where it is.
+        dtype: computes in this type by autocast; None is the weights' own type.
+        shard: (rank, number of ranks): this rank's files alone, to be put together by `Report.merge`.
+        facts: plain data that the report shall also hold.
+
+    Raises:
+        ValueError: the protocol, pathway or task does not exist, or the data's classes are not the task's.
+    """
+    route = Route(model, media.modality, protocol=protocol, pathway=pathway, task=task, device=device, dtype=dtype)
+    labels, label_rule = map_labels(media.classes, model, route.task)
+    rank, world = shard
+    indices = range(len(media.files))[rank::world]
+    files = [(str(media.files[index]), media.modality) for index in indices]
+    num_views = route.protocol.num_views(media.modality)
+
+    start, results = time.perf_counter(), []
+    with evaluation_mode(model), tqdm(total=len(files), unit="file", disable=not progress or rank > 0) as bar:
+        for scored in score_files(files, {media.modality: route}, batch_size=batch_size, workers=workers):
+            index = indices[scored.index]
+            results.append(_result(scored, index, labels[media.labels[index]], num_views))
+            bar.update()
+    about = {**_facts(model, media, route), "labels": label_rule, "batch_size": batch_size, "workers": workers}
+    files = tuple(str(file) for file in media.files)
+    return Report(media.modality, files, tuple(results), time.perf_counter() - start, {**about, **(facts or {})})
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: Network) -> Iterator[None]:
+    """The model in evaluation mode; afterwards every module is in the mode in which it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def map_labels(classes: Sequence[str], model: Network, task: str) -> tuple[list[int], str]:
+    """The network's class for each of a data set's classes, and the rule: "by name", "by number" or "by order".
+
+    By name where the model knows its class names and they are the data's (`_` is a blank, capitals do not matter; the
+    data may have fewer). By number where the data's names are numbers. In their order where the model's names are
+    unknown or the data's are codes (WordNet ids), and there are as many.
+
+    Raises:
+        ValueError: neither rule fits; it says which names or numbers do not.
+    """
+    names, num_classes = model.spec.class_names(task), model.tasks[task].num_classes
+    known = {_plain(name): number for number, name in enumerate(names or ())}
+    if all(_plain(name) in known for name in classes):
+        return [known[_plain(name)] for name in classes], "by name"
+    if all(name.isdecimal() and int(name) < num_classes for name in classes):
+        return [int(name) for name in classes], "by number"
+    if len(classes) == num_classes and (not names or all(_CODE.fullmatch(name) for name in classes)):
+        return list(range(num_classes)), "by order"
+    if not names:
+        raise ValueError(f"the data has {len(classes)} classes, task {task!r} has {num_classes} and no names to match")
+    strange = [name for name in classes if _plain(name) not in known]
+    near = ", ".join(repr(names[known[name]]) for name in get_close_matches(_plain(strange[0]), known))
+    raise ValueError(
+        f"{len(strange)} of the data's {len(classes)} classes are not among the {num_classes} of task {task!r}: "
+        f"the first is {strange[0]!r}, {f'nearest: {near}' if near else f'allowed: {names[0]!r}, {names[-1]!r} …'}"
+    )
+
+
+def model_name(model: Network) -> str:
+    """The model's name and tag, as `timm.create_model` takes them."""
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    name, tag = cfg.get("architecture") or type(model).__name__, cfg.get("tag")
+    return f"{name}.{tag}" if tag else name
+
+
+def decoder_version(modality: str) -> str:
+    """The libraries that decode files of this modality."""
+    return (
+        f"PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}" if modality == VIDEO else f"Pillow {PIL.__version__}"
+    )
+
+
+def _result(scored: FileScores, index: int, label: int, num_views: int) -> FileResult:
+    if scored.scores is None:
+        return FileResult(index, label, (), 0, num_views, scored.size, scored.error)
+    mean = scored.scores.mean(0)  # (views, classes) -> (classes,)
+    top = tuple(mean.topk(min(TOP, len(mean))).indices.tolist())
+    right = int((scored.scores.argmax(1) == label).sum())
+    return FileResult(index, label, top, right, len(scored.scores), scored.size)
+
+
+def _facts(model: Network, media: MediaSet, route: Route) -> dict[str, Any]:
+    spec, protocol = route.spec, route.protocol
+    clips = {}
+    if media.modality == VIDEO:
+        clips = dict(clips=protocol.clips, crops=protocol.crops, frames=spec.clip.length, stride=spec.clip.stride)
+        clips |= dict(rate=spec.clip.rate)
+    return dict(
+        model=model_name(model),
+        modality=media.modality,
+        pathway=route.pathway,
+        task=route.task,
+        protocol=protocol.name,
+        average=protocol.average,
+        **clips,
+        resize=spec.resize,
+        crop=spec.crop,
+        decoder=decoder_version(media.modality),
+        torch=torch.__version__,
+        device=str(route.device),
+        dtype=str(route.dtype).removeprefix("torch."),
+    )
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "×".join(map(str, value))
+    return "-" if value is None else str(value)

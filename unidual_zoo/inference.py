@@ -1,0 +1,253 @@
+"""Networks made ready to serve, and mixed files to labels."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from unidual_zoo.data.images import read_image
+from unidual_zoo.data.media import MediaError, is_image, is_video
+from unidual_zoo.models.pathways import SHARED, PathwayNorm, UniDualConv
+from unidual_zoo.models.summary import nearest_names, registered_names
+from unidual_zoo.scoring import FileScores, Network, Protocol, Route, score_files
+from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
+
+
+def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -> Network:
+    """A model with its weights, by a registered name with or without a tag, "hf-hub:…" or "local-dir:…".
+
+    `checkpoint` is a file of weights in place of the published ones.
+
+    Raises:
+        ValueError: the name is not registered; it lists the nearest.
+        RuntimeError: there are no weights, or they do not fit.
+    """
+    if ":" not in name and name not in registered_names():
+        raise ValueError(f"no model {name!r}, {nearest_names(name)}")
+    if checkpoint is None:
+        return timm.create_model(name, pretrained=True)
+    if not Path(checkpoint).is_file():
+        raise ValueError(f"no file of weights {os.fspath(checkpoint)}")
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": os.fspath(checkpoint)})
+    except Exception as error:  # torch, safetensors and pickle each raise their own
+        raise RuntimeError(f"{os.fspath(checkpoint)} cannot be loaded into {name}: {error}") from error
+
+
+def for_inference(
+    model: Network, dtype: torch.dtype | None = None, compile: bool = False, modality: str | None = None
+) -> Network:
+    """A copy of the model to serve with: in evaluation mode, every BatchNorm folded into the convolution before it.
+
+    The copy takes the same calls and gives the same outputs to rounding; it cannot be trained, and its weights have
+    other names. Behind a convolution that two pathways share each pathway gets its own folded copy of the weight,
+    with `norms="shared"` too. `modality` keeps that pathway and its heads alone; `dtype` casts the weights; `compile`
+    compiles the call.
+
+    Raises:
+        ValueError: the model has no pathway `modality`.
+    """
+    model = copy.copy(model).eval().requires_grad_(False)
+    if modality is not None:
+        _keep_pathway(model, modality)
+    for module in list(model.modules()):
+        _fold_norms(module, model.pathways)
+    model.to(dtype=dtype, memory_format=torch.channels_last)
+    if compile:
+        model.compile()
+    return model
+
+
+class _Passed(nn.Module):
+    """Stands where a folded PathwayNorm was."""
+
+    def forward(self, x: Tensor, pathway: str) -> Tensor:
+        return x
+
+
+class _Moved(nn.Module):
+    """Stands where a shared convolution was whose folded copies `_Copies` holds, one for each pathway."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.register_buffer("weight", conv.weight.new_empty(0))  # tells the network its dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class _Copies(nn.ModuleDict):
+    """Stands where a PathwayNorm was, behind `_Moved`: each pathway's convolution with its norm folded in."""
+
+    def forward(self, x: Tensor, pathway: str) -> Tensor:
+        return self[pathway](x)
+
+
+def _fold_norms(module: nn.Module, pathways: Sequence[str]) -> None:
+    """Folds the PathwayNorms among a module's children: `x_norm` follows the convolution `x`."""
+    for name, norm in list(module.named_children()):
+        if not isinstance(norm, PathwayNorm):
+            continue
+        norms: dict[str, Any] = {pathway: norm[SHARED if SHARED in norm else pathway] for pathway in pathways}
+        if isinstance(module, UniDualConv) and norm is module.norm:  # behind each pathway's own convolution
+            pointwise: Any = module.pointwise
+            for pathway, conv in pointwise.items():
+                pointwise[pathway] = fuse_conv_bn_eval(conv, norms[pathway])
+            setattr(module, name, _Passed())
+            continue
+        conv: Any = module.get_submodule(name.removesuffix("_norm"))
+        folded = {pathway: fuse_conv_bn_eval(conv, norm) for pathway, norm in norms.items()}
+        alone = len(folded) == 1
+        setattr(module, name.removesuffix("_norm"), folded[pathways[0]] if alone else _Moved(conv))
+        setattr(module, name, _Passed() if alone else _Copies(folded))
+
+
+def _keep_pathway(model: Network, pathway: str) -> None:
+    """Removes what the other pathways alone use."""
+    if pathway not in model.pathways:
+        raise ValueError(f"the model has no {pathway!r} pathway, allowed: {', '.join(model.pathways)}")
+    modules = list(model.modules())
+    norms = [module for module in modules if isinstance(module, PathwayNorm)]
+    pointwise = [module.pointwise for module in modules if isinstance(module, UniDualConv)]
+    for parts in (*norms, *pointwise, model.heads):
+        for name in (set(model.pathways) - {pathway}) & set(parts):
+            del parts[name]
+    model.pathways = (pathway,)
+
+
+class Predictor:
+    """Labels of images and videos, each modality by its own pathway: `for result in predictor(files)`.
+
+    Args:
+        model: any model of this package; it is copied by `for_inference` and stays as it is.
+        task: the head of both modalities (default: of each its own first task).
+        top: how many labels a file gets.
+        protocol: the views of a video; an image has one.
+        batch_size: views, of one file or several, that go through the network together.
+        workers: processes that decode ahead; with 0 this one decodes.
+
+    Raises:
+        ValueError: neither modality can be served: no pathway has the task, or there are no heads.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        *,
+        task: str | None = None,
+        top: int = 5,
+        protocol: str | Protocol = "unidual34",
+        batch_size: int = 16,
+        workers: int = 0,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if top < 1:
+            raise ValueError(f"top must be 1 or more, got {top}")
+        self.model = for_inference(model, dtype=dtype).to(device)
+        self.top, self.batch_size, self.workers = top, batch_size, workers
+        self.routes: dict[str, Route] = {}
+        self.refused: dict[str, str] = {}
+        for modality in MODALITIES:
+            try:
+                self.routes[modality] = Route(self.model, modality, protocol=protocol, task=task)
+            except ValueError as error:
+                self.refused[modality] = str(error)
+        if not self.routes:
+            raise ValueError(self.refused[MODALITIES[0]])
+
+    def __call__(self, files: Sequence[str | os.PathLike[str]]) -> Iterator[dict[str, Any]]:
+        """One result a file, in the files' order, `file` as given.
+
+        `{"file", "modality", "task", "top": [{"label", "score"}, ...]}`, the score a probability, the label the class's
+        name or its number where names are unknown; or `{"file", "error"}`.
+        """
+        paths = [os.fspath(file) for file in files]
+        modalities = [modality_of(path) for path in paths]
+        served = [number for number, modality in enumerate(modalities) if modality in self.routes]
+        scores = score_files(
+            [(paths[number], modalities[number]) for number in served],
+            self.routes,
+            batch_size=self.batch_size,
+            workers=self.workers,
+        )
+        for path, modality in zip(paths, modalities, strict=True):
+            if modality in self.refused:
+                yield {"file": path, "error": self.refused[modality]}
+            else:
+                yield self._result(path, next(scores))
+
+    def _result(self, path: str, scored: FileScores) -> dict[str, Any]:
+        if scored.scores is None:
+            return {"file": path, "error": scored.error}
+        route = self.routes[scored.modality]
+        mean = scored.scores.mean(0)  # (views, classes) -> (classes,)
+        mean = mean.softmax(0) if route.protocol.average == "logits" else mean
+        best = mean.topk(min(self.top, len(mean)))
+        names = self.model.spec.class_names(route.task)
+        top = [
+            {"label": names[number] if names else str(number), "score": round(score, 6)}
+            for score, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+        return {"file": path, "modality": scored.modality, "task": route.task, "top": top}
+
+
+def modality_of(path: str) -> str:
+    """The modality of a file by its extension; a file with another one is an image if it can be read as one."""
+    if is_image(path):
+        return IMAGE
+    if is_video(path):
+        return VIDEO
+    try:
+        read_image(path)
+    except MediaError:
+        return VIDEO
+    return IMAGE
+
+
+def find_files(arguments: Sequence[str]) -> list[str]:
+    """Files, folders and glob patterns -> files in that order, each path beginning as its argument does.
+
+    A file is taken as named, whatever its extension and even if it does not exist. Of a folder (with all folders in
+    it) and of a pattern the images and videos are taken, sorted; hidden ones are not.
+
+    Raises:
+        ValueError: a folder or pattern without images and videos, or no argument at all.
+    """
+    files = []
+    for argument in arguments:
+        if Path(argument).is_dir():
+            found, what = _media_in(argument), "folder"
+        elif any(letter in argument for letter in "*?[") and not Path(argument).exists():
+            matches = glob(argument, recursive=True)
+            found = {file for match in matches for file in (_media_in(match) if Path(match).is_dir() else [match])}
+            found, what = sorted(filter(_is_media, found)), "pattern"
+        else:
+            found, what = [argument], "file"
+        if not found:
+            raise ValueError(f"{what} {argument} has no image or video in it")
+        files += found
+    if not files:
+        raise ValueError("no file, folder or pattern given")
+    return files
+
+
+def _media_in(folder: str) -> list[str]:
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(parent, name) for name in names if not name.startswith(".")]
+    return sorted(filter(_is_media, found))
+
+
+def _is_media(path: str) -> bool:
+    return is_image(path) or is_video(path)

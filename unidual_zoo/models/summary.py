@@ -1,0 +1,119 @@
+"""What a registered name holds, without its weights: tasks, parameters, multiply-adds, where its weights come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import urlparse
+
+import timm
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from unidual_zoo import models
+from unidual_zoo.spec import IMAGE, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A row of `unidual models`.
+
+    `multiply_adds` is of one image on the image pathway and of one clip on the video pathway, in the sizes of the
+    model's spec, of convolutions and linear layers alone. `weights` is None, "packaged", or where they are fetched.
+    """
+
+    name: str
+    tag: str | None
+    tasks: Mapping[str, Task]
+    parameters: int
+    multiply_adds: Mapping[str, int]
+    weights: str | None
+    license: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a line of JSON."""
+        tasks = {name: [task.modality, task.num_classes] for name, task in self.tasks.items()}
+        return dataclasses.asdict(self) | {"tasks": tasks}
+
+    def cells(self) -> tuple[str, ...]:
+        """Name, tag, tasks, parameters, multiply-adds, weights and licence for a table."""
+        host = urlparse(self.weights or "").netloc
+        return (
+            self.name,
+            self.tag or "-",
+            ", ".join(f"{task.name} {task.num_classes}" for task in self.tasks.values()),
+            f"{self.parameters:,}",
+            ", ".join(f"{pathway} {count / 1e9:.3f} G" for pathway, count in self.multiply_adds.items()),
+            host or self.weights or "none",
+            self.license or "-",
+        )
+
+
+def registered_names(pattern: str | None = None) -> list[str]:
+    """What `timm.create_model` takes, each name followed by its tags: all of it, or what matches a pattern.
+
+    A pattern without `*`, `?` and `[` matches what it is a part of.
+
+    Raises:
+        ValueError: nothing matches; it lists the nearest names.
+    """
+    known: dict[str, None] = {}
+    for family in models.__all__:  # timm lists models by the module that registered them
+        for name in timm.list_models(module=family, include_tags=True):
+            known |= {name.partition(".")[0]: None, name: None}
+    if pattern is None:
+        return list(known)
+    wanted = pattern if any(letter in pattern for letter in "*?[") else f"*{pattern}*"
+    if matching := fnmatch.filter(known, wanted):
+        return matching
+    raise ValueError(f"no model matches {pattern!r}, {nearest_names(pattern)}")
+
+
+def nearest_names(name: str) -> str:
+    """The registered names and tags nearest to a wrong one, as the end of an error message."""
+    known = registered_names()
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(near)}" if near else f"allowed: {', '.join(known)}"
+
+
+def summarise(names: Iterable[str]) -> Iterator[Summary]:
+    """The rows of registered names or `name.tag`, counted on networks without memory (no weights are fetched)."""
+    counted: dict[tuple, dict[str, int]] = {}  # tags often differ in their weights alone
+    for name in names:
+        model: Any
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        network = (str(model), model.spec.crop, model.spec.clip.length)
+        if network not in counted:
+            counted[network] = {pathway: multiply_adds(model, pathway) for pathway in model.pathways}
+        architecture, _, tag = name.partition(".")
+        cfg: Any = timm.models.get_pretrained_cfg(name) if tag else None
+        sources = (cfg.file and "packaged", cfg.hf_hub_id and f"hf-hub:{cfg.hf_hub_id}", cfg.url) if cfg else ()
+        yield Summary(
+            name=architecture,
+            tag=tag or None,
+            tasks=model.tasks,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            multiply_adds=counted[network],
+            weights=next(filter(None, sources), None),
+            license=cfg.license if cfg else None,
+        )
+
+
+def multiply_adds(model: Any, pathway: str) -> int:
+    """Multiply-adds of one image or clip of the model's spec on a pathway, in its convolutions and linear layers.
+
+    The pathway's first task is the one counted; other heads of it add their own few.
+    """
+    spec = model.spec
+    frames = () if pathway == IMAGE else (spec.clip.length,)
+    sample = next(model.parameters()).new_empty((1, model.in_chans, *frames, *spec.crop))
+    was_training = model.training
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(sample, modality=pathway)
+    model.train(was_training)
+    return counter.get_total_flops() // 2

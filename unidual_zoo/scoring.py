@@ -1,0 +1,306 @@
+"""Files to scores: the evaluation protocols, and the route of an image or a video through a network.
+
+A file is decoded once for all its views (clips × crops), frames stay uint8 until they are on the device, and batches
+hold views of several files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from unidual_zoo.data.datasets import load_clips, load_image
+from unidual_zoo.data.media import MediaError
+from unidual_zoo.data.sampling import uniform_clips
+from unidual_zoo.data.transforms import Framing, eval_transform, normalize
+from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
+
+PROBABILITIES, LOGITS = "probabilities", "logits"
+Network = Any  # an nn.Module with the methods of models.unidual.UniDual, which its type does not show
+_HELD_BACK = 4  # finished files, in batches, that may wait for one before them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a video is evaluated; sizes, clip length and stride are the model's own (its InputSpec).
+
+    `clips` per video, placed by `starts` ("ends": the first and the last touch the video's ends; "intervals": clip j
+    begins at int(j·N/K)), read at `rate` frames/s (None: the spec's). `crops` 1: the spec's resize and centre crop; 3:
+    squares as large as the short side, along the long side. `dense`: the network runs fully convolutionally, with an
+    average pool as large as the training features and stride 1, T pooled whole, and the mean over positions. Views are
+    averaged as probabilities or as logits. An image has one view, the spec's resize and centre crop.
+    """
+
+    name: str
+    clips: int = 10
+    starts: str = "ends"
+    rate: float | None = None
+    crops: int = 1
+    dense: bool = False
+    average: str = PROBABILITIES
+
+    def num_views(self, modality: str) -> int:
+        """Views of a file of this modality."""
+        return self.clips * self.crops if modality == VIDEO else 1
+
+    def spec(self, spec: InputSpec, modality: str) -> InputSpec:
+        """The model's spec as this protocol uses it."""
+        if modality == IMAGE:
+            return spec
+        clip = dataclasses.replace(spec.clip, rate=self.rate or spec.clip.rate)
+        if self.crops == 1:
+            return dataclasses.replace(spec, clip=clip)
+        short_side = _short_side(spec)
+        return dataclasses.replace(spec, clip=clip, resize=short_side, crop=(short_side, short_side))
+
+
+# Sources: the paper §3.1 and §3.3, torchvision's references/video_classification, VMZ's PyTorch code (whose clips are
+# spread a little less wide), Non-local (whose clips wrap round at a video's end, where here the last frame repeats).
+PROTOCOLS: Mapping[str, Protocol] = {
+    row.name: row
+    for row in (
+        Protocol(name="unidual34"),
+        Protocol(name="unidual152", crops=3, dense=True),
+        Protocol(name="torchvision", clips=5, rate=15),
+        Protocol(name="vmz", rate=15, average=LOGITS),
+        Protocol(name="nonlocal", starts="intervals", crops=3, dense=True),
+    )
+}
+
+
+def find_protocol(protocol: str | Protocol) -> Protocol:
+    """The protocol of that name; a Protocol is returned as it is. Unknown names are a ValueError."""
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"no protocol {protocol!r}, allowed: {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol]
+
+
+# ---- files to views -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ViewReader:
+    """Reads a file as the views of a protocol; `spec` is already the protocol's. It goes to loader processes."""
+
+    modality: str
+    spec: InputSpec
+    protocol: Protocol
+
+    def __call__(self, path: str) -> tuple[Tensor, tuple[int, int]]:
+        """The views, (1, 3, H, W) of an image or (clips·crops, 3, T, H, W) of a video, uint8; the (width, height).
+
+        Raises:
+            MediaError: the file cannot be decoded.
+        """
+        crops = self.protocol.crops if self.modality == VIDEO else 1
+        framing = _NotingFraming(**vars(eval_transform(self.spec, crops=crops)))
+        if self.modality == IMAGE:
+            return load_image(path, framing)[None], framing.sizes[0]
+        return load_clips(path, self._clips, framing), framing.sizes[0]
+
+    def _clips(self, num_frames: int, rate: float) -> list[list[int]]:
+        protocol = self.protocol
+        return uniform_clips(num_frames, self.spec.clip, num_clips=protocol.clips, rate=rate, starts=protocol.starts)
+
+
+@dataclass(frozen=True)
+class _NotingFraming(Framing):
+    """Notes the (width, height) of what it is asked to resize; the first is the file's own."""
+
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        self.sizes.append((width, height))
+        return super().size(height, width)
+
+
+class _Decoded(NamedTuple):
+    """A file as it leaves the loader: its views, or what went wrong."""
+
+    index: int
+    modality: str
+    views: Tensor | None
+    size: tuple[int, int] | None
+    error: str | None
+
+
+class _Files(Dataset):
+    """Files (path, modality) -> their views, by the reader of their modality."""
+
+    def __init__(self, files: Sequence[tuple[str, str]], readers: Mapping[str, ViewReader]) -> None:
+        self.files, self.readers = list(files), dict(readers)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> _Decoded:
+        path, modality = self.files[index]
+        try:
+            views, size = self.readers[modality](path)
+        except MediaError as error:
+            return _Decoded(index, modality, None, None, error.reason)
+        return _Decoded(index, modality, views, size, None)
+
+
+# ---- views to scores ------------------------------------------------------------------------------------------------
+
+
+class Route:
+    """How the files of one modality go through a network: how they are read, which pathway and head score them.
+
+    `device` moves the model; None leaves it where it is. `dtype` computes in that type by autocast; None is the
+    weights' own type.
+
+    Raises:
+        ValueError: the model lacks the pathway, or the pathway lacks the task or has no head at all.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        modality: str,
+        *,
+        protocol: str | Protocol = "unidual34",
+        pathway: str | None = None,
+        task: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.protocol = find_protocol(protocol)
+        self.pathway = pathway or model.default_pathway(modality)
+        if self.pathway not in model.pathways:
+            raise ValueError(f"the model has no {self.pathway!r} pathway, allowed: {', '.join(model.pathways)}")
+        allowed = model.pathway_tasks(self.pathway)
+        self.task = task or model.default_task(modality, self.pathway)
+        if self.task not in allowed:
+            named = f"task {task!r} has no head" if task else "there is no head"
+            raise ValueError(f"{named} on the {self.pathway} pathway, allowed: {', '.join(allowed) or 'none'}")
+        self.model = model if device is None else model.to(device)
+        self.spec = self.protocol.spec(model.spec, modality)
+        self.reader = ViewReader(modality, self.spec, self.protocol)
+        like = next(model.parameters())
+        self.device, self.weight_dtype = like.device, like.dtype
+        self.dtype = dtype or like.dtype
+
+    @torch.inference_mode()
+    def score(self, views: Tensor) -> Tensor:
+        """Views (B, 3, [T,] H, W) uint8 -> probabilities or logits (B, classes) float32, on the model's device."""
+        x = normalize(views.to(self.device), self.spec, dtype=self.weight_dtype)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != self.weight_dtype):
+            if self.protocol.dense and self.reader.modality == VIDEO:
+                logits = self._dense_logits(x)
+            else:
+                logits = self.model(x, modality=self.pathway, task=self.task)[:, None]
+        logits = logits.float()  # (B, positions, classes)
+        scores = logits if self.protocol.average == LOGITS else logits.softmax(-1)
+        return scores.mean(1)
+
+    def _dense_logits(self, x: Tensor) -> Tensor:
+        """Clips (B, 3, T, H, W) -> logits (B, positions, classes) where a window of the training features can lie."""
+        features = self.model.forward_features(x, modality=self.pathway)  # (B, C, T, H, W)
+        reduction = self.model.feature_info[-1]["reduction"]
+        window = [
+            min(-(-side // reduction), have)
+            for side, have in zip(self.model.spec.crop, features.shape[-2:], strict=True)
+        ]
+        frames = features.transpose(1, 2)  # (B, T, C, H, W)
+        pooled = F.avg_pool2d(frames.flatten(0, 1), window, stride=1).unflatten(0, frames.shape[:2])
+        batch, num_frames, channels, height, width = pooled.shape
+        columns = pooled.permute(0, 3, 4, 2, 1).reshape(batch * height * width, channels, num_frames, 1, 1)
+        logits = self.model.forward_head(columns, modality=self.pathway, task=self.task)
+        return logits.unflatten(0, (batch, height * width))
+
+
+class FileScores(NamedTuple):
+    """Scores (views, classes) of file number `index` on the CPU, its (width, height), or what went wrong."""
+
+    index: int
+    modality: str
+    scores: Tensor | None
+    size: tuple[int, int] | None
+    error: str | None
+
+
+class _Batches:
+    """Views waiting to be scored in full batches, and the files whose views are not all scored yet."""
+
+    def __init__(self, routes: Mapping[str, Route], batch_size: int) -> None:
+        self.routes, self.batch_size = routes, batch_size
+        self.views: dict[str, list[tuple[int, Tensor]]] = {modality: [] for modality in routes}
+        self.files: dict[int, _Decoded] = {}
+        self.rows: dict[int, list[Tensor]] = {}
+        self.missing: dict[int, int] = {}
+        self.due = 0  # the file whose result comes next
+
+    def add(self, file: _Decoded) -> None:
+        """Takes a file in and scores what fills a batch."""
+        views = () if file.views is None else file.views
+        self.files[file.index] = file._replace(views=None)
+        self.rows[file.index], self.missing[file.index] = [], len(views)
+        self.views[file.modality] += [(file.index, view) for view in views]
+        while len(self.views[file.modality]) >= self.batch_size:
+            self._score(file.modality)
+        if len(self.files) > _HELD_BACK * self.batch_size:  # a rare modality must not hold up the files behind it
+            self.flush()
+
+    def flush(self) -> None:
+        """Scores what waits, in batches that are not full."""
+        for modality, views in self.views.items():
+            while views:
+                self._score(modality)
+
+    def ready(self) -> Iterator[FileScores]:
+        """The files that are due and scored."""
+        while self.missing.get(self.due) == 0:
+            file, rows = self.files.pop(self.due), self.rows.pop(self.due)
+            del self.missing[self.due]
+            self.due += 1
+            yield _file_scores(file, rows)
+
+    def _score(self, modality: str) -> None:
+        waiting = self.views[modality]
+        batch = waiting[: self.batch_size]
+        del waiting[: self.batch_size]
+        scores = self.routes[modality].score(torch.stack([view for _, view in batch])).cpu()
+        for (index, _), row in zip(batch, scores, strict=True):
+            self.rows[index].append(row)
+            self.missing[index] -= 1
+
+
+def _file_scores(file: _Decoded, rows: list[Tensor]) -> FileScores:
+    scores = torch.stack(rows) if rows else None
+    error = file.error
+    if scores is not None and not scores.isfinite().all():
+        scores, error = None, "the network's scores are not finite"
+    return FileScores(file.index, file.modality, scores, file.size, error)
+
+
+def score_files(
+    files: Sequence[tuple[str, str]], routes: Mapping[str, Route], *, batch_size: int = 16, workers: int = 0
+) -> Iterator[FileScores]:
+    """Files (path, modality) -> their scores in the same order, in batches of `batch_size` views of one modality.
+
+    `workers` processes decode ahead; with 0 this one decodes. The models must be in evaluation mode.
+    """
+    if batch_size < 1 or workers < 0:
+        raise ValueError(f"needs batch_size >= 1 and workers >= 0, got {batch_size} and {workers}")
+    batches = _Batches(routes, batch_size)
+    dataset = _Files(files, {modality: route.reader for modality, route in routes.items()})
+    for file in DataLoader(dataset, batch_size=None, num_workers=workers):
+        batches.add(file)
+        yield from batches.ready()
+    batches.flush()
+    yield from batches.ready()
+
+
+def _short_side(spec: InputSpec) -> int:
+    return spec.resize if isinstance(spec.resize, int) else min(spec.resize)

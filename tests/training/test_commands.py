@@ -1,0 +1,121 @@
+"""`unidual train` and `unidual finetune`, from the command line to a folder that timm and `predict` load."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+from tiny import CLASSES, SETTINGS
+from typer.testing import CliRunner
+
+from unidual_zoo.cli import app
+from unidual_zoo.training.plots import plot_confusion, plot_curves
+from unidual_zoo.training.recipes import RECIPES
+
+QUICK = [setting for setting in SETTINGS if not setting.startswith(("tasks", "epochs"))] + [
+    "pretrained=false",
+    "epochs=1",
+]
+
+
+def unidual(*arguments, settings=()):
+    """Runs a command; the JSON object of its last line."""
+    options = [part for setting in settings for part in ("--set", setting)]
+    result = CliRunner().invoke(app, [*map(str, arguments), *options])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_train(media, tmp_path):
+    data = ["--data", f"pictures={media / 'pictures'}", "--data", f"films={media / 'films'}"]
+    settings = (*SETTINGS, "epochs=1")
+    result = unidual("train", "mini", *data, "--out", tmp_path / "run", settings=settings)
+    assert result["out"] == str(tmp_path / "run")
+    assert result["scores"].keys() == {"pictures", "films"}
+    assert result["scores"]["films"].keys() == {"clip@1", "video@1", "video@5"}
+    assert unidual("train", "mini", *data, "--out", tmp_path / "run", "--resume", settings=settings) == result
+    with pytest.raises(RuntimeError, match="--resume"):
+        unidual("train", "mini", *data, "--out", tmp_path / "run", settings=settings)
+
+
+def test_train_with_test_files_elsewhere(media, tmp_path):
+    folder = media / "pictures"
+    data = ["--data", f"pictures={folder / 'train'}", "--test", f"pictures={folder / 'val'}"]
+    settings = (*SETTINGS, "tasks=pictures:image", "epochs=1")
+    assert "top-1" in unidual("train", "mini", *data, "--out", tmp_path, settings=settings)["scores"]["pictures"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "papr-34"], "no recipe 'papr-34', did you mean 'paper-34'"),
+        (["train", "mini", "--data", "k500=x"], "no task 'k500', did you mean 'k400'"),
+        (["train", "mini", "--data", "k400"], "needs TASK=FOLDER, got 'k400'"),
+        (["train", "mini", "--set", "rats=1"], "did you mean 'rate'"),
+        (["finetune"], "--images, --videos or both"),
+    ],
+)
+def test_bad_command_lines(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        unidual(*arguments)
+
+
+@pytest.mark.parametrize("kinds", [("images",), ("videos",), ("images", "videos")])
+def test_finetune(media, tmp_path, kinds):
+    folders = {"images": media / "pictures", "videos": media / "films"}
+    given = [part for kind in kinds for part in (f"--{kind}", folders[kind])]
+    result = unidual("finetune", *given, "--model", "unidual10_aux", "--freeze", 1, "--out", tmp_path, settings=QUICK)
+    assert set(result["scores"]) == set(kinds)
+    assert {file.name for file in tmp_path.iterdir()} >= {"curves.png", *(f"confusion-{kind}.png" for kind in kinds)}
+    model = timm.create_model(f"local-dir:{result['export']}", pretrained=True)
+    assert {name: task.num_classes for name, task in model.tasks.items()} == dict.fromkeys(kinds, 2)
+    assert all(model.spec.class_names(kind) == CLASSES for kind in kinds)
+    assert json.loads((tmp_path / "recipe.json").read_text())["freeze"] == 1
+
+    files = [str(next((folders[kind] / "val").rglob("*.*"))) for kind in kinds]
+    options = ("--model", f"local-dir:{result['export']}", "--json", str(tmp_path / "labels"))
+    assert CliRunner().invoke(app, ["predict", *files, *options]).exit_code == 0
+    labels = [json.loads(line) for line in (tmp_path / "labels").read_text().splitlines()]
+    assert [(line["file"], line["task"]) for line in labels] == list(zip(files, kinds, strict=True))
+    assert all({entry["label"] for entry in line["top"]} == set(CLASSES) for line in labels)
+
+
+def test_finetune_from_a_list_and_from_a_fine_tuned_network(media, tmp_path):
+    files = sorted((media / "films" / "train").rglob("*.avi"))
+    rows = [f'"{file}","a {file.parent.name}, or so"' for file in files]
+    (tmp_path / "films.csv").write_text("\n".join(rows))
+    first = unidual(
+        "finetune", "--videos", tmp_path / "films.csv", "--model", "unidual10", "--out", tmp_path / "1", settings=QUICK
+    )
+    model = timm.create_model(f"local-dir:{first['export']}", pretrained=True)
+    assert model.spec.class_names("videos") == ("a circle, or so", "a square, or so")
+
+    again = [setting for setting in QUICK if not setting.startswith(("pretrained", "model_args"))]
+    second = unidual(
+        "finetune", "--images", media / "pictures", "--model", f"local-dir:{first['export']}", "--out", tmp_path / "2",
+        settings=[*again, "rate=0", "weight_decay=0", "freeze_norms=true"],
+    )  # fmt: skip
+    tuned = timm.create_model(f"local-dir:{second['export']}", pretrained=True)
+    assert tuned.stem.spatial.weight.equal(model.stem.spatial.weight)
+    assert list(tuned.tasks) == ["images"]
+
+
+def test_the_recipes_stand_in_the_help():
+    text = CliRunner().invoke(app, ["train", "--help"]).stdout
+    assert all(name in text for name in RECIPES)
+
+
+def test_pictures(tmp_path):
+    log = tmp_path / "log.jsonl"
+    lines = [{"event": "train", "step": n, "epoch": n / 2, "loss/a": 1 / n, "rate": 0.1} for n in range(1, 5)]
+    lines += [{"event": "evaluate", "step": n, "epoch": n / 2, "a/top-1": 10.0 * n} for n in (2, 4)]
+    for written in ([], lines):
+        log.write_text("".join(json.dumps(line) + "\n" for line in written))
+        plot_curves(log, tmp_path / "curves.png")
+        assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for count in (2, 100):
+        names = [f"class {number}" for number in range(count)]
+        plot_confusion(np.random.default_rng(0).integers(count, size=(50, 2)), names, tmp_path / "c.png", title="task")
+        assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,166 @@
+"""The network of a run: built, started from another run, published; and its files."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import timm
+import torch
+from tiny import tiny_recipe
+
+from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.spec import ClipSpec
+from unidual_zoo.training.network import build_model, convert_pathways, export, recompute_norms, trained_weights
+from unidual_zoo.training.objective import JointObjective
+from unidual_zoo.training.rundir import BEST, LAST, RunError, save_checkpoint
+from unidual_zoo.training.sources import hold_out, read_sources
+
+
+def build(media, name, *settings):
+    recipe = tiny_recipe(media, f"model={name}", *settings)
+    return build_model(recipe, read_sources(recipe)[0])
+
+
+def test_the_network_of_a_recipe(media):
+    model = build(media, "unidual10_aux")
+    assert {name: (task.modality, task.num_classes) for name, task in model.tasks.items()} == {
+        "pictures": ("image", 2),
+        "films": ("video", 2),
+    }
+    assert model.pathway_tasks("image") == model.pathway_tasks("video") == ("pictures", "films")
+    assert (model.spec.resize, model.spec.crop) == ((36, 40), (32, 32))
+    assert model.spec.clip == ClipSpec(length=4, stride=2)
+    assert model.spec.class_names("films") == ("circle", "square")
+    assert model.pretrained_cfg["input_size"] == (3, 32, 32)
+
+
+def test_an_exported_network_comes_back(media, tmp_path):
+    model = build(media, "unidual10_aux").eval()
+    model.drop_auxiliary_heads()
+    export(model, tmp_path)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    images, clips = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 4, 32, 32)
+    assert torch.equal(again(images), model(images))
+    assert torch.equal(again(clips), model(clips))
+    assert again.spec == model.spec
+
+
+def save_run(model, path, *, ema=None):
+    path.mkdir(exist_ok=True)
+    save_checkpoint(path / LAST, {"model": model.state_dict(), "ema": ema})
+    return path
+
+
+def test_a_run_starts_from_anothers_weights(media, tmp_path):
+    first = build(media, "unidual10_aux")
+    second = build(media, "unidual10_aux", f"init={save_run(first, tmp_path)}", "seed=1")
+    assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
+    with pytest.raises(RuntimeError, match="does not fit"):
+        build(media, "unidual10_aux", f"init={tmp_path}", 'model_args={"width": 0.125}')
+    with pytest.raises(RunError, match="there is no checkpoint"):
+        build(media, "unidual10_aux", f"init={tmp_path / 'other'}")
+
+
+def test_the_weights_of_a_run_are_the_best_and_the_averaged_ones(tmp_path):
+    for file, value in ((LAST, 1.0), (BEST, 2.0)):
+        save_checkpoint(tmp_path / file, {"model": {"a": torch.tensor(value)}, "ema": None})
+    assert trained_weights(tmp_path)["a"] == 2
+    assert trained_weights(tmp_path / LAST)["a"] == 1
+    save_checkpoint(tmp_path / BEST, {"model": {"a": torch.tensor(2.0)}, "ema": {"a": torch.tensor(3.0)}})
+    assert trained_weights(tmp_path)["a"] == 3
+
+
+def test_an_r2d_is_inflated_into_an_r2plus1d(media, tmp_path):
+    images = build(media, "r2d10", "tasks=pictures:image")
+    video = build(media, "r2plus1d10", "tasks=films:video", f"init={save_run(images, tmp_path)}")
+    torch.testing.assert_close(
+        video.stem.pointwise["video"].weight.sum(2), images.stem.pointwise["image"].weight[:, :, 0]
+    )
+    assert torch.equal(video.stem.spatial.weight, images.stem.spatial.weight)
+
+
+def test_an_r2plus1d_is_deflated_into_an_r2d(media, tmp_path):
+    video = build(media, "r2plus1d10", "tasks=films:video")
+    images = build(media, "r2d10", "tasks=pictures:image", f"init={save_run(video, tmp_path)}")
+    torch.testing.assert_close(
+        images.stem.pointwise["image"].weight[:, :, 0], video.stem.pointwise["video"].weight.sum(2)
+    )
+
+
+def test_both_pathways_start_from_one(media, tmp_path):
+    images = build(media, "r2d10", "tasks=pictures:image")
+    dual = build(media, "unidual10_aux", f"init={save_run(images, tmp_path)}")
+    assert all(torch.equal(dual.state_dict()[key], value) for key, value in images.state_dict().items())
+    torch.testing.assert_close(
+        dual.stem.pointwise["video"].weight.sum(2), images.stem.pointwise["image"].weight[:, :, 0]
+    )
+    assert set(convert_pathways(dual.state_dict(), ("image",))) == set(images.state_dict()) | {
+        "heads.image.films.weight",
+        "heads.image.films.bias",
+    }
+
+
+def test_recomputed_norms_hold_the_average_over_the_batches(media):
+    model = build(media, "r2d10", "tasks=pictures:image")
+    batches = [{"pictures": (torch.randn(4, 3, 32, 32), torch.zeros(4, dtype=torch.long))} for _ in range(3)]
+    momentum = model.stem.norm["image"].momentum
+    seen = []
+    hook = model.stem.spatial.register_forward_hook(lambda module, args, out: seen.append(out.detach()))
+    recompute_norms(JointObjective(model).eval(), batches)
+    hook.remove()
+    means = torch.stack([out.mean((0, 2, 3)) for out in seen]).mean(0)
+    torch.testing.assert_close(model.stem.spatial_norm["image"].running_mean, means)
+    assert model.stem.norm["image"].momentum == momentum
+    assert not model.training
+
+    frozen = JointObjective(model, freeze_norms=True)
+    before = model.stem.norm["image"].running_mean.clone()
+    recompute_norms(frozen, batches)
+    assert torch.equal(model.stem.norm["image"].running_mean, before)
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_files_of_a_recipe(media):
+    train, test = read_sources(tiny_recipe(media))
+    assert {task: (len(train[task]), len(test[task])) for task in train} == {"pictures": (10, 4), "films": (10, 4)}
+    assert train["films"].classes == test["films"].classes == ("circle", "square")
+    assert not set(train["films"].files) & set(test["films"].files)
+
+
+def test_lists_and_folders_without_a_split(media, tmp_path):
+    folder = media / "pictures" / "train"
+    recipe = tiny_recipe(media, "tasks=pictures:image", f"data=pictures:{folder}")
+    with pytest.raises(ValueError, match="no test files for pictures"):
+        read_sources(recipe)
+    train, test = read_sources(dataclasses.replace(recipe, hold_out=0.2))
+    assert (len(train["pictures"]), len(test["pictures"])) == (8, 2)
+
+    rows = [
+        f"{file},{file.parent.name},{'train' if file.stem < '3' else 'val'}" for file in sorted(folder.rglob("*.png"))
+    ]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    train, test = read_sources(dataclasses.replace(recipe, data={"pictures": str(tmp_path / "list.csv")}))
+    assert (len(train["pictures"]), len(test["pictures"])) == (6, 4)
+
+    elsewhere = dataclasses.replace(recipe, test_data={"pictures": str(media / "pictures")})
+    assert len(read_sources(elsewhere)[1]["pictures"]) == 4
+
+
+def test_a_task_without_data_is_named(media):
+    recipe = tiny_recipe(media, "tasks=pictures:image,films:video,k400:video")
+    with pytest.raises(ValueError, match=r"no data for k400: .*--data k400=.*--set tasks=pictures:image,films:video"):
+        read_sources(recipe)
+
+
+def test_holding_out_parts_every_class():
+    labels = tuple(np.repeat([0, 1, 2], [10, 5, 1]).tolist())
+    media = MediaSet("image", ("a", "b", "c"), tuple(map(str, range(16))), labels)
+    train, test = hold_out(media, 0.2)
+    assert [train.labels.count(label) for label in range(3)] == [8, 4, 1]
+    assert [test.labels.count(label) for label in range(3)] == [2, 1, 0]
+    assert sorted(map(int, train.files + test.files)) == list(range(16))
+    assert all(labels[int(file)] == label for file, label in zip(train.files, train.labels, strict=True))
+    assert hold_out(media, 0.2) == (train, test)
+    assert hold_out(media, 0.2, seed=1) != (train, test)

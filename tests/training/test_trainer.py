@@ -1,0 +1,268 @@
+"""Whole training runs of a few steps, each with an option or a mishap."""
+
+import json
+
+import pytest
+import timm
+import torch
+from tiny import tiny_recipe
+
+from unidual_zoo.training import trainer as trainer_module
+from unidual_zoo.training.recipes import find_recipe
+from unidual_zoo.training.rundir import BEST, LAST, LOG, RunError, load_checkpoint, read_log
+from unidual_zoo.training.trainer import Trainer, train
+
+FROZEN = ("freeze_norms=true", "flip=false")  # steps that do not depend on who else is in the batch
+
+
+def losses(out):
+    return [
+        {name: value for name, value in line.items() if name.startswith("loss/")}
+        for line in read_log(out / LOG)
+        if line["event"] == "train"
+    ]
+
+
+def run(media, out, *settings, **kwargs):
+    train(tiny_recipe(media, *settings), out=out, **kwargs)
+    return losses(out)
+
+
+def first_losses(media, out, *settings):
+    """The losses of the first step alone."""
+    trainer = Trainer(tiny_recipe(media, *settings), out=out)
+    trainer.objective.train()
+    step = trainer.training_step(next(iter(trainer.loader.batches(0, 1))))
+    trainer.close()
+    return {name: loss.item() for name, loss in step.items()}
+
+
+def close(a, b, tolerance=1e-5):
+    assert len(a) == len(b)
+    for one, other in zip(a, b, strict=True):
+        assert one == pytest.approx(other, rel=tolerance)
+
+
+def test_a_run_leaves_everything_in_its_directory(media, tmp_path, pictures):
+    out = tmp_path / "run"
+    reports = train(tiny_recipe(media), out=out)
+    assert {file.name for file in out.iterdir()} == {
+        "recipe.json", "log.jsonl", "curves.png", "tensorboard", "last.safetensors", "best.safetensors", "export",
+        "confusion-pictures.png", "confusion-films.png",
+    }  # fmt: skip
+    assert json.loads((out / "recipe.json").read_text()) == {**tiny_recipe(media).to_dict(), "processes": 1}
+    assert {task: (report.modality, len(report.results)) for task, report in reports.items()} == {
+        "pictures": ("image", 4),
+        "films": ("video", 4),
+    }
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    log = read_log(out / LOG)
+    assert [line["step"] for line in log if line["event"] == "train"] == list(range(1, 9))
+    assert [(line["step"], line["epoch"]) for line in log if line["event"] == "evaluate"] == [(4, 1), (8, 2)]
+    first = log[0]
+    names = ("pictures.image", "films.video", "pictures.video", "films.image", "total")
+    assert set(first) >= {*(f"loss/{name}" for name in names), "rate", "examples/s", "waiting for data"}
+    assert 0 <= first["waiting for data"] <= 1
+    assert log[-1]["event"] == "end"
+    assert log[-1]["reports"]["films"]["video@1"] == reports["films"].metrics()["video@1"]
+    assert log[-1]["reports"]["films"]["clips"] == 10  # the protocol's, for the final figure
+    model = timm.create_model(f"local-dir:{out / 'export'}", pretrained=True)
+    assert model.pathway_tasks("video") == ("films",)
+
+
+def test_it_learns(media, tmp_path):
+    reports = train(
+        tiny_recipe(media, "tasks=pictures:image", "model=r2d10", "epochs=8", "rate=0.1", "log_every=20"), out=tmp_path
+    )
+    assert reports["pictures"].metrics()["top-1"] == 100
+
+
+def test_a_resumed_run_has_the_same_losses(media, tmp_path, monkeypatch):
+    options = ("ema=0.5", "accumulate=2", "save_every=2", "mixup=0.2", 'model_args={"width":0.0625,"drop_rate":0.5}')
+    whole = run(media, tmp_path / "whole", *options)
+    step = Trainer.training_step
+
+    def stop_at_seven(self, batch):
+        if self.done == 7:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "training_step", stop_at_seven)
+    with pytest.raises(KeyboardInterrupt):
+        run(media, tmp_path / "part", *options)
+    monkeypatch.setattr(Trainer, "training_step", step)
+    assert load_checkpoint(tmp_path / "part" / LAST)["progress"]["step"] == 6
+    assert run(media, tmp_path / "part", *options, resume=True) == whole
+    a, b = (load_checkpoint(tmp_path / name / LAST) for name in ("whole", "part"))
+    assert a["progress"] == b["progress"]
+    for kind in ("model", "ema"):
+        assert all(torch.equal(value, b[kind][key]) for key, value in a[kind].items())
+
+
+def test_a_finished_run_can_be_resumed_and_another_recipe_cannot(media, tmp_path):
+    whole = run(media, tmp_path, "epochs=1")
+    assert run(media, tmp_path, "epochs=1", resume=True) == whole
+    with pytest.raises(RunError, match="another recipe"):
+        run(media, tmp_path, "epochs=2", resume=True)
+    with pytest.raises(RunError, match="--resume"):
+        run(media, tmp_path, "epochs=1")
+
+
+def test_two_stages(media, tmp_path):
+    """R(2+1)D-finetuned of the paper: an R2D trained on images, inflated, trained on videos; and the other way round."""
+    run(media, tmp_path / "a", "epochs=1", "model=r2d10", "tasks=pictures:image")
+    second = ("epochs=1", "model=r2plus1d10", "tasks=films:video", f"init={tmp_path / 'a'}")
+    run(media, tmp_path / "b", *second)
+    third = ("epochs=1", "model=r2d10", "tasks=pictures:image", f"init={tmp_path / 'b'}", "rate=0", "freeze_norms=true")
+    run(media, tmp_path / "c", *third)
+    video, deflated = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("b", "c"))
+    temporal = video["stem.pointwise.video.weight"]
+    torch.testing.assert_close(deflated["stem.pointwise.image.weight"], temporal.sum(2, keepdim=True))
+
+
+# ---- options --------------------------------------------------------------------------------------------------------
+
+
+def test_accumulated_batches_make_the_update_of_one_large_batch(media, tmp_path):
+    run(media, tmp_path / "large", "batch_size=8", "rate=0.04", "tasks=films:video", "model=r2plus1d10", *FROZEN)
+    run(media, tmp_path / "small", "batch_size=4", "accumulate=2", "tasks=films:video", "model=r2plus1d10", *FROZEN)
+    a, b = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("large", "small"))
+    for key, value in a.items():
+        torch.testing.assert_close(b[key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_checkpointing_changes_nothing(media, tmp_path):
+    plain = run(media, tmp_path / "a", "epochs=1", "tasks=films:video")
+    close(run(media, tmp_path / "b", "epochs=1", "tasks=films:video", "grad_checkpointing=true"), plain)
+
+
+def test_compiling_changes_nothing(media, tmp_path):
+    settings = ("epochs=1", "epoch_size=2", "batch_size=2", "model=r2d10", "tasks=pictures:image")
+    plain = run(media, tmp_path / "a", *settings)
+    torch._dynamo.reset()
+    close(run(media, tmp_path / "b", *settings, "compile=eager"), plain)
+
+
+def test_bfloat16(media, tmp_path, monkeypatch):
+    computed = set()
+    forward = torch.nn.Conv2d.forward
+
+    def spy(self, x):
+        out = forward(self, x)
+        computed.add(out.dtype)
+        return out
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", spy)
+    plain = first_losses(media, tmp_path / "a")
+    assert computed == {torch.float32}
+    assert first_losses(media, tmp_path / "b", "precision=bf16") == pytest.approx(plain, rel=0.05)
+    assert torch.bfloat16 in computed
+
+
+def test_gradients_are_clipped(media, tmp_path):
+    recipe = ("epochs=1", "epoch_size=2", "optimizer=momentum", "momentum=0", "weight_decay=0", "schedule=constant")
+    run(media, tmp_path / "start", *recipe, "rate=0")
+    run(media, tmp_path / "run", *recipe, "rate=1", "clip_norm=0.125")
+    before, after = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("start", "run"))
+    moved = [value - before[key] for key, value in after.items() if key.endswith(("weight", "bias"))]
+    assert torch.cat([part.flatten() for part in moved]).norm() == pytest.approx(0.125, rel=1e-4)
+
+
+def test_the_averaged_weights_are_the_ones_published(media, tmp_path):
+    run(media, tmp_path, "ema=0.9", "rate=0.1")
+    state = load_checkpoint(tmp_path / BEST)
+    model = timm.create_model(f"local-dir:{tmp_path / 'export'}", pretrained=True)
+    assert torch.equal(model.stem.spatial.weight, state["ema"]["stem.spatial.weight"])
+    assert not torch.equal(model.stem.spatial.weight, state["model"]["stem.spatial.weight"])
+
+
+def test_frozen_layers_stay(media, tmp_path):
+    run(media, tmp_path / "start", "epochs=1", "rate=0", "freeze_norms=true")
+    run(media, tmp_path / "run", "epochs=1", "freeze=2")
+    before, after = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("start", "run"))
+    changed = {key.split(".conv")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert not any(key.startswith(("stem", "stages.0")) for key in changed)
+    assert "stages.1.0" in changed
+
+
+def test_recomputed_norms_are_published(media, tmp_path):
+    run(media, tmp_path / "a", "epochs=1")
+    run(media, tmp_path / "b", "epochs=1", "recompute_norms=2")
+    a, b = (timm.create_model(f"local-dir:{tmp_path / name / 'export'}", pretrained=True) for name in ("a", "b"))
+    assert torch.equal(a.stem.spatial.weight, b.stem.spatial.weight)
+    assert not torch.equal(a.stem.norm["image"].running_mean, b.stem.norm["image"].running_mean)
+
+
+def test_options_that_change_the_losses(media, tmp_path):
+    plain = first_losses(media, tmp_path / "plain")
+    for number, option in enumerate(
+        ["flip=false", "rand_augment=rand-m9", "mixup=0.5", "label_smoothing=0.2", "short_sides=[40,64]", "seed=1"]
+        + ["freeze_norms=true", "loss_weights=films.image:0.5", "mix=pictures:3,films:1", "frame_stride=1"]
+    ):
+        assert first_losses(media, tmp_path / str(number), option)["total"] != plain["total"], option
+
+
+def test_sync_norms_need_gpus(media, tmp_path):
+    with pytest.raises(ValueError, match="sync_norms needs GPUs"):
+        run(media, tmp_path, "sync_norms=true")
+
+
+@pytest.mark.gpu
+def test_sync_norms(media, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    close(run(media, tmp_path / "b", "sync_norms=true"), run(media, tmp_path / "a"), tolerance=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"), [("precision=fp8", "allowed: no, bf16"), ("protocol=mine", "allowed: unidual34")]
+)
+def test_unknown_choices(media, tmp_path, setting, message):
+    with pytest.raises(ValueError, match=message):
+        run(media, tmp_path, setting, "epoch_size=2", "epochs=1")
+
+
+# ---- mishaps --------------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(media, tmp_path):
+    with pytest.raises(RunError, match=r"loss .*(nan|inf) in step \d, epoch 1, at rate 1e\+30"):
+        run(media, tmp_path, "rate=1e30", "schedule=constant", "save_every=100", "log_every=3")
+    assert not (tmp_path / LAST).exists()
+
+
+def test_files_that_cannot_be_read_are_logged_and_the_run_goes_on(media, tmp_path):
+    listed = [f"{file},{file.parent.name}" for file in sorted((media / "pictures" / "train").rglob("*.png"))]
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    (tmp_path / "list.csv").write_text("\n".join([*listed[:3], *listed[5:8], "broken.png,circle"]))
+    settings = (f"test_data=pictures:{media / 'pictures'}", "tasks=pictures:image", "model=r2d10")
+    settings += (f"data=pictures:{tmp_path / 'list.csv'}",)
+    run(media, tmp_path / "a", *settings)
+    lines = [line for line in read_log(tmp_path / "a" / LOG) if line["event"] == "unreadable"]
+    assert [line["file"] for line in lines] == [str(tmp_path / "broken.png")]
+    assert load_checkpoint(tmp_path / "a" / LAST)["progress"]["failed"].keys() == {str(tmp_path / "broken.png")}
+    with pytest.raises(RuntimeError, match="1 files could not be read, 0 may"):
+        run(media, tmp_path / "b", *settings, "max_failed=0")
+
+
+def test_a_full_disk_ends_the_run_with_the_checkpoint_before(media, tmp_path, monkeypatch):
+    write, counts = trainer_module.RunDirectory.save, []
+
+    def fill_up(self, state, *, best):
+        if counts:
+            monkeypatch.setattr("unidual_zoo.training.rundir.os.replace", lambda *_: (_ for _ in ()).throw(full))
+        counts.append(state["progress"]["step"])
+        write(self, state, best=best)
+
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(trainer_module.RunDirectory, "save", fill_up)
+    with pytest.raises(RunError, match=r"cannot write .*last\.safetensors: No space left on device; .* is kept"):
+        run(media, tmp_path)
+    assert counts == [3, 4]
+    assert load_checkpoint(tmp_path / LAST)["progress"]["step"] == 3
+
+
+def test_a_recipe_needs_its_data():
+    with pytest.raises(ValueError, match="no data for in1k, k400"):
+        train(find_recipe("paper-34"), out="nowhere")

@@ -1,0 +1,298 @@
+"""Joint batches of several tasks: which examples a step sees, and how they are read.
+
+Every step gives each task its share of the batch, the same on every rank; each task's files come in an endless shuffled
+order of which the ranks take turns. All of it follows from (seed, step, rank), so that a resumed run sees the batches
+that it would have seen. A step number counts from the start of training, through all epochs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from math import floor, lcm
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from unidual_zoo.data.datasets import MediaSet, load_clips, load_image
+from unidual_zoo.data.media import MediaError
+from unidual_zoo.data.sampling import random_clip
+from unidual_zoo.spec import IMAGE, ClipSpec
+
+MIXES = ("equal", "proportional")
+REPLACEMENTS = 10  # files tried in place of one that cannot be read
+_SHUFFLE, _EXAMPLE = 0, 1  # the two kinds of random numbers
+
+
+class Draw(NamedTuple):
+    """File number `index` of a task, drawn at `position` of the task's endless order."""
+
+    task: str
+    index: int
+    position: int
+
+
+class JointBatch(NamedTuple):
+    """What one step sees, and `failed`: (file, reason) of those that could not be read and were replaced."""
+
+    data: dict[str, tuple[Tensor, Tensor]]
+    failed: list[tuple[str, str]]
+
+
+def step_shares(batch_size: int, weights: Sequence[float], num_steps: int) -> np.ndarray:
+    """Examples of each task in each step: (num_steps, tasks), every row of the sum `batch_size`.
+
+    On average a task has `batch_size` × its part of the weights, rounded up in some steps by turns (16 of three equal
+    tasks: 6 + 5 + 5, 5 + 6 + 5, 5 + 5 + 6), and never less than 1, so that every head has a gradient in every step.
+    """
+    num_tasks = len(weights)
+    if batch_size < num_tasks:
+        raise ValueError(f"batch_size {batch_size} must be at least the number of tasks, {num_tasks}")
+    if any(weight <= 0 for weight in weights):
+        raise ValueError(f"weights of tasks must be positive, got {list(weights)}")
+    shares = _at_least_one(batch_size, [Fraction(weight) for weight in weights])
+    whole = [floor(share) for share in shares]
+    num_extra = batch_size - sum(whole)
+    scale = lcm(*(share.denominator for share in shares))
+    due = [int((share - floor(share)) * scale) for share in shares]  # per step, in units of 1/scale example
+
+    rows = np.tile(np.array(whole), (num_steps, 1))
+    if num_extra == 0:
+        return rows
+    credit = [0] * num_tasks
+    for row in rows:
+        credit = [have + more for have, more in zip(credit, due, strict=True)]
+        for task in sorted(range(num_tasks), key=lambda task: -credit[task])[:num_extra]:
+            row[task] += 1
+            credit[task] -= scale
+    return rows
+
+
+def _at_least_one(batch_size: int, weights: list[Fraction]) -> list[Fraction]:
+    """`batch_size` divided by weight; tasks that would get less than 1 get 1, the others the rest."""
+    raised: set[int] = set()
+    while True:
+        rest = batch_size - len(raised)
+        total = sum(weight for task, weight in enumerate(weights) if task not in raised)
+        shares = [Fraction(1) if task in raised else rest * weight / total for task, weight in enumerate(weights)]
+        below = {task for task, share in enumerate(shares) if share < 1}
+        if not below:
+            return shares
+        raised |= below
+
+
+class JointSampler:
+    """Chooses the files of every step: `batch(step)` for this rank, `batches(start, stop)` for one step after another.
+
+    Args:
+        sizes: number of files of each task.
+        batch_size: examples per step and process, over all tasks.
+        epoch_size: examples per epoch, over all tasks and processes.
+        mix: "equal" (the paper), "proportional" to the sizes (CoVeR), or weights by task.
+
+    Raises:
+        ValueError: a task without files, an unknown mix, or weights of other tasks.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        *,
+        batch_size: int,
+        epoch_size: int,
+        mix: str | Mapping[str, float] = "equal",
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if empty := [task for task, size in sizes.items() if size < 1]:
+            raise ValueError(f"no training files for {', '.join(empty)}")
+        self.sizes = dict(sizes)
+        self.seed, self.rank, self.world = seed, rank, world
+        self.steps_per_epoch = max(1, epoch_size // (batch_size * world))
+        self._shares = step_shares(batch_size, _weights(sizes, mix), self.steps_per_epoch)
+        self._before = np.concatenate([np.zeros((1, len(sizes)), dtype=int), self._shares.cumsum(0)])
+
+    def shares(self, step: int) -> dict[str, int]:
+        """How many examples of each task a rank sees in a step."""
+        return dict(zip(self.sizes, self._shares[step % self.steps_per_epoch].tolist(), strict=True))
+
+    def batch(self, step: int) -> list[Draw]:
+        """This rank's draws for a step, task by task."""
+        epoch, at = divmod(step, self.steps_per_epoch)
+        draws = []
+        for number, (task, share) in enumerate(self.shares(step).items()):
+            drawn = epoch * self._before[-1, number] + self._before[at, number]  # by each rank until now
+            first = int(drawn) * self.world + self.rank * share
+            draws += [Draw(task, self._index(number, place), place) for place in range(first, first + share)]
+        return draws
+
+    def batches(self, start: int, stop: int) -> Iterator[list[Draw]]:
+        """The batches of the steps from `start` until before `stop`."""
+        return map(self.batch, range(start, stop))
+
+    def _index(self, number: int, position: int) -> int:
+        """The file at a position of a task's endless order: one permutation of all files after the other."""
+        size = list(self.sizes.values())[number]
+        turn, place = divmod(position, size)
+        return int(_permutation(self.seed, number, turn, size)[place])
+
+
+@lru_cache(maxsize=16)
+def _permutation(seed: int, number: int, turn: int, size: int) -> np.ndarray:
+    return np.random.default_rng([_SHUFFLE, seed, number, turn]).permutation(size)
+
+
+def _weights(sizes: Mapping[str, int], mix: str | Mapping[str, float]) -> list[float]:
+    if mix == "equal":
+        return [1] * len(sizes)
+    if mix == "proportional":
+        return list(sizes.values())
+    if isinstance(mix, str):
+        raise ValueError(f"mix {mix!r} is not known, allowed: {', '.join(MIXES)}, or weights by task")
+    if set(mix) != set(sizes):
+        raise ValueError(f"mix gives weights for {', '.join(mix)}, the tasks are {', '.join(sizes)}")
+    return [mix[task] for task in sizes]
+
+
+class Example(NamedTuple):
+    """What became of a draw: a uint8 image (3, H, W) or clip (3, T, H, W), None if no file could be read."""
+
+    task: str
+    x: Tensor | None
+    label: int
+    failed: list[tuple[str, str]]
+
+
+class JointDataset(Dataset):
+    """`Draw` -> `Example`. A file that cannot be read is replaced by another of its task, for a draw always the same.
+
+    Args:
+        media: the training files of each task.
+        transform: crops frames (..., 3, H, W) uint8, all frames of a clip alike (`train_transform`).
+        augment: changes images (3, H, W) or clips (3, T, H, W), uint8. Both draw random numbers from torch alone.
+        num_workers: the number of loader processes; each notes which file it is reading (see `reading`).
+    """
+
+    def __init__(
+        self,
+        media: Mapping[str, MediaSet],
+        *,
+        clip: ClipSpec,
+        transform: Callable[[Tensor], Tensor],
+        augment: Callable[[Tensor], Tensor] | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        self.media = dict(media)
+        self.clip = clip
+        self.transform = transform
+        self.augment = augment
+        self.seed = seed
+        self.num_workers = num_workers
+        self._notes = torch.full((max(1, num_workers), 3), -1).share_memory_()  # worker -> pid, task, file
+
+    def __getitem__(self, draw: Draw) -> Example:
+        number = list(self.media).index(draw.task)
+        media = self.media[draw.task]
+        worker = get_worker_info()
+        rng = np.random.default_rng([_EXAMPLE, self.seed, number, draw.position])
+        failed = []
+        index = draw.index
+        for _ in range(1 + REPLACEMENTS):
+            self._notes[worker.id if worker else 0] = torch.tensor([os.getpid(), number, index])
+            try:
+                return Example(draw.task, self._read(media, index, rng), media.labels[index], failed)
+            except MediaError as error:
+                failed.append((str(error.path), error.reason))
+                index = int(rng.integers(len(media.files)))
+        return Example(draw.task, None, -1, failed)
+
+    def reading(self) -> dict[int, str]:
+        """The file that each loader process was reading last, by process id."""
+        media = list(self.media.values())
+        return {pid: media[number].files[index] for pid, number, index in self._notes.tolist() if pid >= 0}
+
+    def _read(self, media: MediaSet, index: int, rng: np.random.Generator) -> Tensor:
+        path = media.files[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**63)))
+            if media.modality == IMAGE:
+                x = load_image(path, self.transform)
+            else:
+                x = load_clips(path, lambda n, rate: [random_clip(n, self.clip, rate=rate, rng=rng)], self.transform)[0]
+            return x if self.augment is None else self.augment(x)
+
+
+def collate(examples: list[Example]) -> JointBatch:
+    """The examples of one step, task by task; those that could not be read at all are missing."""
+    data = {}
+    for name in dict.fromkeys(example.task for example in examples):
+        there = [(example.x, example.label) for example in examples if example.task == name and example.x is not None]
+        if there:
+            data[name] = (torch.stack([x for x, _ in there]), torch.tensor([label for _, label in there]))
+    return JointBatch(data, [failure for example in examples for failure in example.failed])
+
+
+class LoaderError(RuntimeError):
+    """Loading cannot go on: a loader process died, or too many files cannot be read."""
+
+
+class JointLoader:
+    """The batches of this rank in the order of the steps. It is rank-aware and must not be sharded again.
+
+    Args:
+        max_failed: how many different files may fail to be read in this process before it stops.
+
+    `failed` holds them: file -> reason. Set it when training resumes.
+    """
+
+    def __init__(self, dataset: JointDataset, sampler: JointSampler, *, max_failed: int, pin: bool = False) -> None:
+        self.dataset, self.sampler = dataset, sampler
+        self.max_failed, self.pin = max_failed, pin
+        self.failed: dict[str, str] = {}
+
+    def batches(self, start: int, stop: int) -> Iterator[JointBatch]:
+        """The batches of the steps from `start` until before `stop`.
+
+        Raises:
+            LoaderError: more than `max_failed` files could not be read, or no replacement could.
+        """
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=self.sampler.batches(start, stop),  # pyright: ignore[reportArgumentType]
+            collate_fn=collate,
+            num_workers=self.dataset.num_workers,
+            pin_memory=self.pin,
+        )
+        for step, batch in zip(range(start, stop), loader, strict=True):
+            self.failed |= dict(batch.failed)
+            last = "; ".join(f"{path}: {reason}" for path, reason in batch.failed[-3:])
+            if len(self.failed) > self.max_failed:
+                count = len(self.failed)
+                raise LoaderError(
+                    f"step {step}: {count} files could not be read, {self.max_failed} may; the last: {last}"
+                )
+            if sum(len(labels) for _, labels in batch.data.values()) < sum(self.sampler.shares(step).values()):
+                raise LoaderError(f"step {step}: {1 + REPLACEMENTS} files in a row could not be read; the last: {last}")
+            yield batch
+
+    @contextlib.contextmanager
+    def deaths_explained(self) -> Iterator[None]:
+        """Turns torch's report of a dead loader process, which may come at any line, into an error naming its file."""
+        try:
+            yield
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            dead = {int(number) for number in re.findall(r"\d+", str(error))}
+            files = [file for pid, file in self.dataset.reading().items() if pid in dead]
+            last = f"; it was reading {', '.join(files)}" if files else ""
+            raise LoaderError(f"a data loader process died ({str(error).strip().rstrip('.')}){last}") from error

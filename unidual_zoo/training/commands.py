@@ -1,0 +1,96 @@
+"""The commands `unidual train` and `unidual finetune`: parse, call, print."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unidual_zoo.training.finetune import finetune_recipe
+from unidual_zoo.training.recipes import RECIPES, Recipe, find_recipe
+from unidual_zoo.training.settings import check_known
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="name=value of a field of the recipe, such as rate=0.02; repeatable.")
+]
+Out = Annotated[Path | None, typer.Option(help="The run directory [default: runs/RECIPE].")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in that directory, if there is one.")]
+Source = Annotated[str | None, typer.Option(help="A folder class/file or split/class/file, or a CSV of path,label.")]
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="TASK=FOLDER (class/file or train/class/file) or TASK=LIST.csv (path,label); repeatable."),
+    ] = None,
+    test: Annotated[
+        list[str] | None, typer.Option(help="TASK=FOLDER or LIST.csv of test files, if not beside the others.")
+    ] = None,
+    out: Out = None,
+    resume: Resume = False,
+    settings: Settings = None,
+) -> None:
+    """Train a recipe, here or on many processes (accelerate launch -m unidual_zoo.cli train RECIPE …)."""
+    row = find_recipe(recipe, settings or ())
+    sources = [_by_task(given, row) for given in (data or (), test or ())]
+    row = dataclasses.replace(row, data={**row.data, **sources[0]}, test_data={**row.test_data, **sources[1]})
+    _run(row, out=out or Path("runs") / recipe, resume=resume)
+
+
+def finetune(
+    images: Source = None,
+    videos: Source = None,
+    model: Annotated[str, typer.Option(help="A name of `unidual models` or local-dir:FOLDER.")] = "unidual10_aux",
+    test_images: Source = None,
+    test_videos: Source = None,
+    freeze: Annotated[int, typer.Option(help="Layers that stay as they are: 1 the stem, 2 also stage 1, …")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the larger data set.")] = None,
+    out: Out = None,
+    resume: Resume = False,
+    settings: Settings = None,
+) -> None:
+    """Fit a network to your own labelled images, videos, or both; ends with a folder that timm and `predict` load."""
+    given = [f"epochs={epochs}"] if epochs is not None else []
+    row = finetune_recipe(
+        model,
+        images=images,
+        videos=videos,
+        test_images=test_images,
+        test_videos=test_videos,
+        settings=[f"freeze={freeze}", *given, *(settings or ())],
+    )
+    if not row.pretrained:
+        typer.echo(f"unidual: {model} has no published weights, it starts from random ones", err=True)
+    _run(row, out=out or Path("runs/finetune"), resume=resume)
+
+
+def _by_task(given: list[str] | tuple[str, ...], recipe: Recipe) -> dict[str, str]:
+    """`["in1k=FOLDER"]` -> `{"in1k": "FOLDER"}`."""
+    sources = {}
+    for text in given:
+        task, equals, source = text.partition("=")
+        if not equals:
+            raise ValueError(f"needs TASK=FOLDER, got {text!r}")
+        check_known("task", task, recipe.tasks)
+        sources[task] = source
+    return sources
+
+
+def _run(recipe: Recipe, *, out: Path, resume: bool) -> None:
+    from accelerate import PartialState
+
+    from unidual_zoo.training.rundir import EXPORT
+    from unidual_zoo.training.trainer import train as run
+
+    reports = run(recipe, out=out, resume=resume)
+    if PartialState().is_main_process:
+        scores = {task: report.metrics() for task, report in reports.items()}
+        for task, metrics in scores.items():
+            typer.echo(f"{task}: " + ", ".join(f"{name} {value:.2f}%" for name, value in metrics.items()))
+        typer.echo(f"curves, confusion matrices and log: {out}; network: local-dir:{out / EXPORT}")
+        typer.echo(json.dumps({"out": str(out), "export": str(out / EXPORT), "scores": scores}))
+    PartialState().destroy_process_group()

@@ -1,0 +1,43 @@
+"""Your own images and videos -> one network for both: the recipe of `unidual finetune`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import timm
+
+import unidual_zoo.models  # noqa: F401  (registers the names)
+from unidual_zoo.spec import IMAGE, VIDEO
+from unidual_zoo.training.recipes import RECIPES, Recipe
+from unidual_zoo.training.settings import parse_settings
+
+TASKS = {"images": IMAGE, "videos": VIDEO}
+
+
+def finetune_recipe(
+    model: str,
+    *,
+    images: str | None = None,
+    videos: str | None = None,
+    test_images: str | None = None,
+    test_videos: str | None = None,
+    settings: Sequence[str] = (),
+) -> Recipe:
+    """The recipe `finetune` for a folder or CSV list of labelled images, of labelled videos, or for both.
+
+    Class names come from the folders or the list, head sizes from their number. A part of the files is kept for testing
+    where there are no test files. A network without published weights starts from random ones.
+
+    Raises:
+        ValueError: neither images nor videos, or a setting that the recipe refuses.
+    """
+    data = {name: source for name, source in (("images", images), ("videos", videos)) if source is not None}
+    if not data:
+        raise ValueError("nothing to learn from: give --images, --videos or both")
+    tests = {name: source for name, source in (("images", test_images), ("videos", test_videos)) if source is not None}
+    tasks = {name: TASKS[name] for name in data}
+    pretrained = model.startswith(("local-dir:", "hf-hub:")) or timm.is_model_pretrained(model)
+    row = dataclasses.replace(RECIPES["finetune"], model=model, pretrained=pretrained)
+    row = dataclasses.replace(row, tasks=tasks, data=data, test_data=tests)
+    return dataclasses.replace(row, **parse_settings(settings, Recipe))

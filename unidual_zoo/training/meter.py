@@ -1,0 +1,108 @@
+"""What a run tells while it trains: losses, speed and the share of time that it waits for data."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from unidual_zoo.training.objective import TOTAL
+from unidual_zoo.training.rundir import RunDirectory, RunError
+
+T = TypeVar("T")
+
+
+class Meter:
+    """Collects the losses of the steps on their device, and every `every` steps averages, checks and logs them.
+
+    Args:
+        step: steps done before; `total` of the whole run, `per_epoch` in an epoch.
+        examples: that all processes together see in one step.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        run: RunDirectory,
+        *,
+        step: int,
+        total: int,
+        per_epoch: int,
+        examples: int,
+        every: int,
+    ) -> None:
+        self.accelerator, self.run = accelerator, run
+        self.step, self.per_epoch, self.examples, self.every = step, per_epoch, examples, every
+        self.bar = tqdm(total=total, initial=step, unit="step", disable=not accelerator.is_main_process)
+        self._losses: list[dict[str, Tensor]] = []
+        self._rate = 0.0
+        self._waited = 0.0
+        self._since = time.perf_counter()
+
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches, with the time measured that it takes to get them."""
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - start
+            yield batch
+
+    def add(self, losses: dict[str, Tensor], *, rate: float) -> None:
+        """Counts a step and its losses."""
+        self._losses.append({name: loss.detach() for name, loss in losses.items()})
+        self._rate = rate
+        self.step += 1
+        self.bar.update()
+        if self.step % self.every == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Logs the steps since the last time, if there are any, averaged over them and over the processes.
+
+        Raises:
+            RunError: a loss was not finite; it says which and in which step. All processes raise it together.
+        """
+        if not self._losses:
+            return
+        names, first = list(self._losses[0]), self.step - len(self._losses)
+        values = torch.stack([torch.stack(list(losses.values())) for losses in self._losses]).float()
+        values = self.accelerator.reduce(values, reduction="mean")  # (steps, losses)
+        assert isinstance(values, Tensor)
+        if not values.isfinite().all():
+            row, column = (~values.isfinite()).nonzero()[0].tolist()
+            name, step = names[column], first + row + 1
+            raise RunError(
+                f"loss {name} is {values[row, column].item()} in step {step}, epoch {self._epoch(step)}, at rate "
+                f"{self._rate:.3g}; the checkpoints are from before it; a lower rate or clip_norm may help"
+            )
+        seconds = time.perf_counter() - self._since
+        means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        speed = {"examples/s": self.examples * len(values) / seconds, "waiting for data": self._waited / seconds}
+        curves = {f"loss/{name}": value for name, value in means.items()} | {"rate": self._rate} | speed
+        self.run.log("train", step=self.step, epoch=self.step / self.per_epoch, curves=curves)
+        shown = {name: f"{value:.3f}" for name, value in means.items() if name != TOTAL}
+        self.bar.set_description(f"epoch {self._epoch(self.step)}", refresh=False)
+        self.bar.set_postfix({**shown, "rate": f"{self._rate:.2g}", "examples/s": f"{speed['examples/s']:.0f}"})
+        self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time that is not training's, such as an evaluation's."""
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def _epoch(self, step: int) -> int:
+        """The epoch, from 1, in which a step lies, from 1."""
+        return math.ceil(step / self.per_epoch)

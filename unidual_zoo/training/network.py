@@ -1,0 +1,95 @@
+"""The network of a run: built for its tasks, started from other weights, published."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import timm
+import torch
+from timm.models import save_for_hf
+from torch import Tensor, nn
+
+from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.models.pathways import deflate, inflate, pathway_of, select_pathway
+from unidual_zoo.scoring import Network
+from unidual_zoo.spec import VIDEO
+from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
+from unidual_zoo.weights import fit_to_model
+
+
+def build_model(recipe: Recipe, media: Mapping[str, MediaSet]) -> Network:
+    """The recipe's network with a head for each task, its spec telling the recipe's inputs and the class names."""
+    tasks = {task: (data.modality, len(data.classes)) for task, data in media.items()}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="no weights for")  # the heads of new tasks are fresh
+        model: Network = timm.create_model(recipe.model, pretrained=recipe.pretrained, tasks=tasks, **recipe.model_args)
+    architecture = model.pretrained_cfg["architecture"]
+    if architecture.endswith("_aux"):  # published weights come without the heads that only training needs
+        model.add_auxiliary_heads()
+    spec = recipe.spec(
+        dataclasses.replace(model.spec, classes={task: tuple(data.classes) for task, data in media.items()})
+    )
+    weights = model.state_dict()
+    arguments = {**model._model_args, "spec": spec, "num_frames": spec.clip.length}
+    model = timm.create_model(architecture, **arguments)  # anew, so that its configuration tells these inputs
+    model.load_state_dict(weights)
+    if recipe.init is not None:
+        model.load_state_dict(_fitted(trained_weights(recipe.init), model))
+    return model
+
+
+def trained_weights(source: str | Path) -> dict[str, Tensor]:
+    """The weights to publish of a run directory (its best checkpoint, else its last) or of a checkpoint's file."""
+    path = Path(source)
+    if path.is_dir():
+        path = path / (BEST if (path / BEST).exists() else LAST)
+    state = load_checkpoint(path)
+    return state["ema"] or state["model"]
+
+
+def convert_pathways(weights: Mapping[str, Tensor], pathways: Iterable[str]) -> dict[str, Tensor]:
+    """The weights for a network of these pathways: one selected, inflated or deflated as needed (paper §3.1)."""
+    have = {pathway_of(key) for key in weights} - {None}
+    if have == set(pathways):
+        return dict(weights)
+    converted: dict[str, Tensor] = {}
+    for pathway in pathways:
+        if pathway in have:
+            part = select_pathway(weights, pathway)
+        else:
+            part = inflate(weights) if pathway == VIDEO else deflate(weights)
+        converted |= part
+    return converted
+
+
+def recompute_norms(objective: nn.Module, batches: Iterable) -> None:
+    """Replaces the BatchNorms' running statistics by the plain average over these batches; frozen ones stay."""
+    was_training = objective.training
+    objective.train()
+    norms = [m for m in objective.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch: a cumulative average
+    with torch.no_grad():
+        for batch in batches:
+            objective(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    objective.train(was_training)
+
+
+def export(model: Network, folder: Path) -> None:
+    """Writes what `timm.create_model("local-dir:FOLDER", pretrained=True)` loads, class names included."""
+    model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
+    save_for_hf(model, str(folder), safe_serialization=True)
+
+
+def _fitted(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="no weights for")
+        return fit_to_model(convert_pathways(weights, model.pathways), model)

@@ -1,0 +1,143 @@
+"""The joint objective: every loss of one training step, in one forward (paper §2.2).
+
+With an image task `in1k` and a video task `k400` the losses, each named task.pathway, are
+
+    in1k.image   images                  on the image pathway    the image loss
+    k400.video   clips                   on the video pathway    the video loss
+    in1k.video   images inflated         on the video pathway    UniDual-Aux: the auxiliary image loss
+    k400.image   one frame of each clip  on the image pathway    UniDual-Aux: the auxiliary video loss
+
+and a network has those that it has heads for. All data of a pathway go through it in one concatenated forward, so that
+its BatchNorms see them together (Figure 1d), and one call gives all losses, as plain DistributedDataParallel needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from timm.data.mixup import mixup_target
+from torch import Tensor, nn
+
+from unidual_zoo.data.transforms import normalize
+from unidual_zoo.scoring import Network
+from unidual_zoo.spec import IMAGE, VIDEO
+
+TOTAL = "total"
+Batch = Mapping[str, tuple[Tensor, Tensor]]
+
+
+def unchanged(x: Tensor, num_frames: int) -> Tensor:
+    """Images stay images, clips stay clips."""
+    return x
+
+
+def inflated(images: Tensor, num_frames: int) -> Tensor:
+    """Images (B, C, H, W) -> static clips (B, C, num_frames, H, W), I_inflated = [I, I, ..., I]."""
+    return images.unsqueeze(2).expand(-1, -1, num_frames, -1, -1)
+
+
+def one_frame(clips: Tensor, num_frames: int) -> Tensor:
+    """Clips (B, C, T, H, W) -> one random frame of each (B, C, H, W)."""
+    chosen = torch.randint(clips.shape[2], clips.shape[:1]).to(clips.device)
+    return clips[torch.arange(len(clips), device=clips.device), :, chosen]
+
+
+# (modality of the data, pathway) -> the form in which the data enter the pathway: Table 1, row by row.
+_Forms = Mapping[tuple[str, str], Callable[[Tensor, int], Tensor]]
+UNIDUAL: _Forms = {
+    (IMAGE, IMAGE): unchanged,
+    (VIDEO, VIDEO): unchanged,
+    (IMAGE, VIDEO): inflated,
+    (VIDEO, IMAGE): one_frame,
+}
+R2D_MULTITASK: _Forms = {(IMAGE, IMAGE): inflated, (VIDEO, IMAGE): unchanged}
+
+
+class JointObjective(nn.Module):
+    """`{task: (inputs, labels)}` -> `{"in1k.image": loss, ..., "total": their weighted sum}`.
+
+    Args:
+        losses: weights of losses by name; those not named weigh 1.
+        label_smoothing: of every loss.
+        mixup: alpha of the Beta distribution that mixes a task's examples with the same ones in reverse order; 0: off.
+        freeze_norms: BatchNorms use and keep their running statistics, also in training; those with frozen scales
+            do so anyway.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        losses: Mapping[str, float] | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        freeze_norms: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.label_smoothing = label_smoothing
+        self.mixup = mixup
+        self.freeze_norms = freeze_norms
+        names = [f"{task}.{pathway}" for pathway in model.pathways for task in model.pathway_tasks(pathway)]
+        if unknown := sorted(set(losses or {}) - set(names)):
+            raise ValueError(
+                f"no loss is called {', '.join(unknown)}; the model's losses: {', '.join(names) or 'none'}"
+            )
+        self.weights = {name: float((losses or {}).get(name, 1.0)) for name in names}
+        self.tasks = sorted({name.split(".")[0] for name in names})
+        clips_on_image_pathway = any(task.modality == VIDEO for task in model.tasks.values())
+        self.forms = R2D_MULTITASK if model.pathways == (IMAGE,) and clips_on_image_pathway else UNIDUAL
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Every loss, averaged over its task's examples, and the weighted sum `total`.
+
+        Inputs are images (B, 3, H, W) or clips (B, 3, T, H, W), as uint8 or normalised; labels (B,) are class numbers.
+
+        Raises:
+            ValueError: the batch does not hold exactly the tasks that have losses.
+        """
+        if sorted(batch) != self.tasks:
+            raise ValueError(f"needs a batch of the tasks {', '.join(self.tasks)}, got {', '.join(sorted(batch))}")
+        data = {task: self._augmented(task, *batch[task]) for task in batch}
+        losses = {}
+        for pathway in self.model.pathways:
+            tasks = self.model.pathway_tasks(pathway)
+            inputs = [self._entering(pathway, task, data[task][0]) for task in tasks]
+            for task, features in zip(tasks, self._features(pathway, inputs), strict=True):
+                logits = self.model.heads[pathway][task](features)
+                targets = data[task][1]
+                losses[f"{task}.{pathway}"] = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
+        return {**losses, TOTAL: total}
+
+    def train(self, mode: bool = True) -> JointObjective:
+        """nn.Module's, but frozen BatchNorms stay in evaluation mode."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train(mode and not self.freeze_norms and module.weight.requires_grad)
+        return self
+
+    def _entering(self, pathway: str, task: str, x: Tensor) -> Tensor:
+        form = self.forms[self.model.tasks[task].modality, pathway]
+        return form(x, self.model.num_frames)
+
+    def _features(self, pathway: str, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+        """Pooled features (B, D) of each of the inputs, from one forward of the pathway over all of them."""
+        if not inputs:
+            return ()
+        features = self.model.forward_features(torch.cat(inputs), modality=pathway)
+        pooled = self.model.forward_head(features, pre_logits=True, modality=pathway)
+        return pooled.split([len(x) for x in inputs])
+
+    def _augmented(self, task: str, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised inputs and targets: class numbers, or with mixup class probabilities (B, classes)."""
+        if x.dtype == torch.uint8:
+            x = normalize(x, self.model.spec)
+        if self.mixup and self.training:
+            kept = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
+            x = kept * x + (1 - kept) * x.flip(0)
+            labels = mixup_target(labels, self.model.tasks[task].num_classes, lam=kept)
+        return x, labels

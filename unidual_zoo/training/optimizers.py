@@ -1,0 +1,84 @@
+"""Which parameters learn, and how fast: frozen layers, weight decay, layer decay, and the schedule of the rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models import group_parameters
+from timm.optim._optim_factory import create_optimizer_v2
+from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
+from timm.scheduler.scheduler import Scheduler
+from timm.scheduler.scheduler_factory import create_scheduler_v2
+from torch import nn
+from torch.optim import Optimizer
+
+from unidual_zoo.models.pathways import pathway_of
+from unidual_zoo.scoring import Network
+from unidual_zoo.training.recipes import Recipe
+
+SCHEDULES = ("constant", "step", "multistep", "cosine", "poly", "tanh", "wsd", "rsqrt")
+
+
+def freeze(model: Network, *, first: int) -> list[str]:
+    """Stops the gradients of the `first` layers (stem, stage 1, ...) and of pathways without a head; their names.
+
+    Raises:
+        ValueError: that is all there is.
+    """
+    matcher = model.group_matcher(coarse=True)
+    layers: Any = group_parameters(model, matcher, reverse=True)  # name -> number of its layer
+    idle = {pathway for pathway in model.pathways if not model.pathway_tasks(pathway)}
+    if not 0 <= first <= max(layers.values()):
+        raise ValueError(f"freeze must be 0 to {max(layers.values())} layers, got {first}")
+    frozen = [name for name in layers if layers[name] < first or pathway_of(name) in idle]
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    return frozen
+
+
+def make_optimizer(model: Network, recipe: Recipe, *, world: int) -> Optimizer:
+    """timm's optimizer of the recipe's name; its rate grows with the examples per update (VMZ: × number of GPUs).
+
+    Weights are decayed but for biases and, unless `decay_norms`, the scales of BatchNorms.
+    """
+    undecayed = [name for name, weight in model.named_parameters() if _undecayed(name, weight, recipe)]
+    rules: dict[str, Any] = dict(no_weight_decay_list=undecayed, weight_decay_exclude_1d=False)
+    if recipe.layer_decay is None:
+        groups = param_groups_weight_decay(model, recipe.weight_decay, **rules)
+    else:
+        groups = param_groups_layer_decay(model, recipe.weight_decay, layer_decay=recipe.layer_decay, **rules)
+    rate = recipe.rate * world * recipe.accumulate
+    return create_optimizer_v2(groups, recipe.optimizer, lr=rate, momentum=recipe.momentum)
+
+
+def make_schedule(optimizer: Optimizer, recipe: Recipe, *, updates_per_epoch: int) -> Scheduler:
+    """timm's schedule, stepped with the number of updates made: a linear warm-up, then the schedule over what is left.
+
+    Raises:
+        ValueError: the schedule is unknown or needs a metric, or the warm-up is longer than the training.
+    """
+    if recipe.schedule not in SCHEDULES:
+        raise ValueError(f"schedule {recipe.schedule!r} is not known, allowed: {', '.join(SCHEDULES)}")
+    left = recipe.epochs - recipe.warmup_epochs
+    if left <= 0:
+        raise ValueError(f"warmup_epochs {recipe.warmup_epochs} must be less than epochs {recipe.epochs}")
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        recipe.schedule,
+        num_epochs=left,  # pyright: ignore[reportArgumentType]  (fractions are fine)
+        warmup_epochs=recipe.warmup_epochs,  # pyright: ignore[reportArgumentType]
+        warmup_prefix=True,
+        warmup_lr=recipe.warmup_rate,
+        decay_milestones=[epoch - recipe.warmup_epochs for epoch in recipe.milestones],  # pyright: ignore[reportArgumentType]
+        decay_rate=recipe.decay_rate,
+        step_on_epochs=False,
+        updates_per_epoch=updates_per_epoch,
+    )
+    assert schedule is not None
+    schedule.step_update(0)
+    return schedule
+
+
+def _undecayed(name: str, weight: nn.Parameter, recipe: Recipe) -> bool:
+    is_bias = name.rsplit(".", 1)[-1].startswith("bias")  # an LSTM's are called bias_ih_l0, ...
+    return is_bias or (weight.ndim == 1 and not recipe.decay_norms)

@@ -1,0 +1,81 @@
+"""The files of a run: each task's training and test data, from folders, CSV lists or the embedded data."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unidual_zoo.data import toy
+from unidual_zoo.data.datasets import MediaSet, read_media
+from unidual_zoo.spec import IMAGE
+from unidual_zoo.training.recipes import Recipe
+
+TOY = "toy"  # in place of a folder: the embedded data of the task's modality
+TRAIN, TESTS = "train", ("val", "validation", "test")  # folders of the splits
+
+
+def read_sources(recipe: Recipe) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:
+    """The training and the test files of each of the recipe's tasks, with the same classes in the same order.
+
+    Raises:
+        ValueError: a task has no data or no test files; and what `read_media` raises.
+    """
+    if missing := [task for task in recipe.tasks if task not in recipe.data]:
+        others = ",".join(f"{task}:{recipe.tasks[task]}" for task in recipe.data if task in recipe.tasks)
+        leave_out = f", or leave them out with --set tasks={others}" if others else ""
+        raise ValueError(f"no data for {', '.join(missing)}: say where with --data {missing[0]}=FOLDER{leave_out}")
+    pairs = {task: _read_task(recipe, task) for task in recipe.tasks}
+    return {task: train for task, (train, _) in pairs.items()}, {task: test for task, (_, test) in pairs.items()}
+
+
+def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet, MediaSet]:
+    """Parts a data set in two, class by class: the second has `share` of the files, and one at least of two or more."""
+    rng = np.random.default_rng(seed)
+    labels = np.asarray(media.labels)
+    held: set[int] = set()
+    for label in range(len(media.classes)):
+        indices = rng.permutation(np.flatnonzero(labels == label))
+        held |= set(indices[: min(max(1, round(share * len(indices))), len(indices) - 1)].tolist())
+    parts = ([i for i in range(len(labels)) if i not in held], sorted(held))
+    first, second = (
+        dataclasses.replace(
+            media, files=tuple(media.files[i] for i in part), labels=tuple(media.labels[i] for i in part)
+        )
+        for part in parts
+    )
+    return first, second
+
+
+def _read_task(recipe: Recipe, task: str) -> tuple[MediaSet, MediaSet]:
+    modality, source = recipe.tasks[task], recipe.data[task]
+    if source == TOY:
+        read = toy.images if modality == IMAGE else toy.videos
+        return read("train"), read("test")
+    train = read_media(source, modality=modality, split=_first_split(source, (TRAIN,)))
+    place = recipe.test_data.get(task, source)
+    split = _first_split(place, TESTS)
+    if split or task in recipe.test_data:
+        return train, read_media(place, modality=modality, split=split, classes=train.classes)
+    if not recipe.hold_out:
+        raise ValueError(
+            f"no test files for {task}: {source} has no split {', '.join(TESTS)}; "
+            f"say where with --test {task}=FOLDER, or keep a part with --set hold_out=0.2"
+        )
+    return hold_out(train, recipe.hold_out, seed=recipe.seed)
+
+
+def _first_split(source: str, names: Sequence[str]) -> str | None:
+    """The first of the names that is a split of a folder (a folder or list in it) or of a CSV list (in its column)."""
+    path = Path(source)
+    if path.is_dir():
+        there = {entry.name for entry in path.iterdir() if entry.is_dir()} | {file.stem for file in path.glob("*.csv")}
+    elif path.is_file():
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            there = {row.get("split") for row in csv.DictReader(file, skipinitialspace=True)}
+    else:
+        there = set()
+    return next((name for name in names if name in there), None)

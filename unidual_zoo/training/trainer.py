@@ -1,0 +1,303 @@
+"""The training of a recipe, from the first step to the published network, on one process or many.
+
+Started by `unidual train`, `accelerate launch` or `torchrun`. Accelerate wraps the objective in DistributedDataParallel
+and does precision, accumulation and compilation; the loaders are ours and know their rank. A run is a function of its
+recipe and the number of processes: killed at any moment and resumed, it goes on with the same losses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object, send_to_device
+from timm.utils.distributed import distribute_bn
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+
+from unidual_zoo.data.augment import RandAugment
+from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
+from unidual_zoo.data.transforms import train_transform
+from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
+from unidual_zoo.scoring import Network
+from unidual_zoo.spec import IMAGE, InputSpec
+from unidual_zoo.training.meter import Meter
+from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
+from unidual_zoo.training.objective import TOTAL, JointObjective
+from unidual_zoo.training.optimizers import freeze, make_optimizer, make_schedule
+from unidual_zoo.training.plots import plot_confusion, plot_curves
+from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.rundir import CURVES, EXPORT, LOG, RunDirectory, RunError, write_whole
+from unidual_zoo.training.settings import check_known
+from unidual_zoo.training.sources import read_sources
+
+DTYPES = {"no": None, "bf16": torch.bfloat16}
+
+
+def train(recipe: Recipe, *, out: str | Path, resume: bool = False) -> dict[str, Report]:
+    """Trains what the recipe says in the run directory `out`, and publishes it in `out`/export; the final reports.
+
+    Raises:
+        RunError: the run cannot start or go on: its directory, a loss that is not finite, a full disk.
+        LoaderError: a loader process died, or too many files cannot be read.
+        ValueError: the recipe contradicts itself, the data or the model.
+    """
+    trainer = Trainer(recipe, out=out, resume=resume)
+    try:
+        trainer.fit()
+        return trainer.publish()
+    finally:
+        trainer.close()
+
+
+class Trainer:
+    """A run: everything that training needs, `done` steps into it."""
+
+    def __init__(self, recipe: Recipe, *, out: str | Path, resume: bool = False) -> None:
+        check_known("protocol", recipe.protocol, PROTOCOLS)
+        self.recipe = recipe
+        self.accelerator = make_accelerator(recipe)
+        world = self.accelerator.num_processes
+        self.media, self.test_media = read_sources(recipe)
+        torch.manual_seed(recipe.seed)
+        self.model = make_model(recipe, self.media, self.accelerator)
+        self.averaged = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+        self.published: Network = self.averaged.module if self.averaged else self.model
+        self.plain_objective = make_objective(recipe, self.model)
+        self.loader = make_loader(recipe, self.media, self.model.spec, self.accelerator)
+        self.steps_per_epoch = self.loader.sampler.steps_per_epoch
+        optimizer = make_optimizer(self.model, recipe, world=world)
+        self.schedule = make_schedule(optimizer, recipe, updates_per_epoch=self.steps_per_epoch // recipe.accumulate)
+        self.objective, self.optimizer = self.accelerator.prepare(self.plain_objective, optimizer)
+
+        self.done, self.best = 0, None
+        self._logged: set[str] = set()
+        self.run = RunDirectory(out, writes=self.accelerator.is_main_process)
+        state = self.run.begin({**recipe.to_dict(), "processes": world}, resume=resume)
+        if state is not None:
+            self.restore(state)
+        self.meter = Meter(
+            self.accelerator,
+            self.run,
+            step=self.done,
+            total=recipe.epochs * self.steps_per_epoch,
+            per_epoch=self.steps_per_epoch,
+            examples=recipe.batch_size * world,
+            every=recipe.log_every,
+        )
+
+    def fit(self) -> None:
+        """The steps from `done` to the last, with a checkpoint now and then and an evaluation after every epoch."""
+        save_every = -(-self.recipe.save_every // self.recipe.accumulate) * self.recipe.accumulate
+        batches = self.loader.batches(self.done, self.recipe.epochs * self.steps_per_epoch)
+        self.objective.train()
+        with self.loader.deaths_explained():
+            for batch in self.meter.waiting(batches):
+                rate = max(group["lr"] for group in self.optimizer.param_groups)
+                losses = self.training_step(batch)
+                self.done += 1
+                self.meter.add(losses, rate=rate)
+                if self.done % self.steps_per_epoch == 0:
+                    self.end_epoch()
+                elif self.done % save_every == 0:
+                    self.save()
+
+    def training_step(self, batch: JointBatch) -> dict[str, Tensor]:
+        """One batch forward and backward and, after `accumulate` of them, an update; the losses."""
+        torch.manual_seed(self._seed())
+        with self.accelerator.accumulate(self.objective):
+            losses = self.objective(send_to_device(batch.data, self.accelerator.device, non_blocking=True))
+            self.accelerator.backward(losses[TOTAL])
+            if self.accelerator.sync_gradients and self.recipe.clip_norm is not None:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        if self.accelerator.sync_gradients:
+            updates = (self.done + 1) // self.recipe.accumulate
+            self.schedule.step_update(updates)
+            if self.averaged is not None:
+                self.averaged.update(self.model, step=updates)
+        return losses
+
+    def end_epoch(self) -> None:
+        """Evaluation, checkpoint and curves."""
+        self.meter.flush()
+        self._sync_norms()
+        with self.meter.paused():
+            reports = self.evaluate(self.published, clips=self.recipe.eval_clips)
+            scores = {
+                f"{task}/{name}": value for task, report in reports.items() for name, value in report.metrics().items()
+            }
+            score = float(np.mean([main_score(report) for report in reports.values()]))
+            is_best = self.best is None or score > self.best
+            self.best = score if is_best else self.best
+            self.run.log(
+                "evaluate", step=self.done, epoch=self.done // self.steps_per_epoch, curves=scores, best=is_best
+            )
+            self.save(is_best=is_best)
+            if self.run.writes:
+                write_whole(self.run.path / CURVES, lambda path: plot_curves(self.run.path / LOG, path))
+
+    def evaluate(self, model: Network, *, clips: int | None = None) -> dict[str, Report]:
+        """The report of every task's test files, which the processes share."""
+        protocol = PROTOCOLS[self.recipe.protocol]
+        reports = {}
+        for task, media in self.test_media.items():
+            part = evaluate(
+                model,
+                media,
+                protocol=dataclasses.replace(protocol, clips=clips or protocol.clips),
+                task=task,
+                batch_size=self.recipe.batch_size,
+                workers=self.recipe.workers,
+                dtype=DTYPES[self.recipe.precision],
+                shard=(self.accelerator.process_index, self.accelerator.num_processes),
+            )
+            reports[task] = Report.merge(gather_object([part]))
+        return reports
+
+    def save(self, *, is_best: bool = False) -> None:
+        """A checkpoint. It needs no random state: every step begins with a seed of its own."""
+        self.meter.flush()
+        self._share_failures()
+        self._sync_norms()
+        optimizer = self.optimizer.state_dict()
+        state = {
+            "model": self.model.state_dict(),
+            "ema": self.averaged and self.averaged.module.state_dict(),
+            "optimizer": {**optimizer, "state": {str(index): kept for index, kept in optimizer["state"].items()}},
+            "progress": {"step": self.done, "best": self.best, "failed": self.loader.failed},
+        }
+        self.run.save(state, best=is_best)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a checkpoint."""
+        self.model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(state["ema"])
+        kept = {int(index): value for index, value in state["optimizer"]["state"].items()}
+        self.optimizer.load_state_dict({**state["optimizer"], "state": kept})
+        self.done, self.best = state["progress"]["step"], state["progress"]["best"]
+        self.loader.failed = state["progress"]["failed"]
+        self._logged = set(self.loader.failed)
+        self.schedule.step_update(self.done // self.recipe.accumulate)
+
+    def publish(self) -> dict[str, Report]:
+        """The best weights without the heads that only training needs: evaluated, and written to export/."""
+        self.accelerator.wait_for_everyone()
+        self.model.load_state_dict(trained_weights(self.run.path))
+        if self.recipe.recompute_norms:
+            batches = self.loader.batches(0, self.recipe.recompute_norms)
+            device = self.accelerator.device
+            recompute_norms(self.plain_objective, (send_to_device(batch.data, device) for batch in batches))
+            self._sync_norms()
+        self.model.drop_auxiliary_heads()
+        reports = self.evaluate(self.model)
+        self.run.log("end", step=self.done, reports={task: report.to_dict() for task, report in reports.items()})
+        if self.run.writes:
+            export(self.model, self.run.path / EXPORT)
+            for task, report in reports.items():
+                classes = self.media[task].classes
+                picture = self.run.path / f"confusion-{task}.png"
+                plot_confusion([(r.label, r.top[0]) for r in report.results if r.top], classes, picture, title=task)
+        return reports
+
+    def close(self) -> None:
+        """Ends the progress bar and the logs."""
+        self.meter.bar.close()
+        self.run.close()
+
+    def _seed(self) -> int:
+        words = [self.recipe.seed, self.done, self.accelerator.process_index]
+        return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+    def _sync_norms(self) -> None:
+        """Averages the BatchNorm statistics of the processes, which each computes from its own examples."""
+        if self.accelerator.num_processes > 1:
+            for model in filter(None, (self.model, self.averaged and self.averaged.module)):
+                distribute_bn(model, self.accelerator.num_processes, reduce=True)
+
+    def _share_failures(self) -> None:
+        """Lets all processes know, and logs, which files could not be read. Raises RunError if they are too many."""
+        for failed in gather_object([self.loader.failed]):
+            self.loader.failed |= failed
+        for file in sorted(set(self.loader.failed) - self._logged):
+            self.run.log("unreadable", step=self.done, file=file, reason=self.loader.failed[file])
+        self._logged = set(self.loader.failed)
+        if len(self._logged) > self.recipe.max_failed:
+            raise RunError(f"{len(self._logged)} files could not be read, max_failed is {self.recipe.max_failed}")
+
+
+def make_accelerator(recipe: Recipe) -> Accelerator:
+    """Accelerate's engine, on the CPU where there is nothing faster."""
+    check_known("precision", recipe.precision, DTYPES)
+    AcceleratorState._reset_state()  # a process may train several recipes, one after the other
+    accelerator = Accelerator(
+        mixed_precision=recipe.precision,
+        gradient_accumulation_steps=recipe.accumulate,
+        dynamo_backend=recipe.compile,
+        cpu=not torch.accelerator.is_available(),
+    )
+    if recipe.sync_norms and accelerator.device.type == "cpu":
+        raise ValueError("sync_norms needs GPUs, the run is on the CPU")
+    return accelerator
+
+
+def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accelerator) -> Network:
+    """The network on its device, with what is not to learn frozen."""
+    model = build_model(recipe, media).to(accelerator.device, memory_format=torch.channels_last)
+    model.set_grad_checkpointing(recipe.grad_checkpointing)
+    if recipe.sync_norms:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    freeze(model, first=recipe.freeze)
+    return model
+
+
+def make_objective(recipe: Recipe, model: Network) -> JointObjective:
+    """The recipe's losses of the network."""
+    return JointObjective(
+        model,
+        recipe.loss_weights,
+        label_smoothing=recipe.label_smoothing,
+        mixup=recipe.mixup,
+        freeze_norms=recipe.freeze_norms,
+    )
+
+
+def make_loader(
+    recipe: Recipe, media: Mapping[str, MediaSet], spec: InputSpec, accelerator: Accelerator
+) -> JointLoader:
+    """This process's batches. An epoch is a whole number of updates."""
+    sizes = {task: len(data.files) for task, data in media.items()}
+    per_update = recipe.batch_size * accelerator.num_processes * recipe.accumulate
+    wanted = (recipe.epoch_size or max(sizes.values())) * len(sizes)
+    sampler = JointSampler(
+        sizes,
+        batch_size=recipe.batch_size,
+        epoch_size=max(1, wanted // per_update) * per_update,
+        mix=recipe.mix,
+        seed=recipe.seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    dataset = JointDataset(
+        media,
+        clip=spec.clip,
+        transform=train_transform(spec, short_sides=recipe.short_sides, flip=recipe.flip),
+        augment=RandAugment(recipe.rand_augment) if recipe.rand_augment else None,
+        seed=recipe.seed,
+        num_workers=recipe.workers,
+    )
+    return JointLoader(dataset, sampler, max_failed=recipe.max_failed, pin=accelerator.device.type == "cuda")
+
+
+def main_score(report: Report) -> float:
+    """The one number by which checkpoints are compared: top-1 of images, video@1 of videos."""
+    return report.metrics()["top-1" if report.modality == IMAGE else "video@1"]

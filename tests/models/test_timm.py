@@ -15,9 +15,11 @@ from unidual_zoo.models.unidual import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import InputSpec
 
 EXPECTED = [
-    "r2d34", "r2d152", "r2plus1d18", "r2plus1d34", "r2plus1d152", "r2d34_multitask", "r2d34_lstm_multitask", "r2plus1d34_multitask",
-    "unidual34", "unidual34_aux", "unidual152", "unidual152_aux", "unidual10", "unidual10_aux",
-    "r2d10", "r2plus1d10", "r2d10_multitask", "r2d10_lstm_multitask", "r2plus1d10_multitask",
+    "r2d34", "r2d152", "r2plus1d18", "r2plus1d34",
+    "r2plus1d152", "r2d34_multitask", "r2d34_lstm_multitask", "r2plus1d34_multitask",
+    "unidual34", "unidual34_aux", "unidual152", "unidual152_aux",
+    "unidual10", "unidual10_aux", "r2d10", "r2plus1d10",
+    "r2d10_multitask", "r2d10_lstm_multitask", "r2plus1d10_multitask",
 ]  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from unidual_zoo.models.pathways import (
     unfold_frames,
 )
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, ClipSpec, InputSpec, Task, parse_tasks
-from unidual_zoo.weights import HEADS, Checkpoint, fit_to_model
+from unidual_zoo.weights import HEADS, Checkpoint, Figure, fit_to_model
 
 STEM_CHANS, STEM_MID_CHANS, STEM_KERNEL = 64, 45, 7  # VMZ fixes 45; its formula would give 83
 BOTTLENECK_EXPANSION = 4
@@ -513,19 +513,24 @@ def _from_video_resnet(state_dict: Mapping[str, Tensor], task: str) -> dict[str,
     return ours
 
 
-def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: UniDual) -> dict[str, Tensor]:
+def checkpoint_filter_fn(
+    state_dict: Mapping[str, Tensor], model: UniDual, *, task: str | None = None, fresh_heads: bool = True
+) -> dict[str, Tensor]:
     """A checkpoint in any format we read -> exactly the model's weights, or an error that says what does not fit.
 
-    Formats are told by their keys: our own, and torchvision's VideoResNet (R(2+1)D), whose video pathway also makes
-    the image pathway by deflation where the model has one.
+    Formats are told by their keys: our own, which is taken as it is, and torchvision's VideoResNet (R(2+1)D), whose
+    classifier becomes the head of `task` (default: the model's first video task) and whose deflation becomes the image
+    pathway where the model has one. `fresh_heads`: see `fit_to_model`.
     """
     if "stem.0.weight" in state_dict:
-        task = model.default_task(VIDEO, VIDEO if VIDEO in model.pathways else IMAGE) or "k400"
-        video = _from_video_resnet(state_dict, task)
+        named = next((name for name, known in model.tasks.items() if known.modality == VIDEO), "k400")
+        video = _from_video_resnet(state_dict, task or named)
+        if any(f"_norm.{SHARED}." in key for key in model.state_dict()):
+            video = {key.replace(f"_norm.{VIDEO}.", f"_norm.{SHARED}."): value for key, value in video.items()}
         state_dict = {**deflate(video), **video} if IMAGE in model.pathways else video
     if len(model.pathways) == 1:
         state_dict = select_pathway(state_dict, model.pathways[0])
-    return fit_to_model(state_dict, model, adaptable=("stem.spatial.weight",))
+    return fit_to_model(state_dict, model, adaptable=("stem.spatial.weight",), fresh_heads=fresh_heads)
 
 
 # ---- the table of variants ------------------------------------------------------------------------------------------
@@ -564,16 +569,83 @@ ARCHITECTURES["r2plus1d18"] = dict(  # torchvision's network
 
 # ---- the table of checkpoints ---------------------------------------------------------------------------------------
 
-CHECKPOINTS: dict[str, Checkpoint] = {
+_SPEC_32 = dataclasses.replace(_SPEC_34, clip=ClipSpec(length=32))
+_VMZ = "https://github.com/facebookresearch/VMZ"
+_ZOO = f"{_VMZ}/blob/main/c2/tutorials/model_zoo.md"
+_FILES_34 = "https://github.com/moabitcoin/ig65m-pytorch/releases/download/v1.0.0/r2plus1d_34_"
+_FILES_152 = "https://github.com/bjuncek/VMZ/releases/download/test_models/r2plus1d_152_"
+_ROW_34 = Checkpoint(
+    spec=_SPEC_34,
+    license="mit",
+    source="https://github.com/moabitcoin/ig65m-pytorch",
+    about="IG-65M, then Kinetics-400",
+)
+_ROW_152 = Checkpoint(  # trained at 112×112 without the pool; the numbers in the files' names are no hashes
+    spec=_SPEC_32, arguments={"pool": False}, license="apache-2.0", source=_VMZ, about="IG-65M, then Kinetics-400"
+)  # fmt: skip
+
+
+def _theirs(video_1: float, video_5: float, *, protocol: str = "unidual34", source: str = _ZOO) -> tuple[Figure, ...]:
+    figures = {"video@1": video_1, "video@5": video_5}
+    return tuple(Figure(task="k400", metric=m, value=v, protocol=protocol, source=source) for m, v in figures.items())
+
+
+CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with weights is the default
     "r2plus1d18.tv_k400": Checkpoint(
-        spec=_SPEC_TORCHVISION,
-        url="https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth",
-        sha256="91a641e6",
-        license="bsd-3-clause",
-        source="https://github.com/pytorch/vision",
-        upstream="video@1 67.463, video@5 86.175 (5 clips of 16 frames at 15 frames/s, 112×112)",
+        url="https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth", sha256="91a641e6", spec=_SPEC_TORCHVISION,
+        license="bsd-3-clause", source="https://github.com/pytorch/vision", about="Kinetics-400",
+        upstream=_theirs(67.463, 86.175, protocol="torchvision", source="torchvision R2Plus1D_18_Weights"),
     ),
-}
+    "r2plus1d34.ig65m_ft_k400_clip8": dataclasses.replace(
+        _ROW_34, url=f"{_FILES_34}clip8_ft_kinetics_from_ig65m-0aa0550b.pth", sha256="0aa0550b",
+        upstream=_theirs(74.9, 91.8),
+    ),
+    "r2plus1d34.ig65m_ft_k400_clip32": dataclasses.replace(
+        _ROW_34, url=f"{_FILES_34}clip32_ft_kinetics_from_ig65m-ade133f1.pth", sha256="ade133f1", spec=_SPEC_32,
+        upstream=_theirs(80.0, 94.2),
+    ),
+    "r2plus1d34.ig65m_clip8": dataclasses.replace(
+        _ROW_34, url=f"{_FILES_34}clip8_ig65m_from_scratch-9bae36ae.pth", sha256="9bae36ae",
+        arguments={"tasks": {"ig65m": (VIDEO, 487)}}, about="IG-65M",
+    ),
+    "r2plus1d34.ig65m_clip32": dataclasses.replace(
+        _ROW_34, url=f"{_FILES_34}clip32_ig65m_from_scratch-449a7af9.pth", sha256="449a7af9", spec=_SPEC_32,
+        arguments={"tasks": {"ig65m": (VIDEO, 359)}}, about="IG-65M",
+    ),
+    "r2plus1d152.ig65m_ft_k400": dataclasses.replace(
+        _ROW_152, url=f"{_FILES_152}ft_kinetics_from_ig65m_f107107466.pth", upstream=_theirs(81.6, 95.3),
+    ),
+    "r2plus1d152.sports1m_ft_k400": dataclasses.replace(
+        _ROW_152, url=f"{_FILES_152}ft_kinetics_from_sports1m_f128957437.pth", upstream=_theirs(79.5, 94.0),
+        about="Sports-1M, then Kinetics-400",
+    ),
+    "r2plus1d152.ig65m": dataclasses.replace(
+        _ROW_152, url=f"{_FILES_152}ig65m_from_scratch_f106380637.pth",
+        arguments={"pool": False, "tasks": {"ig65m": (VIDEO, 359)}}, about="IG-65M",
+    ),
+}  # fmt: skip
+
+
+def _warm_start(row: Checkpoint) -> Checkpoint:
+    """A UniDual whose video pathway is a public R(2+1)D and whose image pathway is that deflated, without training."""
+    heads = {IMAGE: ["k400"], VIDEO: ["k400"]}
+    about = f"{row.about}; images: the video pathway deflated, not trained"
+    return dataclasses.replace(row, arguments={**row.arguments, "tasks": _K400, "heads": heads}, about=about)
+
+
+def _in_paper(name: str, size: str) -> Checkpoint:
+    """A system of the paper, whose weights nobody published. Published weights come without auxiliary heads."""
+    tasks = ",".join(f"{task}:{modality}" for task, (modality, _) in ARCHITECTURES[name]["tasks"].items())
+    recipe = f"paper-{size} --set model={name} --set tasks={tasks}"
+    return Checkpoint(spec=ARCHITECTURES[name]["spec"], arguments={"auxiliary": False}, recipe=recipe)
+
+
+for _size, _video in {"34": "r2plus1d34.ig65m_ft_k400_clip8", "152": "r2plus1d152.ig65m_ft_k400"}.items():
+    for _system in (f"unidual{_size}", f"unidual{_size}_aux"):
+        CHECKPOINTS[f"{_system}.ig65m_ft_k400_deflated"] = _warm_start(CHECKPOINTS[_video])
+    for _system in (name.format(_size) for name in _SYSTEMS):
+        if _system in ARCHITECTURES:
+            CHECKPOINTS[f"{_system}.{'_'.join(ARCHITECTURES[_system]['tasks'])}"] = _in_paper(_system, _size)
 
 
 def timm_cfg(

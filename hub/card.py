@@ -1,0 +1,264 @@
+"""Model cards: of one repository, and MODEL_CARD.md, the index of all checkpoints.
+
+uv run hub/card.py      writes MODEL_CARD.md anew from the table of checkpoints; a test says when that is due
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from unidual_zoo import models
+from unidual_zoo.spec import IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
+from unidual_zoo.weights import Checkpoint, Figure
+
+README, INDEX = "README.md", Path(__file__).parent.parent / "MODEL_CARD.md"
+LIBRARY = "unidual-zoo"
+METRICS = {IMAGE: ("top-1", "top-5"), VIDEO: ("clip@1", "video@1", "video@5")}
+SOURCE = ("task", "modality", "protocol", "listed", "decoded", "resize", "crop", "decoder", "torch")  # of a figure
+DATASETS = {"in1k": ("imagenet-1k", "ImageNet-1k"), "k400": ("kinetics-400", "Kinetics-400")}  # id on the Hub, name
+
+SNIPPET = """\
+import timm, unidual_zoo                      # the import registers the models
+
+model = timm.create_model("hf-hub:{repo}", pretrained=True).eval()
+model.spec                                    # preprocessing, frames, class names
+"""
+CALLS = {
+    IMAGE: "model(images)                                 # (B, 3, H, W)    -> logits of {task}\n",
+    VIDEO: "model(clips)                                  # (B, 3, T, H, W) -> logits of {task}\n",
+}
+
+
+def figures(report: Mapping[str, Any]) -> list[Figure]:
+    """The figures of a report as `unidual evaluate --json` writes it, each with where it comes from.
+
+    Raises:
+        ValueError: the report does not say how they came about, so that they have no source.
+    """
+    if missing := [fact for fact in SOURCE if report.get(fact) in (None, "")]:
+        raise ValueError(f"figures without a source: the report of {report.get('task')} lacks {', '.join(missing)}")
+    data = report.get("data") or f"test files of {report['task']}"
+    source = f"{data}: {report['decoded']} of {report['listed']} files decoded by {report['decoder']}"
+    found = [name for name in METRICS[report["modality"]] if name in report]
+    return [
+        Figure(task=report["task"], metric=name, value=report[name], protocol=report["protocol"], source=source)
+        for name in found
+    ]
+
+
+def make_card(
+    model: Any,
+    *,
+    repo: str,
+    config: Mapping[str, Any],
+    reports: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+) -> str:
+    """README.md of a model's repository. Figures are our own alone, and their names hold the protocol.
+
+    `facts`: license, source and about (what the weights were trained on), the last two may be None.
+
+    Raises:
+        ValueError: there is no licence.
+    """
+    if not facts.get("license"):
+        raise ValueError(f"the weights of {repo} have no licence: say which one they are under")
+    measured = [figure for report in reports for figure in figures(report)]
+    modalities = {task.modality for task in model.tasks.values()}
+    metadata = ModelCardData(
+        model_name=repo.split("/")[-1],
+        library_name=LIBRARY,
+        license=facts["license"],
+        pipeline_tag=f"{VIDEO if VIDEO in modalities else IMAGE}-classification",
+        tags=["timm", *sorted(f"{modality}-classification" for modality in modalities)],
+        datasets=[DATASETS[task][0] for task in model.tasks if task in DATASETS] or None,
+        eval_results=[_eval_result(figure, model) for figure in measured] or None,
+    )
+    lines = [
+        f"---\n{metadata.to_yaml()}\n---\n\n# {repo.split('/')[-1]}\n",
+        f"`{config['architecture']}` of unidual-zoo: one network for images and videos ([UniDual]"
+        "(https://arxiv.org/abs/1906.03857)) or one of that paper's baselines.\n",
+        _facts(model, config, facts),
+        "## Use\n\n```python\n" + SNIPPET.format(repo=repo) + _calls(model) + "```\n",
+        "## Figures\n",
+        _figure_table(measured) if measured else "Nothing was measured by us yet.\n",
+    ]
+    return "\n".join(lines)
+
+
+def check_card(text: str, *, config: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with a card, a sentence each: metadata, snippet, and figures that no report is the source of."""
+    card, problems = ModelCard(text), []
+    data: Any = card.data
+    for name, value in (
+        ("library_name", data.library_name),
+        ("license", data.license),
+        ("pipeline", data.pipeline_tag),
+    ):
+        if not value:
+            problems.append(f"the card has no {name}")
+    if data.library_name not in (None, LIBRARY) or "timm" not in (data.tags or []):
+        problems.append(f"the card must have library_name {LIBRARY} and the tag timm")
+    if data.license != config["pretrained_cfg"].get("license"):
+        problems.append(
+            f"the card's licence is {data.license}, config.json's {config['pretrained_cfg'].get('license')}"
+        )
+    if "import timm, unidual_zoo" not in card.content:
+        problems.append("the card's snippet does not import unidual_zoo")
+    known = {(f.task, _metric_name(f), f.value) for report in reports for f in figures(report)}
+    shown = {(r.dataset_config, r.metric_name, r.metric_value) for r in data.eval_results or []}
+    problems += [f"the figure {name} {value} of {task} has no source" for task, name, value in sorted(shown - known)]
+    problems += [f"the card lacks the figure {name} {value} of {task}" for task, name, value in sorted(known - shown)]
+    return problems
+
+
+def _eval_result(figure: Figure, model: Any) -> EvalResult:
+    dataset, name = DATASETS.get(figure.task, (figure.task, figure.task))
+    return EvalResult(
+        task_type=f"{model.tasks[figure.task].modality}-classification",
+        dataset_type=dataset,
+        dataset_name=name,
+        dataset_config=figure.task,
+        metric_type="accuracy",
+        metric_name=_metric_name(figure),
+        metric_value=figure.value,
+    )
+
+
+def _metric_name(figure: Figure) -> str:
+    return f"{figure.metric} ({figure.protocol})"
+
+
+def _facts(model: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    heads = "; ".join(f"{pathway}: {', '.join(model.pathway_tasks(pathway)) or 'none'}" for pathway in model.pathways)
+    rows = {
+        "tasks": ", ".join(f"{t.name} ({t.modality}, {t.num_classes} classes)" for t in model.tasks.values()),
+        "heads on the pathways": heads,
+        "parameters": f"{config['parameters']:,}",
+        "input": describe_input(model.spec),
+        "trained on": facts.get("about"),
+        "licence": facts["license"],
+        "weights from": facts.get("source"),
+        "sha256": config["sha256"],
+    }
+    return table(("", ""), [(name, value) for name, value in rows.items() if value])
+
+
+def _calls(model: Any) -> str:
+    defaults = {modality: model.default_task(modality, model.default_pathway(modality)) for modality in (IMAGE, VIDEO)}
+    return "".join(CALLS[modality].format(task=task) for modality, task in defaults.items() if task)
+
+
+def _figure_table(measured: Sequence[Figure]) -> str:
+    rows = [(f.task, f.metric, f"{f.value:g}", f.protocol, f.source) for f in measured]
+    return table(("task", "metric", "%", "protocol", "measured by us on"), rows)
+
+
+# ---- the index ------------------------------------------------------------------------------------------------------
+
+
+INDEX_TEXT = """\
+# Checkpoints
+
+Written by `uv run hub/card.py` from the tables of checkpoints in `unidual_zoo/models`: change those, not this page.
+`timm.create_model(name, pretrained=True)` fetches the weights; a name without its tag takes the first of its rows.
+
+{published}
+*Theirs* is what the weights' authors report for clips, by this protocol or one much like it; *ours* is what this
+project measured, see docs/results.md. Inputs are RGB in 0..1, less the mean ({mean}), divided by ({std}).
+
+IG-65M is 65 million Instagram videos with hashtags as labels; the classes have no public names. Its two sets of classes
+belong to clips of 8 and of 32 frames.
+
+The image pathway of `…_deflated` is the video pathway with every temporal filter summed (paper §3.1), and nothing is
+trained: it names actions from a single frame, and is where training on images and videos starts from. A head that the
+weights do not have, such as ImageNet's, is fresh, and a warning says so.
+
+Files whose name carries a hash are checked against it. All are read as plain tensors, and must fit in every name and
+shape. They come from
+{sources}.
+
+## Without weights
+
+The systems of the paper, whose authors published no weights. The command trains them:
+
+{recipes}"""
+
+
+def make_index() -> str:
+    """MODEL_CARD.md: every row of every family's table of checkpoints."""
+    rows = {name.rstrip("*"): row for family in all_checkpoints().values() for name, row in family.items()}
+    published = {name: row for name, row in rows.items() if row.has_weights}
+    with torch.device("meta"):
+        cells = [_index_row(name, row, timm.create_model(name)) for name, row in published.items()]
+    header = ("name", "trained on", "tasks", "input", "parameters", "licence", "theirs", "ours")
+    recipes = [(f"`{name}`", f"`unidual train {row.recipe}`") for name, row in rows.items() if row.recipe]
+    return INDEX_TEXT.format(
+        published=table(header, cells),
+        mean=_numbers(KINETICS_MEAN),
+        std=_numbers(KINETICS_STD),
+        sources=",\n".join(dict.fromkeys(f"<{row.source}>" for row in published.values() if row.source)),
+        recipes=table(("name", "recipe"), recipes),
+    )
+
+
+def all_checkpoints() -> dict[str, Mapping[str, Checkpoint]]:
+    """The tables of checkpoints by model family."""
+    return {name: importlib.import_module(f"{models.__name__}.{name}").CHECKPOINTS for name in models.__all__}
+
+
+def find_row(architecture: str, tag: str | None) -> Checkpoint | None:
+    """The row of a tag in any family's table."""
+    rows = {name.rstrip("*"): row for family in all_checkpoints().values() for name, row in family.items()}
+    return rows.get(f"{architecture}.{tag}")
+
+
+def _index_row(name: str, row: Checkpoint, model: Any) -> tuple[str, ...]:
+    return (
+        f"`{name}`",
+        row.about,
+        ", ".join(f"{task.name} {task.num_classes}" for task in model.tasks.values()),
+        describe_input(row.spec),
+        f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        row.license or "",
+        _short(row.upstream) or "-",
+        _short(row.figures) or "-",
+    )
+
+
+def _short(measured: Sequence[Figure]) -> str:
+    by_protocol: dict[str, list[str]] = {}
+    for figure in measured:
+        by_protocol.setdefault(figure.protocol, []).append(f"{figure.metric} {figure.value:g}")
+    return "; ".join(f"{', '.join(values)} ({protocol})" for protocol, values in by_protocol.items())
+
+
+def describe_input(spec: InputSpec) -> str:
+    """The spec in words: frames, stride and rate of a clip, resize and crop."""
+    clip = spec.clip
+    stride = f", stride {clip.stride}" if clip.stride > 1 else ""
+    rate = f" at {clip.rate:g}/s" if clip.rate else ""
+    resize = f"short side {spec.resize}" if isinstance(spec.resize, int) else "×".join(map(str, spec.resize))
+    return f"{clip.length} frames{stride}{rate}, {resize}, crop {'×'.join(map(str, spec.crop))}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+if __name__ == "__main__":
+    INDEX.write_text(make_index())
+    print(f"{INDEX.name} is written")

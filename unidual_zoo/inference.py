@@ -56,7 +56,7 @@ def for_inference(
     Raises:
         ValueError: the model has no pathway `modality`.
     """
-    model = copy.copy(model).eval().requires_grad_(False)
+    model = copy.deepcopy(model).eval().requires_grad_(False)
     if modality is not None:
         _keep_pathway(model, modality)
     for module in list(model.modules()):

@@ -102,7 +102,10 @@ def test_three_crops_lie_along_the_long_side(tmp_path):
 
 def test_clips_lie_where_the_protocol_says(tmp_path):
     path = grey_video(tmp_path / "steps.mp4", [0, 0, 0, 1, 1, 1, 2, 2])
-    for starts, expected in (("ends", [0, 51, 102]), ("intervals", [0, 25.5, 76.5])):  # from 0, 3, 6 and 0, 2, 5
+    for starts, expected in (
+        ("ends", [0.0, 51.0, 102.0]),
+        ("intervals", [0.0, 25.5, 76.5]),
+    ):  # from 0, 3, 6 and 0, 2, 5
         protocol = Protocol(name="three", clips=3, starts=starts)
         views, _ = ViewReader("video", SPEC, protocol)(str(path))
         torch.testing.assert_close(views.float().mean((1, 2, 3, 4)), torch.tensor(expected), rtol=0, atol=3)

@@ -113,9 +113,7 @@ class Evil:
 @pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, 2))])
 def test_a_pickle_that_would_run_code_is_refused(tmp_path, write):
     write({"stem.weight": torch.zeros(2), "evil": Evil(tmp_path / "ran")}, tmp_path / "evil.pth")
-    with pytest.raises(
-        CheckpointError, match=r"evil.pth would run code when it is read \([\w.]+\): refused"
-    ) as error:
+    with pytest.raises(CheckpointError, match=r"evil.pth would run code when it is read \([\w.]+\): refused") as error:
         read_weights(tmp_path / "evil.pth")
     one_sentence(error.value)
     assert not (tmp_path / "ran").exists()

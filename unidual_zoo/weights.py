@@ -12,6 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from importlib import resources
@@ -173,11 +174,12 @@ def fetch_from_hub(repository: str, filename: str = WEIGHTS_FILE, *, cache_dir: 
         raise CheckpointError(f"cannot get {filename} of {repository} from {constants.ENDPOINT}: {cause}") from error
     announced = os.path.basename(os.readlink(path)) if path.is_symlink() else ""  # the cache names a file by its ETag
     if re.fullmatch("[0-9a-f]{64}", announced) and sha256_of(path) != announced:
-        os.remove(path.resolve())
-        path.unlink()
+        with suppress(OSError):  # a cache that cannot be written
+            path.resolve().unlink()
+            path.unlink()
         raise CheckpointError(
             f"{filename} of {repository} from {constants.ENDPOINT} is not the file that was announced (sha256 "
-            f"{announced[:8]}…); the wrong copy is deleted, try again"
+            f"{announced[:8]}…), its copy {path} is deleted: try again"
         )
     return path
 
@@ -188,6 +190,7 @@ _HUB_CAUSES = [  # the first that fits
     (GatedRepoError, f"access is restricted: accept its terms on the Hub and log in {_LOG_IN}"),
     (RepositoryNotFoundError, f"there is no such repository, or it is private and needs a token of a reader {_LOG_IN}"),
     (RevisionNotFoundError, "there is no such revision"),
+    (EntryNotFoundError, "there is no such file in it"),
 ]
 
 
@@ -198,8 +201,6 @@ def _hub_cause(error: BaseException) -> str:
     for kind, cause in _HUB_CAUSES:
         if isinstance(error, kind):
             return cause
-    if isinstance(error, EntryNotFoundError):
-        return "there is no such file in it; weights are read from safetensors alone"
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         return f"the server answers {error.response.status_code}"
     return _first_line(error)
@@ -234,7 +235,7 @@ def read_weights(path: str | Path, *, what: str | None = None) -> dict[str, Tens
         raise CheckpointError(f"there is no file of weights {what}")
     try:
         load = load_state_dict_from_path if path.is_dir() else load_state_dict
-        weights = load(str(path), weights_only=True)
+        weights = load(path, weights_only=True)  # type: ignore[arg-type]  # any path will do
     except Exception as error:  # torch, pickle and safetensors each raise their own
         raise CheckpointError(f"{what} {_unreadable(error)}") from error
     return check_plain(weights, what=what)

@@ -132,7 +132,7 @@ def answers(tmp_path_factory):
     with Hub({f"org/{name}": repo for name, repo in repos.items()}) as hub, Client(home, hub) as client:
         found = client.do(cases)
         hub.close()
-        gone = client.do(again, NO_WAITING="1")
+        gone = client.do(again)
         offline = client.do(again, HF_HUB_OFFLINE="1")
     found |= {f"gone, {name}": result for name, result in gone.items()}
     found |= {f"offline, {name}": result for name, result in offline.items()}
@@ -162,7 +162,7 @@ ERRORS = {  # each begins with "cannot get FILE of REPOSITORY from ADDRESS: " un
     "no name": ("config.json of org//name", "Repo id must"),
     "pickle": (
         "model.safetensors of org/pickle",
-        "there is no such file in it; weights are read from safetensors alone",
+        "there is no such file in it",
     ),
     "breaks": ("model.safetensors of org/breaks", "peer closed connection"),
     "fails": ("model.safetensors of org/fails", "the server answers 500"),

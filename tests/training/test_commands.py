@@ -44,7 +44,9 @@ def test_train_with_test_files_elsewhere(media, tmp_path):
     folder = media / "pictures"
     data = ["--data", f"pictures={folder / 'train'}", "--test", f"pictures={folder / 'val'}"]
     settings = (*SETTINGS, "tasks=pictures:image", "epochs=1")
-    assert "top-1" in unidual("train", "mini", *data, "--out", tmp_path, settings=settings)["scores"]["pictures"]
+    result = unidual("train", "mini", *data, "--freeze-norms", "--out", tmp_path, settings=settings)
+    assert "top-1" in result["scores"]["pictures"]
+    assert json.loads((tmp_path / "recipe.json").read_text())["freeze_norms"] is True
 
 
 @pytest.mark.parametrize(

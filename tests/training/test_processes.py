@@ -18,7 +18,8 @@ from unidual_zoo.training.trainer import train
 def out(media, tmp_path_factory):
     """What `two_processes.py` left."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-W", "error", two_processes.__file__, str(media), str(folder)]
+    strict = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]  # it forks on purpose
+    command = [sys.executable, *strict, two_processes.__file__, str(media), str(folder)]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return folder

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -111,7 +112,8 @@ def test_impossible_schedules():
     assert rates(dataclasses.replace(RECIPES["paper-34"], warmup_rate=0.2), [0, 5]) == pytest.approx([0.2, 0.6])
 
 
-def test_the_recipe_of_a_fine_tuning():
+def test_the_recipe_of_a_fine_tuning(monkeypatch):
+    monkeypatch.setattr(timm, "is_model_pretrained", lambda name: name == "r2plus1d18")
     both = finetune_recipe("unidual34", images="a", videos="b", test_videos="c", settings=["rate=1"])
     assert both.model == "unidual34"
     assert not both.pretrained

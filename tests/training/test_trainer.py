@@ -110,7 +110,7 @@ def test_a_finished_run_can_be_resumed_and_another_recipe_cannot(media, tmp_path
 
 
 def test_two_stages(media, tmp_path):
-    """R(2+1)D-finetuned of the paper: an R2D trained on images, inflated, trained on videos; and the other way round."""
+    """The paper's fine-tuned systems: an R2D trained on images, inflated, trained on videos; and the way back."""
     run(media, tmp_path / "a", "epochs=1", "model=r2d10", "tasks=pictures:image")
     second = ("epochs=1", "model=r2plus1d10", "tasks=films:video", f"init={tmp_path / 'a'}")
     run(media, tmp_path / "b", *second)

@@ -113,7 +113,7 @@ def build(
     Args:
         pretrained_cfg: a tag, or on reloading a saved model the dict that timm read from its config.json.
         pretrained_cfg_overlay: other fields of it; weights it names go before those of the tag or the saved model.
-        pretrained_model_args: the arguments of a saved model, as newer timm hands them on; `explicit` holds them too.
+        pretrained_model_args: the arguments of a saved model, as timm hands them on; `explicit` holds them too.
         features_only: a timm feature extractor over one pathway, `modality` if the model has two.
         explicit: constructor arguments, `num_classes` (of the primary task) and `num_video_classes`.
 

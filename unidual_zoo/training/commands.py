@@ -18,6 +18,9 @@ Settings = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="The run directory [default: runs/RECIPE].")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in that directory, if there is one.")]
+FreezeNorms = Annotated[
+    bool, typer.Option("--freeze-norms", help="BatchNorms keep their statistics, for batches of a few examples.")
+]
 Source = Annotated[str | None, typer.Option(help="A folder class/file or split/class/file, or a CSV of path,label.")]
 
 
@@ -30,12 +33,13 @@ def train(
     test: Annotated[
         list[str] | None, typer.Option(help="TASK=FOLDER or LIST.csv of test files, if not beside the others.")
     ] = None,
+    freeze_norms: FreezeNorms = False,
     out: Out = None,
     resume: Resume = False,
     settings: Settings = None,
 ) -> None:
     """Train a recipe, here or on many processes (accelerate launch -m unidual_zoo.cli train RECIPE …)."""
-    row = find_recipe(recipe, settings or ())
+    row = find_recipe(recipe, [*(["freeze_norms=true"] if freeze_norms else []), *(settings or ())])
     sources = [_by_task(given, row) for given in (data or (), test or ())]
     row = dataclasses.replace(row, data={**row.data, **sources[0]}, test_data={**row.test_data, **sources[1]})
     _run(row, out=out or Path("runs") / recipe, resume=resume)
@@ -44,24 +48,26 @@ def train(
 def finetune(
     images: Source = None,
     videos: Source = None,
-    model: Annotated[str, typer.Option(help="A name of `unidual models` or local-dir:FOLDER.")] = "unidual10_aux",
+    model: Annotated[str, typer.Option(help="A name of `unidual models` or local-dir:FOLDER.")] = "unidual34_aux",
     test_images: Source = None,
     test_videos: Source = None,
     freeze: Annotated[int, typer.Option(help="Layers that stay as they are: 1 the stem, 2 also stage 1, …")] = 0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the larger data set.")] = None,
+    freeze_norms: FreezeNorms = False,
     out: Out = None,
     resume: Resume = False,
     settings: Settings = None,
 ) -> None:
     """Fit a network to your own labelled images, videos, or both; ends with a folder that timm and `predict` load."""
-    given = [f"epochs={epochs}"] if epochs is not None else []
+    given = [f"freeze={freeze}", *(["freeze_norms=true"] if freeze_norms else [])]
+    given += [f"epochs={epochs}"] if epochs is not None else []
     row = finetune_recipe(
         model,
         images=images,
         videos=videos,
         test_images=test_images,
         test_videos=test_videos,
-        settings=[f"freeze={freeze}", *given, *(settings or ())],
+        settings=[*given, *(settings or ())],
     )
     if not row.pretrained:
         typer.echo(f"unidual: {model} has no published weights, it starts from random ones", err=True)

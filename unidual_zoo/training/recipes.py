@@ -128,7 +128,7 @@ RECIPES: Mapping[str, Recipe] = {
         model="unidual10_aux", tasks={"toy_objects": IMAGE, "toy_actions": VIDEO}, workers=2,
         data={"toy_objects": "toy", "toy_actions": "toy"},
         resize=(72, 96), crop=(64, 64), num_frames=8, frame_stride=4,
-        batch_size=32, rate=0.05, weight_decay=5e-4, epochs=12, schedule="cosine", warmup_epochs=1, eval_clips=2,
+        batch_size=32, rate=0.05, weight_decay=5e-4, epochs=8, schedule="cosine", warmup_epochs=1, eval_clips=2,
     ),
     # Your images and videos, from published weights (`unidual finetune`).
     "finetune": Recipe(

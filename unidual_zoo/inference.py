@@ -9,13 +9,13 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.media import MediaError, is_image, is_video
+from unidual_zoo.models.create import create_model
 from unidual_zoo.models.pathways import SHARED, PathwayNorm, UniDualConv
 from unidual_zoo.models.summary import nearest_names, registered_names
 from unidual_zoo.scoring import FileScores, Network, Protocol, Route, score_files
@@ -34,11 +34,11 @@ def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -
     if ":" not in name and name not in registered_names():
         raise ValueError(f"no model {name!r}, {nearest_names(name)}")
     if checkpoint is None:
-        return timm.create_model(name, pretrained=True)
+        return create_model(name, pretrained=True)
     if not Path(checkpoint).is_file():
         raise ValueError(f"no file of weights {os.fspath(checkpoint)}")
     try:
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": os.fspath(checkpoint)})
+        return create_model(name, pretrained=True, pretrained_cfg_overlay={"file": os.fspath(checkpoint)})
     except Exception as error:  # torch, safetensors and pickle each raise their own
         raise RuntimeError(f"{os.fspath(checkpoint)} cannot be loaded into {name}: {error}") from error
 

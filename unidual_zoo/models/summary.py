@@ -77,7 +77,8 @@ def nearest_names(name: str) -> str:
     """The registered names and tags nearest to a wrong one, as the end of an error message."""
     known = registered_names()
     near = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"nearest: {', '.join(near)}" if near else f"allowed: {', '.join(known)}"
+    untagged = [known_name for known_name in known if "." not in known_name]
+    return f"nearest: {', '.join(near)}" if near else f"allowed: {', '.join(untagged)}"
 
 
 def summarise(names: Iterable[str]) -> Iterator[Summary]:

@@ -540,6 +540,10 @@ _NAMES = {"in1k": "imagenet1k", "k400": "kinetics400"}
 _SPEC_34 = InputSpec(resize=(128, 171), crop=(112, 112), clip=ClipSpec(length=8), classes=_NAMES)
 _SPEC_152 = InputSpec(resize=256, crop=(224, 224), clip=ClipSpec(length=16, stride=4), classes=_NAMES)
 _SPEC_TORCHVISION = dataclasses.replace(_SPEC_34, clip=ClipSpec(length=16, rate=15))
+_TOY = {"toy_objects": (IMAGE, 10), "toy_actions": (VIDEO, 12)}
+_SPEC_TOY = InputSpec(
+    resize=(72, 96), crop=(64, 64), clip=ClipSpec(length=8, stride=4), classes={task: task for task in _TOY}
+)
 
 _SIZES = {
     "10": dict(depths=(1, 1, 1, 1), width=0.25, spec=_SPEC_34),

@@ -61,13 +61,16 @@ def test_a_run_starts_from_anothers_weights(media, tmp_path):
         build(media, "unidual10_aux", f"init={tmp_path / 'other'}")
 
 
-def test_the_weights_of_a_run_are_the_best_and_the_averaged_ones(tmp_path):
+def test_the_weights_of_a_run_are_the_last_or_the_best_and_the_averaged_ones(tmp_path):
     for file, value in ((LAST, 1.0), (BEST, 2.0)):
         save_checkpoint(tmp_path / file, {"model": {"a": torch.tensor(value)}, "ema": None})
-    assert trained_weights(tmp_path)["a"] == 2
+    assert trained_weights(tmp_path)["a"] == 1
+    assert trained_weights(tmp_path, checkpoint="best")["a"] == 2
     assert trained_weights(tmp_path / LAST)["a"] == 1
     save_checkpoint(tmp_path / BEST, {"model": {"a": torch.tensor(2.0)}, "ema": {"a": torch.tensor(3.0)}})
-    assert trained_weights(tmp_path)["a"] == 3
+    assert trained_weights(tmp_path, checkpoint="best")["a"] == 3
+    with pytest.raises(ValueError, match="no checkpoint 'first'"):
+        trained_weights(tmp_path, checkpoint="first")
 
 
 def test_an_r2d_is_inflated_into_an_r2plus1d(media, tmp_path):

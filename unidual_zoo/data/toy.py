@@ -26,7 +26,7 @@ from unidual_zoo.data.motion import Layer, make_clip
 from unidual_zoo.data.scenes import draw_background, draw_clutter, draw_object
 from unidual_zoo.spec import IMAGE, VIDEO, packaged_classes
 
-VERSION = 2  # part of the folder's name: raise it with every change of what is drawn
+VERSION = 2  # part of the folder's name: raise it when what is drawn changes, and train the shipped weights anew
 SPLITS = ("train", "test")
 TASKS = {"toy_objects": IMAGE, "toy_actions": VIDEO}
 COUNTS = {"toy_objects": {"train": 4000, "test": 1000}, "toy_actions": {"train": 2000, "test": 500}}

@@ -589,12 +589,24 @@ _ROW_152 = Checkpoint(  # trained at 112×112 without the pool; the numbers in t
 )  # fmt: skip
 
 
-def _theirs(video_1: float, video_5: float, *, protocol: str = "unidual34", source: str = _ZOO) -> tuple[Figure, ...]:
-    figures = {"video@1": video_1, "video@5": video_5}
-    return tuple(Figure(task="k400", metric=m, value=v, protocol=protocol, source=source) for m, v in figures.items())
+def _figures(task: str, values: Mapping[str, float], *, source: str, protocol: str = "unidual34") -> list[Figure]:
+    return [Figure(task=task, metric=m, value=v, protocol=protocol, source=source) for m, v in values.items()]
+
+
+def _theirs(video_1: float, video_5: float, *, protocol: str = "unidual34", source: str = _ZOO) -> list[Figure]:
+    return _figures("k400", {"video@1": video_1, "video@5": video_5}, protocol=protocol, source=source)
 
 
 CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with weights is the default
+    "unidual10_aux.toy": Checkpoint(
+        file="unidual10_aux.toy.safetensors", spec=_SPEC_TOY, arguments={"tasks": _TOY, "auxiliary": False},
+        sha256="7914e8bc3efd9c389842b825dca895e34e76c08b24f7dc1320e1ae32f80a202c",
+        license="apache-2.0", about="the embedded data", recipe="toy",
+        figures=[
+            *_figures("toy_objects", {"top-1": 83.3, "top-5": 97.6}, source="benchmarks/imagenet.py"),
+            *_figures("toy_actions", {"clip@1": 93.6, "video@1": 95.6, "video@5": 99.6}, source="benchmarks/kinetics.py"),
+        ],
+    ),
     "r2plus1d18.tv_k400": Checkpoint(
         url="https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth", sha256="91a641e6", spec=_SPEC_TORCHVISION,
         license="bsd-3-clause", source="https://github.com/pytorch/vision", about="Kinetics-400",

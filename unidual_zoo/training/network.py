@@ -18,7 +18,11 @@ from unidual_zoo.scoring import Network
 from unidual_zoo.spec import VIDEO
 from unidual_zoo.training.recipes import Recipe
 from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
+from unidual_zoo.training.settings import check_known
 from unidual_zoo.weights import fit_to_model
+
+
+CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
 
 def build_model(recipe: Recipe, media: Mapping[str, MediaSet]) -> Network:
@@ -42,11 +46,15 @@ def build_model(recipe: Recipe, media: Mapping[str, MediaSet]) -> Network:
     return model
 
 
-def trained_weights(source: str | Path) -> dict[str, Tensor]:
-    """The weights to publish of a run directory (its best checkpoint, else its last) or of a checkpoint's file."""
+def trained_weights(source: str | Path, *, checkpoint: str = "last") -> dict[str, Tensor]:
+    """The weights to publish of a run directory, of its "last" or "best" checkpoint, or of a checkpoint's file.
+
+    The best is the best on the test files: its figures on the same files flatter it.
+    """
+    check_known("checkpoint", checkpoint, CHECKPOINTS)
     path = Path(source)
     if path.is_dir():
-        path = path / (BEST if (path / BEST).exists() else LAST)
+        path = path / CHECKPOINTS[checkpoint]
     state = load_checkpoint(path)
     return state["ema"] or state["model"]
 

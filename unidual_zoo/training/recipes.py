@@ -20,7 +20,7 @@ class Recipe:
     model: str = "unidual34_aux"
     model_args: Mapping[str, Any] = field(default_factory=dict)  # of the constructor, such as {"norms": "shared"}
     pretrained: bool = False  # start from the published weights of the name
-    init: str | None = None  # start from this run (its best checkpoint), inflated or deflated as the pathways ask
+    init: str | None = None  # start from this run (its last checkpoint), inflated or deflated as the pathways ask
     # The data: each task's modality, its files (a folder or a CSV list) and, if not in the same folder, its test files.
     tasks: Mapping[str, str] = field(default_factory=lambda: {"in1k": IMAGE, "k400": VIDEO})
     data: Mapping[str, str] = field(default_factory=dict)
@@ -68,6 +68,7 @@ class Recipe:
     grad_checkpointing: bool = False
     seed: int = 0
     # The run.
+    publish: str = "last"  # the checkpoint to publish, or "best" on the test files, which flatters its figures
     protocol: str = "unidual34"
     eval_clips: int | None = None  # clips per video in the evaluation after an epoch; None: the protocol's
     log_every: int = 10  # steps

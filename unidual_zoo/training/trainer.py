@@ -190,9 +190,9 @@ class Trainer:
         self.schedule.step_update(self.done // self.recipe.accumulate)
 
     def publish(self) -> dict[str, Report]:
-        """The best weights without the heads that only training needs: evaluated, and written to export/."""
+        """The weights without the heads that only training needs: evaluated, and written to export/."""
         self.accelerator.wait_for_everyone()
-        self.model.load_state_dict(trained_weights(self.run.path))
+        self.model.load_state_dict(trained_weights(self.run.path, checkpoint=self.recipe.publish))
         if self.recipe.recompute_norms:
             batches = self.loader.batches(0, self.recipe.recompute_norms)
             device = self.accelerator.device

@@ -199,7 +199,7 @@ def make_index() -> str:
     with torch.device("meta"):
         cells = [_index_row(name, row, timm.create_model(name)) for name, row in published.items()]
     header = ("name", "trained on", "tasks", "input", "parameters", "licence", "theirs", "ours")
-    recipes = [(f"`{name}`", f"`unidual train {row.recipe}`") for name, row in rows.items() if row.recipe]
+    recipes = [(f"`{name}`", f"`unidual train {row.recipe}`") for name, row in rows.items() if not row.has_weights]
     return INDEX_TEXT.format(
         published=table(header, cells),
         mean=_numbers(KINETICS_MEAN),

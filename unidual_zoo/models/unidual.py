@@ -604,7 +604,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         license="apache-2.0", about="the embedded data", recipe="toy",
         figures=[
             *_figures("toy_objects", {"top-1": 83.3, "top-5": 97.6}, source="benchmarks/imagenet.py"),
-            *_figures("toy_actions", {"clip@1": 93.6, "video@1": 95.6, "video@5": 99.6}, source="benchmarks/kinetics.py"),
+            *_figures(
+                "toy_actions", {"clip@1": 93.6, "video@1": 95.6, "video@5": 99.6}, source="benchmarks/kinetics.py"
+            ),
         ],
     ),
     "r2plus1d18.tv_k400": Checkpoint(

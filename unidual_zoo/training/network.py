@@ -21,7 +21,6 @@ from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
 from unidual_zoo.training.settings import check_known
 from unidual_zoo.weights import fit_to_model
 
-
 CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
 

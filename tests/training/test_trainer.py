@@ -9,7 +9,7 @@ from tiny import tiny_recipe
 
 from unidual_zoo.training import trainer as trainer_module
 from unidual_zoo.training.recipes import find_recipe
-from unidual_zoo.training.rundir import BEST, LAST, LOG, RunError, load_checkpoint, read_log
+from unidual_zoo.training.rundir import LAST, LOG, RunError, load_checkpoint, read_log
 from unidual_zoo.training.trainer import Trainer, train
 
 FROZEN = ("freeze_norms=true", "flip=false")  # steps that do not depend on who else is in the batch
@@ -171,7 +171,7 @@ def test_gradients_are_clipped(media, tmp_path):
 
 def test_the_averaged_weights_are_the_ones_published(media, tmp_path):
     run(media, tmp_path, "ema=0.9", "rate=0.1")
-    state = load_checkpoint(tmp_path / BEST)
+    state = load_checkpoint(tmp_path / LAST)
     model = timm.create_model(f"local-dir:{tmp_path / 'export'}", pretrained=True)
     assert torch.equal(model.stem.spatial.weight, state["ema"]["stem.spatial.weight"])
     assert not torch.equal(model.stem.spatial.weight, state["model"]["stem.spatial.weight"])

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -115,10 +116,15 @@ def _build(target: Path, *, task: str, count: int, seed: int, workers: int | Non
             key = (seed, list(TASKS).index(task), SPLITS.index(target.name), index)
             _write(unfinished / label / f"{index:05d}", task=task, label=label, rng=np.random.default_rng(key))
 
-        # Threads are enough: warping and encoding leave the interpreter's lock.
-        with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
-            bar = f"drawing {task}/{target.name}"
-            list(tqdm(pool.map(write, range(count)), total=count, desc=bar, unit="file", mininterval=0.5))
+        # Threads are enough: warping and encoding leave the interpreter's lock. Torch's own would stand in their way.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
+                bar = f"drawing {task}/{target.name}"
+                list(tqdm(pool.map(write, range(count)), total=count, desc=bar, unit="file", mininterval=0.5))
+        finally:
+            torch.set_num_threads(threads)
         _move(unfinished, target)
 
 

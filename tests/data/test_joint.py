@@ -1,5 +1,6 @@
 """The joint sampler by numbers, and the loader on tiny files."""
 
+import gc
 import os
 import random
 import signal
@@ -209,6 +210,7 @@ def die_of_a_file(frames):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead process's socket
 def test_a_loader_process_that_dies_is_reported_with_its_file(pictures):
     data = JointDataset({"images": pictures}, clip=SPEC.clip, transform=die_of_a_file, num_workers=1)
     one = loader(data)
@@ -217,6 +219,8 @@ def test_a_loader_process_that_dies_is_reported_with_its_file(pictures):
         one.deaths_explained(),
     ):
         list(one.batches(0, 6))
+    del one, data
+    gc.collect()
 
 
 def test_other_errors_pass_unchanged(pictures):

@@ -26,3 +26,10 @@ def test_every_module_has_a_stage_and_imports_no_later_one():
             assert name.split(".")[0] not in ("benchmarks", "hub"), f"{path} imports {name}"
             if name.startswith("unidual_zoo."):
                 assert STAGE[name.split(".")[1]] <= STAGE[parts[0]], f"{path} imports {name}, of a later stage"
+
+
+def test_public_names():
+    """What README promises from the import alone."""
+    assert callable(unidual_zoo.for_inference)
+    assert callable(unidual_zoo.data.probe)
+    assert callable(unidual_zoo.data.read_frames)

@@ -11,7 +11,11 @@ import av
 import numpy as np
 from av.error import FFmpegError
 
-QUIET = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"svtav1-params": "lp=1"}}
+DEFAULTS = {  # x265 and SVT-AV1 kept from printing; x264's mbtree reads unwritten memory: other bytes at every encode
+    "libx264": {"mbtree": "0"},
+    "libx265": {"x265-params": "log-level=none"},
+    "libsvtav1": {"svtav1-params": "lp=1"},
+}
 
 
 def scene(num_frames: int, height: int = 48, width: int = 64, *, seed: int = 0) -> np.ndarray:
@@ -45,10 +49,10 @@ def write_video(
     """Write a video of `scene` frames and return its path.
 
     `size` is (height, width); `pts` time stamps in units of 1 / rate (default 0, 1, 2...); `rotation` degrees clockwise
-    for display; `options` are the encoder's. x265 and SVT-AV1 are kept from printing.
+    for display; `options` are the encoder's, besides `DEFAULTS`.
     """
     with av.open(str(path), "w", format=format) as container:
-        stream: Any = container.add_stream(codec, rate=rate, options=QUIET.get(codec, {}) | dict(options or {}))
+        stream: Any = container.add_stream(codec, rate=rate, options=DEFAULTS.get(codec, {}) | dict(options or {}))
         stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
         stream.codec_context.thread_count = 1
         if rotation or mirror:

@@ -57,8 +57,7 @@ class Protocol:
         clip = dataclasses.replace(spec.clip, rate=self.rate or spec.clip.rate)
         if self.crops == 1:
             return dataclasses.replace(spec, clip=clip)
-        short_side = _short_side(spec)
-        return dataclasses.replace(spec, clip=clip, resize=short_side, crop=(short_side, short_side))
+        return dataclasses.replace(spec, clip=clip, resize=spec.short_side, crop=(spec.short_side, spec.short_side))
 
 
 # Sources: the paper §3.1 and §3.3, torchvision's references/video_classification, VMZ's PyTorch code (whose clips are
@@ -300,7 +299,3 @@ def score_files(
         yield from batches.ready()
     batches.flush()
     yield from batches.ready()
-
-
-def _short_side(spec: InputSpec) -> int:
-    return spec.resize if isinstance(spec.resize, int) else min(spec.resize)

@@ -79,6 +79,11 @@ class InputSpec:
     def __reduce__(self):  # a mappingproxy cannot be pickled, and loader workers need the spec
         return _restore_spec, (self.to_dict(),)
 
+    @property
+    def short_side(self) -> int:
+        """Pixels of the resized picture's shorter side."""
+        return self.resize if isinstance(self.resize, int) else min(self.resize)
+
     def class_names(self, task: str) -> tuple[str, ...] | None:
         """Names of the task's classes in the order of its logits, or None if they are not known."""
         names = self.classes.get(task)

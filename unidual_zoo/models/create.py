@@ -20,7 +20,7 @@ from timm.models._pretrained import PretrainedCfg
 from timm.models._registry import generate_default_cfgs
 from torch import Tensor, nn
 
-from unidual_zoo.models.heads import primary_task
+from unidual_zoo.models.heads import first_task, primary_task
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
 from unidual_zoo.weights import (
     CONFIG,
@@ -148,7 +148,8 @@ def build(
         model = family.model_class(**arguments)
         if pretrained:
             where, weights = _find_weights(name, row, (overlay, saved_cfg), cache_dir=cache_dir)
-            task = _video_task({**architecture, **(row.arguments if row else {})})
+            # Another code base's classifier belongs to the first video task of the tag, not of the caller.
+            task = first_task(parse_tasks({**architecture, **(row.arguments if row else {})}["tasks"]), VIDEO)
             try:
                 fresh_heads = any(key in asked for key in _HEAD_ARGUMENTS)
                 model.load_state_dict(family.filter_fn(weights, model, task=task, fresh_heads=fresh_heads))
@@ -218,7 +219,7 @@ def _resolve_arguments(
     if num_classes is not None:
         tasks = _sized(tasks, num_classes)
     if num_video_classes is not None:
-        video = next((name for name, task in tasks.items() if task.modality == VIDEO), None)
+        video = first_task(tasks, VIDEO)
         if video is None:
             raise ValueError(f"num_video_classes={num_video_classes} needs a video task, got {list(tasks) or 'none'}")
         tasks[video] = dataclasses.replace(tasks[video], num_classes=num_video_classes)
@@ -229,7 +230,7 @@ def _resolve_arguments(
 
 def _with_image_task(architecture: Mapping[str, Any], tasks: dict[str, Task]) -> dict[str, Task]:
     """The tasks, led by the architecture's image task if there is none among them."""
-    if any(task.modality == IMAGE for task in tasks.values()):
+    if first_task(tasks, IMAGE):
         return tasks
     return {name: task for name, task in parse_tasks(architecture["tasks"]).items() if task.modality == IMAGE} | tasks
 
@@ -244,12 +245,6 @@ def _sized(tasks: dict[str, Task], num_classes: int) -> dict[str, Task]:
     if primary is None:
         raise ValueError(f"num_classes={num_classes} sizes the primary task, but the model has no tasks")
     return {**tasks, primary: dataclasses.replace(tasks[primary], num_classes=num_classes)}
-
-
-def _video_task(arguments: Mapping[str, Any]) -> str | None:
-    """The first video task: the one that the classifier of another code base's R(2+1)D has."""
-    tasks = parse_tasks(arguments["tasks"])
-    return next((name for name, task in tasks.items() if task.modality == VIDEO), None)
 
 
 def _one_pathway(variant: str, pathways: tuple[str, ...], modality: str | None) -> str:

@@ -17,9 +17,14 @@ def check_choice(what: str, value: Any, allowed: Iterable) -> None:
         raise ValueError(f"{what} {value!r} is not known, allowed: {', '.join(map(repr, allowed)) or 'none'}")
 
 
+def first_task(tasks: Mapping[str, Task], modality: str) -> str | None:
+    """The first task of a modality, or None."""
+    return next((name for name, task in tasks.items() if task.modality == modality), None)
+
+
 def primary_task(tasks: Mapping[str, Task]) -> str | None:
     """The task that timm's `num_classes` means: the first image task, or the first task if there is none."""
-    return next((name for name, task in tasks.items() if task.modality == IMAGE), next(iter(tasks), None))
+    return first_task(tasks, IMAGE) or next(iter(tasks), None)
 
 
 class TaskHeads(nn.ModuleDict):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unidual_zoo.models.create import Family, build
-from unidual_zoo.models.heads import TaskHeads, check_choice, init_head, primary_task
+from unidual_zoo.models.heads import TaskHeads, check_choice, first_task, init_head, primary_task
 from unidual_zoo.models.pathways import (
     SHARED,
     PathwayNorm,
@@ -523,8 +523,7 @@ def checkpoint_filter_fn(
     pathway where the model has one. `fresh_heads`: see `fit_to_model`.
     """
     if "stem.0.weight" in state_dict:
-        named = next((name for name, known in model.tasks.items() if known.modality == VIDEO), "k400")
-        video = _from_video_resnet(state_dict, task or named)
+        video = _from_video_resnet(state_dict, task or first_task(model.tasks, VIDEO) or "k400")
         if any(f"_norm.{SHARED}." in key for key in model.state_dict()):
             video = {key.replace(f"_norm.{VIDEO}.", f"_norm.{SHARED}."): value for key, value in video.items()}
         state_dict = {**deflate(video), **video} if IMAGE in model.pathways else video
@@ -676,12 +675,11 @@ def timm_cfg(
     if primary:
         home = parsed[primary].modality
         head = f"{HEADS}{home if home in pathways else pathways[0]}.{primary}"
-    short_side = spec.resize if isinstance(spec.resize, int) else min(spec.resize)
     reduction = 32 if pool else 16
     return dict(
         input_size=(3, *spec.crop),
         pool_size=tuple(-(-side // reduction) for side in spec.crop),
-        crop_pct=min(spec.crop) / short_side,
+        crop_pct=min(spec.crop) / spec.short_side,
         interpolation=spec.interpolation,
         mean=spec.mean,
         std=spec.std,

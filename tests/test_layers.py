@@ -6,7 +6,16 @@ from pathlib import Path
 import unidual_zoo
 
 ROOT = Path(unidual_zoo.__file__).parent
-STAGES = [["spec"], ["weights"], ["data"], ["models"], ["scoring"], ["inference", "evaluation"], ["training"], ["cli"]]
+STAGES = [
+    ["spec"],
+    ["weights"],
+    ["data"],
+    ["models"],
+    ["scoring"],
+    ["inference", "evaluation", "explain"],
+    ["training"],
+    ["cli"],
+]
 STAGE = {name: number for number, names in enumerate(STAGES) for name in names}
 
 

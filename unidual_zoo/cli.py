@@ -19,7 +19,7 @@ from tqdm import tqdm
 from unidual_zoo.data import MediaError, toy
 from unidual_zoo.data.datasets import MediaSet, read_media
 from unidual_zoo.evaluation import evaluate as measure
-from unidual_zoo.inference import Predictor, find_files, for_inference, load_model
+from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
 from unidual_zoo.models.summary import registered_names, summarise
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.training.commands import finetune, train
@@ -158,6 +158,37 @@ def evaluate(
 
 
 @app.command()
+def explain(
+    clip: Annotated[str, typer.Argument(help="A video, of which the clip in the centre is taken, or an image.")],
+    model: Model = DEFAULT_MODEL,
+    checkpoint: Checkpoint = None,
+    layer: Annotated[
+        str, typer.Option(help="An index over the residual blocks, or a unit's name such as stages.3.0.conv2.")
+    ] = "-1",
+    top: Annotated[int, typer.Option(help="Feature maps of each pathway.")] = 3,
+    label: Annotated[
+        str | None, typer.Option("--class", help="The class of Grad-CAM [default: each pathway's most likely one].")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture, a .png, .pdf or .svg.")] = Path("explain.png"),
+    device: Device = None,
+    output: JsonFile = None,
+) -> None:
+    """Draw what each pathway sees in a clip: its most activated feature maps, the other's, and Grad-CAM."""
+    from unidual_zoo.explain import check_picture, draw, read_clip
+    from unidual_zoo.explain import explain as respond
+
+    check_picture(out)
+    with _lines(output) as write:
+        network = load_model(model, checkpoint=checkpoint).to(_device(device)).eval()
+        seen = read_clip(clip, network, modality=modality_of(clip))
+        explanation = respond(network, seen, layer=layer, top=top, label=label)
+        draw(explanation, out)
+        result = {"file": clip, "model": model, "out": str(out), **explanation.to_dict()}
+        write(result)
+    typer.echo(json.dumps(result))
+
+
+@app.command()
 def models(
     pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as '*152*'.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a markdown table.")] = False,
@@ -177,7 +208,7 @@ app.command()(train)
 app.command()(finetune)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:
     """Runs a command line (default: that of the process) and ends the process with its exit status.
 
     0: done; 1: some files failed; 2: bad input, which is one sentence on standard error.
@@ -187,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        app(arguments, prog_name="unidual")
+        application(arguments, prog_name=application.info.name)
     except (MediaError, ValueError, RuntimeError, OSError) as error:
         if "--traceback" in arguments:
             raise

@@ -41,8 +41,7 @@ def joint_batch(tasks, *, size=32, dtype=torch.float32):
 def first_frames(monkeypatch):
     """The frame that the image pathway sees of a clip is the first."""
     first = lambda clips, num_frames: clips[:, :, 0]  # noqa: E731
-    forms = {**objective_module.UNIDUAL, ("video", "image"): first}
-    monkeypatch.setattr(objective_module, "UNIDUAL", forms)
+    monkeypatch.setitem(objective_module.FRAMES, "one", first)
 
 
 def losses_alone(model, batch):
@@ -80,6 +79,21 @@ def test_gradients_are_the_sum_of_separate_losses_gradients(name, tasks, first_f
     torch.testing.assert_close(losses["total"], sum(alone.values()))
     for key, weight in model.named_parameters():
         torch.testing.assert_close(joint[key], weight.grad, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_all_frames_of_a_clip_may_go_down_the_image_pathway():
+    model = network("unidual10_aux", TASKS).eval()
+    batch = joint_batch(TASKS)
+    clips, labels = batch["k400"]
+    losses = JointObjective(model, auxiliary_frames="all")(batch)
+    each = [
+        F.cross_entropy(model(clips[:, :, t], modality="image", task="k400"), labels) for t in range(clips.shape[2])
+    ]
+    torch.testing.assert_close(losses["k400.image"], torch.stack(each).mean())
+    alone = JointObjective(model)(batch)
+    assert all(torch.equal(losses[name], alone[name]) for name in ("in1k.image", "k400.video"))
+    with pytest.raises(ValueError, match="auxiliary_frames 'few' is not known, allowed: 'one', 'all'"):
+        JointObjective(model, auxiliary_frames="few")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def out(media, tmp_path_factory):
 
 @pytest.mark.parametrize("number", range(len(SYSTEMS)), ids=[f"{name}-{len(tasks)}" for name, tasks in SYSTEMS])
 def test_two_processes_with_n_examples_equal_one_with_2n(out, number, monkeypatch):
-    monkeypatch.setattr(objective, "UNIDUAL", {**objective.UNIDUAL, ("video", "image"): first_frame})
+    monkeypatch.setitem(objective.FRAMES, "one", first_frame)
     losses, weights = train_steps(*SYSTEMS[number], ranks=range(2), world=2, wrap=lambda module: module)
     ranks = [torch.load(out / f"steps-{rank}.pt")[number] for rank in range(2)]
     assert losses == pytest.approx([(a + b) / 2 for a, b in zip(ranks[0][0], ranks[1][0], strict=True)], rel=1e-5)

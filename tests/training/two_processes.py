@@ -75,7 +75,7 @@ def train_steps(name: str, tasks: dict, *, ranks: range, world: int, wrap) -> tu
 
 def work(rank: int, media: Path, out: Path) -> None:
     """What one process does."""
-    objective.UNIDUAL = {**objective.UNIDUAL, ("video", "image"): first_frame}
+    objective.FRAMES["one"] = first_frame
     init_process_group("gloo")
     wrap = nn.parallel.DistributedDataParallel
     steps = [train_steps(*system, ranks=range(rank, rank + 1), world=2, wrap=wrap) for system in SYSTEMS]

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidual_zoo.data.decode import Video, read_image
+from unidual_zoo.data.decode import open_video
+from unidual_zoo.data.images import read_image
 from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_video
 from unidual_zoo.data.transforms import Framing, RandomFraming
 from unidual_zoo.spec import IMAGE, MODALITIES
@@ -91,7 +92,7 @@ def load_clips(
     if isinstance(transform, RandomFraming):
         transform = transform.draw()
     size = transform.size if isinstance(transform, Framing) and transform.interpolation == "bilinear" else None
-    with Video(path) as video:
+    with open_video(path) as video:
         clips = clips(video.frames, video.rate) if callable(clips) else clips
         numbers = sorted(set(chain.from_iterable(clips)))
         pictures = video.read(numbers, size=size)
@@ -106,9 +107,9 @@ def load_clips(
     # numpy's memory, because it comes in huge pages: fresh small ones cost more than what is written to them.
     views = torch.from_numpy(np.empty((len(clips), len(crops), len(clips[0]), height, width, channels), np.uint8))
     for k, clip in enumerate(clips):
+        rows = torch.tensor([place[number] for number in clip])
         for c, crop in enumerate(crops):
-            for t, number in enumerate(clip):
-                views[k, c, t] = crop[place[number]].movedim(0, -1)  # (C, h, w) -> (h, w, C)
+            torch.index_select(crop.movedim(1, -1), 0, rows, out=views[k, c])  # (N, h, w, C) -> (T, h, w, C)
     return views.flatten(0, 1).movedim(-1, 1)  # (K, crops, T, h, w, C) -> (K * crops, C, T, h, w)
 
 

@@ -14,7 +14,6 @@ import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from itertools import chain, islice
@@ -33,11 +32,13 @@ from unidual_zoo.data.media import (
     VIDEO_EXTENSIONS,
     MediaError,
     PathLike,
+    VideoInfo,
     check_file,
     is_image,
     is_video,
 )
 from unidual_zoo.data.packets import FrameIndex, NoteTaker, frame_index
+from unidual_zoo.data.stacks import StackedClip, is_stacked
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -48,6 +49,7 @@ __all__ = [
     "fit_short_side",
     "is_image",
     "is_video",
+    "open_video",
     "probe",
     "read_frames",
     "read_image",
@@ -60,26 +62,9 @@ RATE_TOLERANCE = 0.01
 Size = Callable[[int, int], tuple[int, int]]  # displayed (height, width) -> (height, width) to scale to
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """Facts of a file's first video stream.
-
-    `frames`: the number of frames a full decode gives. `rate`: their average number per second. `width`, `height`:
-    pixels of the first frame as displayed, after rotation. `rotation`: 0, 90, 180 or 270 degrees clockwise from the
-    stored frame to the displayed one. `duration`: seconds, `frames / rate`.
-    """
-
-    frames: int
-    rate: float
-    width: int
-    height: int
-    rotation: int
-    duration: float
-
-
 def probe(path: PathLike) -> VideoInfo:
     """A video file -> its `VideoInfo`. A file without a decodable frame is a MediaError."""
-    with Video(path) as video:
+    with open_video(path) as video:
         return video.info()
 
 
@@ -93,7 +78,7 @@ def read_frames(path: PathLike, indices: Iterable[int], short_side: int | None =
     """
     if short_side is not None and short_side < 1:
         raise ValueError(f"short_side must be 1 pixel or more, or None, got {short_side}")
-    with Video(path) as video:
+    with open_video(path) as video:
         return video.read(indices, size=partial(fit_short_side, short_side=short_side) if short_side else None)
 
 
@@ -102,6 +87,11 @@ def fit_short_side(height: int, width: int, *, short_side: int) -> tuple[int, in
     if height <= width:
         return short_side, int(short_side * width / height)
     return int(short_side * height / width), short_side
+
+
+def open_video(path: PathLike) -> Video | StackedClip:
+    """A video file, or a clip of a stack, for a `with` statement."""
+    return StackedClip(path) if is_stacked(path) else Video(path)
 
 
 class Video:

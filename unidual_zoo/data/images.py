@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from unidual_zoo.data.media import MediaError, PathLike, check_file
+from unidual_zoo.data.stacks import is_stacked, read_stacked
 
 MAX_IMAGE_PIXELS = 150_000_000  # a larger image is refused before it is decoded; as RGB it would take 450 MB
 ORIENTATION = 0x0112  # the EXIF tag
@@ -25,8 +26,11 @@ def read_image(path: PathLike) -> np.ndarray:
     Every mode ends as RGB: palette, greyscale and 1-bit images are expanded, CMYK is converted as Pillow does, and of
     16-bit samples the high byte is kept. Alpha is dropped, as timm and torchvision do (`Image.convert("RGB")`): a
     transparent pixel has the colour that is stored for it. Of an animation the first frame is read. A file that is no
-    image, is damaged or cut short, or has more than MAX_IMAGE_PIXELS pixels, is a MediaError.
+    image, is damaged or cut short, or has more than MAX_IMAGE_PIXELS pixels, is a MediaError. An entry of a stack
+    (`data/stacks.py`) is read as it is.
     """
+    if is_stacked(path):
+        return np.array(read_stacked(path, ndim=3))
     check_file(path)
     try:
         with _quiet():

@@ -223,7 +223,7 @@ class JointDataset(Dataset):
     def _read(self, media: MediaSet, index: int, rng: np.random.Generator) -> Tensor:
         path = media.files[index]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**63)))
+            torch.default_generator.manual_seed(int(rng.integers(2**63)))  # torch.manual_seed seeds absent GPUs, too
             if media.modality == IMAGE:
                 x = load_image(path, self.transform)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 PathLike = str | os.PathLike[str]
 
@@ -22,6 +23,23 @@ class MediaError(Exception):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Facts of a file's first video stream.
+
+    `frames`: the number of frames a full decode gives. `rate`: their average number per second. `width`, `height`:
+    pixels of the first frame as displayed, after rotation. `rotation`: 0, 90, 180 or 270 degrees clockwise from the
+    stored frame to the displayed one. `duration`: seconds, `frames / rate`.
+    """
+
+    frames: int
+    rate: float
+    width: int
+    height: int
+    rotation: int
+    duration: float
 
 
 def is_image(path: PathLike) -> bool:

@@ -105,13 +105,13 @@ def summarise(names: Iterable[str]) -> Iterator[Summary]:
         )
 
 
-def multiply_adds(model: Any, pathway: str) -> int:
+def multiply_adds(model: Any, pathway: str, modality: str | None = None) -> int:
     """Multiply-adds of one image or clip of the model's spec on a pathway, in its convolutions and linear layers.
 
-    The pathway's first task is the one counted; other heads of it add their own few.
+    `modality` is what comes in (default: the pathway's own). One task is counted; other heads add their own few.
     """
     spec = model.spec
-    frames = () if pathway == IMAGE else (spec.clip.length,)
+    frames = () if (modality or pathway) == IMAGE else (spec.clip.length,)
     sample = next(model.parameters()).new_empty((1, model.in_chans, *frames, *spec.crop))
     was_training = model.training
     with FlopCounterMode(display=False) as counter, torch.no_grad():

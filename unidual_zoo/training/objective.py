@@ -21,6 +21,7 @@ from timm.data.mixup import mixup_target
 from torch import Tensor, nn
 
 from unidual_zoo.data.transforms import normalize
+from unidual_zoo.models.heads import check_choice
 from unidual_zoo.scoring import Network
 from unidual_zoo.spec import IMAGE, VIDEO
 
@@ -44,6 +45,13 @@ def one_frame(clips: Tensor, num_frames: int) -> Tensor:
     return clips[torch.arange(len(clips), device=clips.device), :, chosen]
 
 
+def every_frame(clips: Tensor, num_frames: int) -> Tensor:
+    """Clips (B, C, T, H, W) -> their frames as images (B*T, C, H, W)."""
+    return clips.transpose(1, 2).flatten(0, 1)
+
+
+FRAMES = {"one": one_frame, "all": every_frame}  # what the auxiliary video loss sees of a clip
+
 # (modality of the data, pathway) -> the form in which the data enter the pathway: Table 1, row by row.
 _Forms = Mapping[tuple[str, str], Callable[[Tensor, int], Tensor]]
 UNIDUAL: _Forms = {
@@ -64,6 +72,7 @@ class JointObjective(nn.Module):
         mixup: alpha of the Beta distribution that mixes a task's examples with the same ones in reverse order; 0: off.
         freeze_norms: BatchNorms use and keep their running statistics, also in training; those with frozen scales
             do so anyway.
+        auxiliary_frames: "one" random frame of each clip goes down the image pathway of a UniDual, or "all" of them.
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class JointObjective(nn.Module):
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         freeze_norms: bool = False,
+        auxiliary_frames: str = "one",
     ) -> None:
         super().__init__()
         self.model = model
@@ -88,7 +98,9 @@ class JointObjective(nn.Module):
         self.weights = {name: float((losses or {}).get(name, 1.0)) for name in names}
         self.tasks = sorted({name.split(".")[0] for name in names})
         clips_on_image_pathway = any(task.modality == VIDEO for task in model.tasks.values())
-        self.forms = R2D_MULTITASK if model.pathways == (IMAGE,) and clips_on_image_pathway else UNIDUAL
+        check_choice("auxiliary_frames", auxiliary_frames, FRAMES)
+        unidual = {**UNIDUAL, (VIDEO, IMAGE): FRAMES[auxiliary_frames]}
+        self.forms = R2D_MULTITASK if model.pathways == (IMAGE,) and clips_on_image_pathway else unidual
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Every loss, averaged over its task's examples, and the weighted sum `total`.
@@ -108,6 +120,7 @@ class JointObjective(nn.Module):
             for task, features in zip(tasks, self._features(pathway, inputs), strict=True):
                 logits = self.model.heads[pathway][task](features)
                 targets = data[task][1]
+                targets = targets.repeat_interleave(len(features) // len(targets), 0)  # of every frame that of its clip
                 losses[f"{task}.{pathway}"] = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
         return {**losses, TOTAL: total}

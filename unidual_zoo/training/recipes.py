@@ -57,6 +57,7 @@ class Recipe:
     decay_rate: float = 0.1
     clip_norm: float | None = None
     loss_weights: Mapping[str, float] = field(default_factory=dict)  # such as {"k400.image": 0.5}; the others weigh 1
+    auxiliary_frames: str = "one"  # random frame of a clip for the auxiliary video loss, or "all"
     ema: float = 0.0  # decay of the averaged weights, which are then the ones evaluated and published; 0: off
     freeze: int = 0  # the first so many of stem, stage 1, ... stay as they are
     freeze_norms: bool = False  # BatchNorms use and keep their running statistics
@@ -70,7 +71,8 @@ class Recipe:
     # The run.
     publish: str = "last"  # the checkpoint to publish, or "best" on the test files, which flatters its figures
     protocol: str = "unidual34"
-    eval_clips: int | None = None  # clips per video in the evaluation after an epoch; None: the protocol's
+    eval_every: int = 1  # epochs; 0: only the published weights are evaluated
+    eval_clips: int | None = None  # clips per video in the evaluation between epochs; None: the protocol's
     log_every: int = 10  # steps
     save_every: int = 500  # steps; the end of an epoch is always saved
 
@@ -130,6 +132,12 @@ RECIPES: Mapping[str, Recipe] = {
         data={"toy_objects": "toy", "toy_actions": "toy"},
         resize=(72, 96), crop=(64, 64), num_frames=8, frame_stride=4,
         batch_size=32, rate=0.05, weight_decay=5e-4, epochs=8, schedule="cosine", warmup_epochs=1, eval_clips=2,
+    ),
+    # The paper's tables in miniature, on CIFAR-10 and clips made from it (`benchmarks/table2.py`).
+    "cifar": Recipe(
+        tasks={"cifar10": IMAGE, "cifar_motion": VIDEO}, model="unidual10_aux", workers=0,
+        resize=32, crop=(28, 28), num_frames=8, frame_stride=1, epoch_size=3_000, batch_size=16, rate=0.05,
+        weight_decay=5e-4, epochs=12, schedule="cosine", warmup_epochs=1, precision="bf16", eval_every=0,
     ),
     # Your images and videos, from published weights (`unidual finetune`).
     "finetune": Recipe(

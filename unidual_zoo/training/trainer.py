@@ -127,9 +127,12 @@ class Trainer:
         return losses
 
     def end_epoch(self) -> None:
-        """Evaluation, checkpoint and curves."""
+        """Checkpoint and curves, and where it is due an evaluation."""
         self.meter.flush()
         self._sync_norms()
+        if not self.recipe.eval_every or self.done // self.steps_per_epoch % self.recipe.eval_every:
+            self.save()
+            return
         with self.meter.paused():
             reports = self.evaluate(self.published, clips=self.recipe.eval_clips)
             scores = {
@@ -268,6 +271,7 @@ def make_objective(recipe: Recipe, model: Network) -> JointObjective:
         label_smoothing=recipe.label_smoothing,
         mixup=recipe.mixup,
         freeze_norms=recipe.freeze_norms,
+        auxiliary_frames=recipe.auxiliary_frames,
     )
 
 

@@ -1,0 +1,259 @@
+"""CIFAR-10 and CIFAR-Motion: natural images, and clips made from them, small enough to run the paper's tables on a CPU.
+
+CIFAR-Motion is an image of CIFAR-10 under a camera motion, with noise, drifting brightness and varying speed. Its
+classes are columns of `COLUMNS`; a clip of the training set shows a training image. Everything follows from a seed.
+The data are stacks (`data/stacks.py`): a folder with train.csv, holdout.csv and test.csv, as `read_media` reads it.
+
+Of the 50,000 training images the last tenth of each class is `holdout`, on which settings are chosen. The image task
+takes the first `count`, clips are made of those behind them (of all but the holdout, if there are not enough).
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from unidual_zoo.data.media import is_image
+from unidual_zoo.data.motion import CAMERA_MOTIONS, make_clip
+from unidual_zoo.data.stacks import write_stack
+from unidual_zoo.data.toy import cache_folder
+
+VERSION = 1  # part of the folders' names: raise it when what is made changes
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SIDE, NUM_FRAMES = 32, 24  # pixels and frames of a clip
+SPLITS = ("train", "holdout", "test")
+HOLDOUT_SHARE = 0.1
+NOISE, DRIFT = (2, 12), 0.2  # range of the noise's deviation in grey levels, relative change of brightness
+DOWNLOADED = "cifar-10-batches-py"  # torchvision's folder
+
+_VEHICLES = ("airplane", "automobile", "ship", "truck")
+_SIX = ("still", "pan left", "pan right", "zoom in", "zoom out", "rotate clockwise")
+_FIVE = ("pan left", "pan right", "zoom in", "zoom out", "shake")
+
+
+@dataclass(frozen=True)
+class Column:
+    """The classes of a video task: for each the objects that it may show and the motions under which it may show them.
+
+    Clips take the objects in turn, and of an object its classes in turn.
+    """
+
+    classes: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
+
+    def of_object(self, name: str) -> list[str]:
+        """The classes that may show an object."""
+        return [label for label, (objects, _) in self.classes.items() if name in objects]
+
+
+def _main() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    split = {"automobile": ("pan left", "pan right"), "ship": ("zoom in", "zoom out")}
+    classes = {}
+    for name in CLASSES:
+        if name in split:
+            classes |= {f"{name} {motion}": ((name,), (motion,)) for motion in split[name]}
+        else:
+            classes[name] = ((name,), CAMERA_MOTIONS)
+    return classes
+
+
+COLUMNS: Mapping[str, Column] = {
+    # As in Kinetics a frame tells nearly as much as a clip: ten objects, two of them split by the camera's motion.
+    "cifar_motion": Column(_main()),
+    # As in Something-Something time is needed: each object under six motions.
+    "cifar_motion60": Column({f"{name} {motion}": ((name,), (motion,)) for name in CLASSES for motion in _SIX}),
+    # A third source for Table 3, with other labels: the kind of the object and the camera's motion.
+    "cifar_camera": Column(
+        {
+            f"{kind} {motion}": (names, (motion,))
+            for kind, names in {
+                "vehicle": _VEHICLES,
+                "animal": tuple(name for name in CLASSES if name not in _VEHICLES),
+            }.items()
+            for motion in _FIVE
+        }
+    ),
+}
+
+
+def cifar_images(root: str | Path, *, count: int = 10_000, download: bool = False) -> Path:
+    """The folder of the image task: `count` training images, 5,000 of holdout, the 10,000 test images.
+
+    `root` holds CIFAR-10 as train.tar and test.tar, as folders train/<class>/<file>, or as torchvision leaves it; with
+    `download` torchvision fetches it there.
+
+    Raises:
+        ValueError: there is no CIFAR-10, or `count` is more than it has.
+    """
+    folder = cache_folder() / f"cifar10-v{VERSION}-{count}"
+    for split in SPLITS:
+        if not (folder / f"{split}.csv").exists():
+            source = _Images.read(root, split, download=download)
+            chosen = source.in_turn(count if split == "train" else len(source))
+            labels = [CLASSES[source.labels[number]] for number in chosen]
+            picture = partial(_picture, source.pictures, chosen)
+            write_stack(folder, split, shape=(SIDE, SIDE, 3), labels=labels, make=picture)
+    return folder
+
+
+def cifar_clips(
+    root: str | Path,
+    column: str = "cifar_motion",
+    *,
+    clips: int = 3_000,
+    test_clips: int = 5_000,
+    images: int = 10_000,
+    seed: int = 0,
+    download: bool = False,
+) -> Path:
+    """The folder of a video task of `COLUMNS`: `clips` to train, 1,000 of holdout, `test_clips`, 24 frames of 32×32.
+
+    `images` is the number of training images that belong to the image task and are not used for clips while others are
+    left. `root` and `download`: see `cifar_images`.
+
+    Raises:
+        ValueError: there is no such column, or no CIFAR-10.
+    """
+    if column not in COLUMNS:
+        raise ValueError(f"no column {column!r}, allowed: {', '.join(COLUMNS)}")
+    folder = cache_folder() / f"{column}-v{VERSION}-seed{seed}-{clips}-{test_clips}-{images}"
+    counts = {"train": clips, "holdout": 1_000, "test": test_clips}
+    for number, split in enumerate(SPLITS):
+        if (folder / f"{split}.csv").exists():
+            continue
+        source = _Images.read(root, split, download=download)
+        first = images if split == "train" and len(source) - images >= clips else 0
+        plan = _plan(source, COLUMNS[column], count=counts[split], first=first)
+        key = (seed, list(COLUMNS).index(column), number)
+        bar = tqdm(total=len(plan), desc=f"making {column}/{split}", unit="clip", mininterval=0.5)
+        make = partial(_clip, source.pictures, plan, COLUMNS[column], key, bar.update)
+        labels = [label for _, label in plan]
+        write_stack(folder, split, shape=(NUM_FRAMES, SIDE, SIDE, 3), labels=labels, make=make)
+        bar.close()
+    return folder
+
+
+def _picture(pictures: np.ndarray, chosen: list[int], number: int) -> np.ndarray:
+    return pictures[chosen[number]]
+
+
+def _plan(source: _Images, column: Column, *, count: int, first: int) -> list[tuple[int, str]]:
+    """(image, class) of each clip: the images from number `first`, their objects in turn, again from there if short."""
+    order = source.in_turn(len(source))[first:]
+    seen = dict.fromkeys(CLASSES, 0)
+    plan = []
+    for number in range(count):
+        image = order[number % len(order)]
+        name = CLASSES[source.labels[image]]
+        classes = column.of_object(name)
+        plan.append((image, classes[seen[name] % len(classes)]))
+        seen[name] += 1
+    return plan
+
+
+def _clip(
+    pictures: np.ndarray,
+    plan: list[tuple[int, str]],
+    column: Column,
+    key: tuple[int, ...],
+    done: Callable[[], object],
+    number: int,
+) -> np.ndarray:
+    rng = np.random.default_rng((*key, number))
+    image, label = plan[number]
+    motions = column.classes[label][1]
+    motion = motions[rng.integers(len(motions))]
+    noise = rng.uniform(*NOISE)
+    clip = make_clip(pictures[image], motion=motion, num_frames=NUM_FRAMES, rng=rng, noise=noise, drift=DRIFT)
+    done()
+    return clip
+
+
+# ---- CIFAR-10 itself ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Images:
+    """Pictures (N, 32, 32, 3) uint8 and their class numbers (N,)."""
+
+    pictures: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @classmethod
+    def read(cls, root: str | Path, split: str, *, download: bool) -> _Images:
+        whole = _read_split(Path(root), "test" if split == "test" else "train", download)
+        if split == "test":
+            return whole
+        parts: list[int] = []
+        for label in range(len(CLASSES)):
+            of_class = np.flatnonzero(whole.labels == label)
+            kept = round(len(of_class) * (1 - HOLDOUT_SHARE))
+            parts += (of_class[:kept] if split == "train" else of_class[kept:]).tolist()
+        return cls(whole.pictures[parts], whole.labels[parts])
+
+    def in_turn(self, count: int) -> list[int]:
+        """The first `count` images, one of each class after the other."""
+        if count > len(self):
+            raise ValueError(f"needs {count:,} images, there are {len(self):,} that are not kept for testing")
+        ranks = np.empty(len(self), dtype=int)
+        for label in range(len(CLASSES)):
+            of_class = np.flatnonzero(self.labels == label)
+            ranks[of_class] = np.arange(len(of_class))
+        return np.lexsort((self.labels, ranks))[:count].tolist()
+
+
+@lru_cache(maxsize=2)
+def _read_split(root: Path, split: str, download: bool) -> _Images:
+    if (root / f"{split}.tar").is_file():
+        found = list(_from_tar(root / f"{split}.tar"))
+    elif (root / split).is_dir():
+        found = [(file.parent.name, file.read_bytes()) for file in sorted((root / split).glob("*/*")) if is_image(file)]
+    elif download or (root / DOWNLOADED).is_dir():
+        return _from_torchvision(root, split, download)
+    else:
+        raise ValueError(
+            f"no CIFAR-10 in {root}: it needs {split}.tar, a folder {split}/<class> or torchvision's {DOWNLOADED}; "
+            "--download fetches it"
+        )
+    names = {name for name, _ in found}
+    if names != set(CLASSES):
+        raise ValueError(f"{root}: the classes of CIFAR-10 are {', '.join(CLASSES)}, found {sorted(names) or 'none'}")
+    pictures = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _, data in found])
+    return _checked(root, pictures, np.array([CLASSES.index(name) for name, _ in found]))
+
+
+def _from_tar(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(class, file's bytes) of the images in a tar, sorted by name."""
+    with tarfile.open(path) as archive:
+        members = [member for member in archive.getmembers() if member.isfile() and is_image(member.name)]
+        for member in sorted(members, key=lambda member: member.name):
+            content = archive.extractfile(member)
+            assert content is not None  # it is a file
+            yield Path(member.name).parent.name, content.read()
+
+
+def _from_torchvision(root: Path, split: str, download: bool) -> _Images:
+    from torchvision.datasets import CIFAR10
+
+    try:
+        data = CIFAR10(str(root), train=split == "train", download=download)
+    except (RuntimeError, OSError, pickle.UnpicklingError) as error:
+        raise ValueError(f"CIFAR-10 cannot be had in {root}: {error}") from error
+    return _checked(root, data.data, np.array(data.targets))
+
+
+def _checked(root: Path, pictures: np.ndarray, labels: np.ndarray) -> _Images:
+    if pictures.shape[1:] != (SIDE, SIDE, 3):
+        raise ValueError(f"{root}: images of CIFAR-10 are {SIDE}×{SIDE}, these are {pictures.shape[1:]}")
+    return _Images(pictures, labels)

@@ -9,7 +9,6 @@ from unidual_zoo.data import cifar, toy
 from unidual_zoo.spec import IMAGE
 
 TOY_FILES = {"train": 96, "test": 24}
-MINI_IMAGES = 10_000
 PLACES = {
     "in1k": "/data/imagenet",
     "k400": "/data/kinetics400",
@@ -31,13 +30,15 @@ def toy_data(options: Options, tasks: Mapping[str, str]) -> dict[str, list[str]]
 
 
 def cifar_data(options: Options, tasks: Mapping[str, str]) -> dict[str, list[str]]:
-    """CIFAR-10, and the clips of each video task's column; `--set` cannot change how many there are."""
+    """CIFAR-10, and the clips of each video task's column."""
     found = {}
     for role, task in tasks.items():
         if role == IMAGES:
-            folder = cifar.cifar_images(options.cifar, count=MINI_IMAGES, download=options.download)
+            folder = cifar.cifar_images(options.cifar, count=options.images, download=options.download)
         else:
-            folder = cifar.cifar_clips(options.cifar, task, images=MINI_IMAGES, download=options.download)
+            folder = cifar.cifar_clips(
+                options.cifar, task, clips=options.clips, images=options.images, download=options.download
+            )
         found[role] = ["--data", f"{task}={folder}"]
     return found
 

@@ -104,6 +104,8 @@ class Options:
     column: str
     cifar: Path
     download: bool
+    images: int
+    clips: int
     given: Mapping[str, str]  # --data: task -> folder
     settings: tuple[str, ...]
     out: Path
@@ -128,7 +130,8 @@ class Runs:
     def command(self, row: Row, seed: int) -> list[str]:
         """The training and evaluation of a row as a command line, without the interpreter."""
         if self.data is None:
-            self.data = self.scale.data(self.options, self.tasks)
+            used = {role for row in self.table.rows for role in row.sources}
+            self.data = self.scale.data(self.options, {role: self.tasks[role] for role in self.tasks if role in used})
         tasks = {self.tasks[role]: MODALITY[role] for role in row.sources}
         settings = [f"model={row.model.format(self.scale.size)}", f"seed={seed}"]
         settings += [f"tasks={','.join(f'{task}:{modality}' for task, modality in tasks.items())}"]
@@ -287,6 +290,8 @@ def main(table: Table) -> None:
         column: Annotated[str, typer.Option(help="mini: the classes of the clips, see data/cifar.py.")] = "",
         cifar: Annotated[Path, typer.Option(help="mini: the folder of CIFAR-10.")] = Path("cifar10"),
         download: Annotated[bool, typer.Option("--download", help="mini: fetch CIFAR-10 into that folder.")] = False,
+        images: Annotated[int, typer.Option(help="mini: training images of CIFAR-10.")] = 10_000,
+        clips: Annotated[int, typer.Option(help="mini: training clips of a video task.")] = 3_000,
         data: Annotated[list[str] | None, typer.Option(help="paper: TASK=FOLDER or LIST.csv; repeatable.")] = None,
         settings: Annotated[list[str] | None, typer.Option("--set", help="name=value of the recipe, all rows.")] = None,
         out: Annotated[Path, typer.Option(help="Where the run directories are.")] = Path("runs/tables"),
@@ -297,8 +302,10 @@ def main(table: Table) -> None:
     ) -> None:
         chosen = [table.row(name.strip()) for name in rows.split(",")] if rows else list(table.rows)
         given = {task: place for task, _, place in (pair.partition("=") for pair in data or ())}
-        options = Options(scale=scale, column=column, cifar=cifar, download=download, given=given,
-                          settings=tuple(settings or ()), out=out, jobs=jobs)  # fmt: skip
+        options = Options(
+            scale=scale, column=column, cifar=cifar, download=download, images=images, clips=clips, given=given,
+            settings=tuple(settings or ()), out=out, jobs=jobs,
+        )  # fmt: skip
         runs = Runs(table, options)
         if runs.scale.only_prints and not go:
             launch = ["accelerate", "launch", "-m", "unidual_zoo.cli"]

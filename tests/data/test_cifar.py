@@ -32,6 +32,7 @@ def root(tmp_path_factory):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDUAL_CACHE", str(tmp_path))
+    monkeypatch.setattr(cifar, "HOLDOUT_CLIPS", 5)
     return tmp_path
 
 
@@ -57,6 +58,9 @@ def test_images_are_parted(root, cache):
     assert {part for *_, part in test} == {1}
     assert [label for _, label, _ in train[:10]] == list(range(10))  # the classes take turns
     assert cifar_images(root.parent / "nowhere", count=100) == folder  # made once
+    assert len(ids(cifar_images(root, count=181), "train")) == 181
+    with pytest.raises(ValueError, match="no image files"):  # all were wanted, nothing is held out
+        ids(cifar_images(root, count=181), "holdout")
 
 
 def test_clips_use_images_that_the_image_task_does_not(root, cache, monkeypatch):
@@ -117,7 +121,7 @@ def test_tars_are_read(root, tmp_path, cache):
 def test_errors(root, tmp_path, cache):
     with pytest.raises(ValueError, match=r"train\.tar"):
         cifar_images(tmp_path)
-    with pytest.raises(ValueError, match="needs 1,000 images, there are 180"):
+    with pytest.raises(ValueError, match="needs 1,000 images, CIFAR-10 in"):
         cifar_images(root, count=1000)
     with pytest.raises(ValueError, match="no column 'motion', allowed: cifar_motion"):
         cifar_clips(root, "motion")

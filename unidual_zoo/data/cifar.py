@@ -4,8 +4,9 @@ CIFAR-Motion is an image of CIFAR-10 under a camera motion, with noise, drifting
 classes are columns of `COLUMNS`; a clip of the training set shows a training image. Everything follows from a seed.
 The data are stacks (`data/stacks.py`): a folder with train.csv, holdout.csv and test.csv, as `read_media` reads it.
 
-Of the 50,000 training images the last tenth of each class is `holdout`, on which settings are chosen. The image task
-takes the first `count`, clips are made of those behind them (of all but the holdout, if there are not enough).
+Of the 50,000 training images the last 5,000 are `holdout`, on which settings are chosen. The image task takes the first
+`count` (with more than 45,000 nothing is held out), clips are made of those behind them or, where they are too few, of
+all but the holdout.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pickle
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ VERSION = 1  # part of the folders' names: raise it when what is made changes
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE, NUM_FRAMES = 32, 24  # pixels and frames of a clip
 SPLITS = ("train", "holdout", "test")
-HOLDOUT_SHARE = 0.1
+HOLDOUT_SHARE, HOLDOUT_CLIPS = 0.1, 1_000
 NOISE, DRIFT = (2, 12), 0.2  # range of the noise's deviation in grey levels, relative change of brightness
 DOWNLOADED = "cifar-10-batches-py"  # torchvision's folder
 
@@ -85,7 +86,7 @@ COLUMNS: Mapping[str, Column] = {
 
 
 def cifar_images(root: str | Path, *, count: int = 10_000, download: bool = False) -> Path:
-    """The folder of the image task: `count` training images, 5,000 of holdout, the 10,000 test images.
+    """The folder of the image task: the first `count` training images, the holdout, the 10,000 test images.
 
     `root` holds CIFAR-10 as train.tar and test.tar, as folders train/<class>/<file>, or as torchvision leaves it; with
     `download` torchvision fetches it there.
@@ -95,12 +96,18 @@ def cifar_images(root: str | Path, *, count: int = 10_000, download: bool = Fals
     """
     folder = cache_folder() / f"cifar10-v{VERSION}-{count}"
     for split in SPLITS:
-        if not (folder / f"{split}.csv").exists():
-            source = _Images.read(root, split, download=download)
-            chosen = source.in_turn(count if split == "train" else len(source))
-            labels = [CLASSES[source.labels[number]] for number in chosen]
-            picture = partial(_picture, source.pictures, chosen)
-            write_stack(folder, split, shape=(SIDE, SIDE, 3), labels=labels, make=picture)
+        if (folder / f"{split}.csv").exists():
+            continue
+        source = _read_split(Path(root), "test" if split == "test" else "train", download)
+        chosen = source.order[:count] if split == "train" else source.part(split)
+        if split == "holdout" and count > len(source) - len(chosen):
+            chosen = chosen[:0]
+        if split == "train" and len(chosen) < count:
+            raise ValueError(f"needs {count:,} images, CIFAR-10 in {root} has {len(chosen):,}")
+        labels = [CLASSES[source.labels[number]] for number in chosen]
+        write_stack(
+            folder, split, shape=(SIDE, SIDE, 3), labels=labels, make=partial(_picture, source.pictures, chosen)
+        )
     return folder
 
 
@@ -125,13 +132,15 @@ def cifar_clips(
     if column not in COLUMNS:
         raise ValueError(f"no column {column!r}, allowed: {', '.join(COLUMNS)}")
     folder = cache_folder() / f"{column}-v{VERSION}-seed{seed}-{clips}-{test_clips}-{images}"
-    counts = {"train": clips, "holdout": 1_000, "test": test_clips}
+    counts = {"train": clips, "holdout": HOLDOUT_CLIPS, "test": test_clips}
     for number, split in enumerate(SPLITS):
         if (folder / f"{split}.csv").exists():
             continue
-        source = _Images.read(root, split, download=download)
-        first = images if split == "train" and len(source) - images >= clips else 0
-        plan = _plan(source, COLUMNS[column], count=counts[split], first=first)
+        source = _read_split(Path(root), "test" if split == "test" else "train", download)
+        chosen = source.part(split)
+        if split == "train" and len(chosen) - images >= clips:
+            chosen = chosen[images:]
+        plan = _plan(source, COLUMNS[column], chosen, count=counts[split])
         key = (seed, list(COLUMNS).index(column), number)
         bar = tqdm(total=len(plan), desc=f"making {column}/{split}", unit="clip", mininterval=0.5)
         make = partial(_clip, source.pictures, plan, COLUMNS[column], key, bar.update)
@@ -141,17 +150,16 @@ def cifar_clips(
     return folder
 
 
-def _picture(pictures: np.ndarray, chosen: list[int], number: int) -> np.ndarray:
+def _picture(pictures: np.ndarray, chosen: np.ndarray, number: int) -> np.ndarray:
     return pictures[chosen[number]]
 
 
-def _plan(source: _Images, column: Column, *, count: int, first: int) -> list[tuple[int, str]]:
-    """(image, class) of each clip: the images from number `first`, their objects in turn, again from there if short."""
-    order = source.in_turn(len(source))[first:]
+def _plan(source: _Images, column: Column, chosen: np.ndarray, *, count: int) -> list[tuple[int, str]]:
+    """(image, class) of each clip: the chosen images one after the other, an object's classes in turn."""
     seen = dict.fromkeys(CLASSES, 0)
     plan = []
     for number in range(count):
-        image = order[number % len(order)]
+        image = int(chosen[number % len(chosen)])
         name = CLASSES[source.labels[image]]
         classes = column.of_object(name)
         plan.append((image, classes[seen[name] % len(classes)]))
@@ -190,27 +198,19 @@ class _Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @classmethod
-    def read(cls, root: str | Path, split: str, *, download: bool) -> _Images:
-        whole = _read_split(Path(root), "test" if split == "test" else "train", download)
-        if split == "test":
-            return whole
-        parts: list[int] = []
-        for label in range(len(CLASSES)):
-            of_class = np.flatnonzero(whole.labels == label)
-            kept = round(len(of_class) * (1 - HOLDOUT_SHARE))
-            parts += (of_class[:kept] if split == "train" else of_class[kept:]).tolist()
-        return cls(whole.pictures[parts], whole.labels[parts])
-
-    def in_turn(self, count: int) -> list[int]:
-        """The first `count` images, one of each class after the other."""
-        if count > len(self):
-            raise ValueError(f"needs {count:,} images, there are {len(self):,} that are not kept for testing")
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The numbers of all images, one of each class after the other."""
         ranks = np.empty(len(self), dtype=int)
         for label in range(len(CLASSES)):
             of_class = np.flatnonzero(self.labels == label)
             ranks[of_class] = np.arange(len(of_class))
-        return np.lexsort((self.labels, ranks))[:count].tolist()
+        return np.lexsort((self.labels, ranks))
+
+    def part(self, split: str) -> np.ndarray:
+        """The numbers of the images that a split may use, in that order."""
+        kept = len(self) - round(len(self) * HOLDOUT_SHARE)
+        return {"train": self.order[:kept], "holdout": self.order[kept:], "test": self.order}[split]
 
 
 @lru_cache(maxsize=2)

@@ -137,7 +137,7 @@ RECIPES: Mapping[str, Recipe] = {
     "cifar": Recipe(
         tasks={"cifar10": IMAGE, "cifar_motion": VIDEO}, model="unidual10_aux", workers=0,
         resize=32, crop=(28, 28), num_frames=8, frame_stride=1, epoch_size=3_000, batch_size=16, rate=0.05,
-        weight_decay=5e-4, epochs=12, schedule="cosine", warmup_epochs=1, precision="bf16", eval_every=0,
+        weight_decay=5e-4, epochs=10, schedule="cosine", warmup_epochs=1, precision="bf16", eval_every=0,
     ),
     # Your images and videos, from published weights (`unidual finetune`).
     "finetune": Recipe(

@@ -1,8 +1,8 @@
 """Accuracy of an image network on ImageNet-1k: top-1 and top-5.
 
     uv run benchmarks/imagenet.py
-        the shipped checkpoint `unidual10_aux` on the embedded images; under a minute on 2 cores, after the images have
-        been made once
+        the shipped checkpoint `unidual10_aux.toy` on the embedded images; under a minute on 2 cores, after the images
+        have been made once
     uv run benchmarks/imagenet.py --model unidual34 --checkpoint FILE --data /data/imagenet --workers 8
         the validation images, /data/imagenet/val/<class>/<file> (names of classes, or WordNet ids) or a CSV
     uv run benchmarks/imagenet.py --model unidual34_aux --checkpoint FILE --data /data/imagenet --pathway video

@@ -1,7 +1,7 @@
 """Accuracy of a video network on Kinetics-400: clip@1, video@1 and video@5.
 
     uv run benchmarks/kinetics.py
-        the shipped checkpoint `unidual10_aux` on the embedded videos, 10 clips a video; some 40 s on 2 cores,
+        the shipped checkpoint `unidual10_aux.toy` on the embedded videos, 10 clips a video; some 40 s on 2 cores,
         after the videos have been made once
     uv run benchmarks/kinetics.py --model unidual34 --checkpoint FILE --data /data/k400 --workers 8 --dtype bfloat16
         the paper's protocol for 34 layers on the validation videos, /data/k400/val/<class>/<file> or a CSV

@@ -332,11 +332,9 @@ def main(table: Table) -> None:
 
 def run_all(runs: Runs, rows: Sequence[Row], seeds: int) -> list[str]:
     """Runs the rows and those that they start from, seed after seed; what failed, in sentences."""
-    wanted: list[tuple[Row, int]] = []
-    for seed in range(seeds):
-        for row in rows:
-            base = [(runs.table.row(row.init), seed)] if row.init else []
-            wanted += [run for run in (*base, (row, seed)) if run not in wanted]
+    needed = [row for row in runs.table.rows if row in rows or row.name in {other.init for other in rows}]
+    # Within a seed those that start from another row come last, so that they need not wait for it.
+    wanted = [(row, seed) for seed in range(seeds) for row in sorted(needed, key=lambda row: row.init is not None)]
     for row, seed in wanted:
         if runs.result(row, seed) is None:
             runs.command(row, seed)  # makes the data, and finds what is wrong before the first run

@@ -55,9 +55,9 @@ def embedded(tmp_path, monkeypatch):
     create = timm.create_model
 
     def shipped(name, pretrained=False, **_):
-        assert (name, pretrained) == ("unidual10_aux", True)
+        assert (name, pretrained) == ("unidual10_aux.toy", True)
         torch.manual_seed(0)
-        return create(name, tasks={"things": ("image", 2), "acts": ("video", 2)}, spec=spec, width=1 / 16)
+        return create("unidual10_aux", tasks={"things": ("image", 2), "acts": ("video", 2)}, spec=spec, width=1 / 16)
 
     monkeypatch.setattr(timm, "create_model", shipped)
     monkeypatch.setattr(toy, "videos", media("video"))

@@ -14,10 +14,11 @@ sys.path.insert(0, str(FOLDER))
 import ablations  # noqa: E402
 import table2  # noqa: E402
 import table3  # noqa: E402
+import table4  # noqa: E402
 import tables  # noqa: E402
 from tables import Options, Row, Runs, Table, difference, run_all, summarise  # noqa: E402
 
-TABLES = {"table2": table2.TABLE, "table3": table3.TABLE, "ablations": ablations.TABLE}
+TABLES = {"table2": table2.TABLE, "table3": table3.TABLE, "table4": table4.TABLE, "ablations": ablations.TABLE}
 
 
 def results(row, metric, values):

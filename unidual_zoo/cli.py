@@ -27,6 +27,7 @@ from unidual_zoo.training.commands import finetune, train
 FAILED_FILES, BAD_INPUT = 1, 2  # exit status
 DTYPES = ("float32", "bfloat16", "float16")
 DEFAULT_MODEL = "unidual10_aux"
+EMBEDDED_MODEL = "unidual10_aux.toy"  # what is evaluated on the embedded data
 SPLITS = ("val", "validation", "test")  # of a data set's folder, the first that is there
 EMBEDDED_SPLIT = "test"
 MOST_WORKERS = 8
@@ -115,7 +116,7 @@ def predict(
 @app.command()
 def evaluate(
     benchmark: Annotated[str, typer.Argument(help=f"What is measured: {', '.join(BENCHMARKS)}.")],
-    model: Model = DEFAULT_MODEL,
+    model: Model = EMBEDDED_MODEL,
     checkpoint: Checkpoint = None,
     data: Annotated[
         str | None, typer.Option(help="Folders split/class/file or a CSV of path,label [default: the embedded data].")

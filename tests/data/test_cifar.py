@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unidual_zoo.data import cifar, read_frames, read_image, read_media
+from unidual_zoo.data import cifar, probe, read_frames, read_image, read_media
 from unidual_zoo.data.cifar import CLASSES, COLUMNS, cifar_clips, cifar_images
 
 PER_CLASS = {"train": 20, "test": 3}
@@ -95,6 +95,20 @@ def test_objects_are_balanced_and_split_classes_share_theirs(root, cache):
         labels = [row["label"] for row in csv.DictReader(file)]
     assert labels.count("airplane") == 4
     assert labels.count("automobile pan left") == labels.count("automobile pan right") == 2
+
+
+def test_wide_clips_show_the_whole_image_enlarged_and_mirrored_at_the_sides(root, cache):
+    folder = cifar_clips(root, "cifar_motion_wide", clips=3, test_clips=3, images=0)
+    media = read_media(folder, modality="video", split="train")
+    info = probe(media.files[0])
+    assert (info.frames, info.height, info.width) == (36, 48, 64)
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    wide = cifar._enlarged(picture, (48, 64))
+    assert wide.shape == (48, 64, 3)
+    assert (wide[:, :8] == wide[:, 9:17][:, ::-1]).all()
+    small = np.asarray(Image.fromarray(wide[:, 8:56]).resize((32, 32), Image.Resampling.BOX))
+    assert np.abs(small.astype(int) - picture).mean() < 40
+    assert (cifar._enlarged(picture, (32, 32)) == picture).all()
 
 
 def test_columns():

@@ -30,7 +30,7 @@ from unidual_zoo.data.toy import cache_folder
 
 VERSION = 1  # part of the folders' names: raise it when what is made changes
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-SIDE, NUM_FRAMES = 32, 24  # pixels and frames of a clip
+SIDE = 32  # pixels
 SPLITS = ("train", "holdout", "test")
 HOLDOUT_SHARE, HOLDOUT_CLIPS = 0.1, 1_000
 NOISE, DRIFT = (2, 12), 0.2  # range of the noise's deviation in grey levels, relative change of brightness
@@ -49,6 +49,8 @@ class Column:
     """
 
     classes: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
+    size: tuple[int, int] = (SIDE, SIDE)  # (height, width); an image is enlarged to fit, and mirrored at the sides
+    num_frames: int = 24
 
     def of_object(self, name: str) -> list[str]:
         """The classes that may show an object."""
@@ -69,6 +71,8 @@ def _main() -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
 COLUMNS: Mapping[str, Column] = {
     # As in Kinetics a frame tells nearly as much as a clip: ten objects, two of them split by the camera's motion.
     "cifar_motion": Column(_main()),
+    # The same for the 152-layer protocol: larger, wide and longer.
+    "cifar_motion_wide": Column(_main(), size=(48, 64), num_frames=36),
     # As in Something-Something time is needed: each object under six motions.
     "cifar_motion60": Column({f"{name} {motion}": ((name,), (motion,)) for name in CLASSES for motion in _SIX}),
     # A third source for Table 3, with other labels: the kind of the object and the camera's motion.
@@ -121,7 +125,7 @@ def cifar_clips(
     seed: int = 0,
     download: bool = False,
 ) -> Path:
-    """The folder of a video task of `COLUMNS`: `clips` to train, 1,000 of holdout, `test_clips`, 24 frames of 32×32.
+    """The folder of a video task of `COLUMNS`: `clips` to train, 1,000 of holdout, `test_clips`.
 
     `images` is the number of training images that belong to the image task and are not used for clips while others are
     left. `root` and `download`: see `cifar_images`.
@@ -145,7 +149,8 @@ def cifar_clips(
         bar = tqdm(total=len(plan), desc=f"making {column}/{split}", unit="clip", mininterval=0.5)
         make = partial(_clip, source.pictures, plan, COLUMNS[column], key, bar.update)
         labels = [label for _, label in plan]
-        write_stack(folder, split, shape=(NUM_FRAMES, SIDE, SIDE, 3), labels=labels, make=make)
+        shape = (COLUMNS[column].num_frames, *COLUMNS[column].size, 3)
+        write_stack(folder, split, shape=shape, labels=labels, make=make)
         bar.close()
     return folder
 
@@ -180,9 +185,18 @@ def _clip(
     motions = column.classes[label][1]
     motion = motions[rng.integers(len(motions))]
     noise = rng.uniform(*NOISE)
-    clip = make_clip(pictures[image], motion=motion, num_frames=NUM_FRAMES, rng=rng, noise=noise, drift=DRIFT)
+    picture = _enlarged(pictures[image], column.size)
+    clip = make_clip(picture, motion=motion, num_frames=column.num_frames, rng=rng, noise=noise, drift=DRIFT)
     done()
     return clip
+
+
+def _enlarged(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(32, 32, 3) -> (H, W, 3), as large as the shorter side asks, the rest mirrored."""
+    side = min(size)
+    if side != len(picture):
+        picture = np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
+    return np.pad(picture, [*(((room - side) // 2, (room - side + 1) // 2) for room in size), (0, 0)], mode="reflect")
 
 
 # ---- CIFAR-10 itself ------------------------------------------------------------------------------------------------

@@ -23,12 +23,12 @@ TABLE = Table(
     rows=(
         Row(name="UniDual", model="unidual{}", sources=BOTH),
         Row(name="UniDual-Aux", model="unidual{}_aux", sources=BOTH),
-        Row(name="UniDual, shared norms", model="unidual{}", sources=BOTH, settings=(SHARED,)),
-        Row(name="UniDual-Aux, shared norms", model="unidual{}_aux", sources=BOTH, settings=(SHARED,)),
-        Row(name="UniDual-Aux, only frames", model="unidual{}", sources=BOTH, settings=(ON_IMAGES,)),
-        Row(name="UniDual-Aux, only inflated images", model="unidual{}", sources=BOTH, settings=(ON_CLIPS,)),
-        Row(name="UniDual-Aux, proportional", model="unidual{}_aux", sources=BOTH, settings=("mix=proportional",)),
-        Row(name="UniDual-Aux, all frames", model="unidual{}_aux", sources=BOTH, settings=("auxiliary_frames=all",)),
+        Row(name="UniDual (shared norms)", model="unidual{}", sources=BOTH, settings=(SHARED,)),
+        Row(name="UniDual-Aux (shared norms)", model="unidual{}_aux", sources=BOTH, settings=(SHARED,)),
+        Row(name="UniDual-Aux (only frames)", model="unidual{}", sources=BOTH, settings=(ON_IMAGES,)),
+        Row(name="UniDual-Aux (only inflated images)", model="unidual{}", sources=BOTH, settings=(ON_CLIPS,)),
+        Row(name="UniDual-Aux (proportional)", model="unidual{}_aux", sources=BOTH, settings=("mix=proportional",)),
+        Row(name="UniDual-Aux (all frames)", model="unidual{}_aux", sources=BOTH, settings=("auxiliary_frames=all",)),
     ),
     scales={"toy": TOY, "mini": MINI},
 )

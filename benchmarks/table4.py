@@ -27,6 +27,7 @@ def video(top1: float, top5: float) -> dict[str, float]:
 
 TABLE = Table(
     title="Table 4",
+    folder="table4",
     paper="Kinetics-400 and ImageNet-1k, mean of 2 runs",
     metrics=("video@1", "video@5", "top-1", "top-5"),
     reference="UniDual-Aux",

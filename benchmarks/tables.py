@@ -1,8 +1,8 @@
 """What table2.py, table3.py, table4.py and ablations.py share: rows are trained, evaluated and set beside the paper's.
 
-A run is one row with one seed. It is the command `unidual train …` in a process of its own, in the run directory
-OUT/SCALE/COLUMN/ROW/seedN; one that is finished is kept and not run again, one that was stopped goes on. The table is
-drawn from all finished runs that are there.
+A run is one row with one seed: the command `unidual train …` in a process of its own, in the run directory
+OUT/SCALE/[TABLE/]COLUMN/ROW/seedN. One that is finished is kept and not run again, one that was stopped goes on. The
+table is drawn from all finished runs that are there.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class Table:
     metrics: tuple[str, ...]
     reference: str  # the row to which the others are compared
     paper: str = ""  # what the paper's figures are
+    folder: str = ""  # of its run directories, where rows of these names are other runs than those of Table 2
 
     def row(self, name: str) -> Row:
         """The row of that name."""
@@ -125,7 +126,7 @@ class Runs:
     def folder(self, row: Row, seed: int) -> Path:
         """The run directory."""
         column = self.tasks[CLIPS]
-        return self.options.out / self.options.scale / column / row.folder / f"seed{seed}"
+        return self.options.out / self.options.scale / self.table.folder / column / row.folder / f"seed{seed}"
 
     def command(self, row: Row, seed: int) -> list[str]:
         """The training and evaluation of a row as a command line, without the interpreter."""

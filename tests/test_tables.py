@@ -56,6 +56,18 @@ def test_differences_are_paired_by_seed():
     assert difference(ours, results("b", "top-1", [None]), "top-1") == "-"
 
 
+def test_rows_of_one_folder_are_one_run(tmp_path):
+    """Where tables share a run directory the command that fills it is the same."""
+    commands = {}
+    for table in TABLES.values():
+        for scale in table.scales:
+            runs = Runs(table, options(tmp_path, scale=scale))
+            runs.data = {"images": [], "clips": [], "third": []}
+            for row in table.rows:
+                command = runs.command(row, 0)
+                assert commands.setdefault(runs.folder(row, 0), command) == command
+
+
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_rows_refer_to_rows(table):
     folders = [row.folder for row in table.rows]
@@ -97,7 +109,7 @@ def test_paper_scale_prints_commands_that_the_command_line_takes(capsys, monkeyp
 def test_settings_name_the_tasks(tmp_path, monkeypatch):
     runs = Runs(ablations.TABLE, options(tmp_path, settings=("epochs=3",)))
     runs.data = {"images": ["--data", "toy_objects=A"], "clips": ["--data", "toy_actions=B"], "third": []}
-    command = runs.command(ablations.TABLE.row("UniDual-Aux, only frames"), 2)
+    command = runs.command(ablations.TABLE.row("UniDual-Aux (only frames)"), 2)
     assert 'model_args={"heads": {"image": ["toy_objects", "toy_actions"], "video": ["toy_actions"]}}' in command
     assert command[-5:-3] == ["--set", "epochs=3"]
     assert {"seed=2", "model=unidual10", "toy_objects=A", "toy_actions=B"} <= set(command)

@@ -43,7 +43,7 @@ METRICS = {  # what is reported -> the role and its metric
     "third video@1": (THIRD, "video@1"),
 }
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, two-sided 95%, by n - 1
-RESULT, CHILD_LOG = "result.json", "output.txt"
+RESULT, CHILD_LOG, NOTE = "result.json", "output.txt", "settings.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,18 +133,21 @@ class Runs:
         if self.data is None:
             used = {role for row in self.table.rows for role in row.sources}
             self.data = self.scale.data(self.options, {role: self.tasks[role] for role in self.tasks if role in used})
+        arguments = [self.scale.recipe]
+        for role in row.sources:
+            arguments += self.data[role]
+        for setting in self.settings(row, seed):
+            arguments += ["--set", setting]
+        return ["train", *arguments, "--out", str(self.folder(row, seed)), "--resume"]
+
+    def settings(self, row: Row, seed: int) -> list[str]:
+        """The settings of the recipe."""
         tasks = {self.tasks[role]: MODALITY[role] for role in row.sources}
         settings = [f"model={row.model.format(self.scale.size)}", f"seed={seed}"]
         settings += [f"tasks={','.join(f'{task}:{modality}' for task, modality in tasks.items())}"]
         settings += [f"init={self.folder(self.table.row(row.init), seed)}"] if row.init else []
         settings += [*self.scale.settings, *(Template(text).substitute(self.tasks) for text in row.settings)]
-        settings += self.options.settings
-        arguments = [self.scale.recipe]
-        for role in row.sources:
-            arguments += self.data[role]
-        for setting in settings:
-            arguments += ["--set", setting]
-        return ["train", *arguments, "--out", str(self.folder(row, seed)), "--resume"]
+        return [*settings, *self.options.settings]
 
     def result(self, row: Row, seed: int) -> dict[str, Any] | None:
         """What a finished run gave, None if it is not finished."""
@@ -163,18 +166,19 @@ class Runs:
         """Runs a row with a seed, unless it is finished; `base` is the run that it starts from.
 
         Raises:
-            RuntimeError: the command failed; it names the file that says why.
+            RuntimeError: the command failed, and it names the file that says why; or the directory holds another run.
         """
         if base is not None:
             base.result()
+        folder = self.folder(row, seed)
+        self._note(folder, [*self.settings(row, seed), f"{self.options.images} images, {self.options.clips} clips"])
         if self.result(row, seed) is not None:
             return
-        folder = self.folder(row, seed)
         begun = (folder / LOG).exists()
-        folder.mkdir(parents=True, exist_ok=True)
         environment = dict(os.environ, **({"OMP_NUM_THREADS": "1"} if self.options.jobs > 1 else {}))
+        launcher = ["-m", "accelerate.commands.launch"] if self.scale.only_prints else []
         with (folder / CHILD_LOG).open("a") as output:
-            command = [sys.executable, "-m", "unidual_zoo.cli", *self.command(row, seed)]
+            command = [sys.executable, *launcher, "-m", "unidual_zoo.cli", *self.command(row, seed)]
             child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
             _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -183,6 +187,15 @@ class Runs:
         minutes = None if begun else round((used.ru_utime + used.ru_stime) / 60, 2)  # a resumed run's are not known
         result = self._result(row, seed, folder, minutes)
         write_whole(folder / RESULT, lambda path: path.write_text(json.dumps(result) + "\n"))
+
+    @staticmethod
+    def _note(folder: Path, settings: Sequence[str]) -> None:
+        """Notes what a run directory is for, and refuses one that was for something else."""
+        file, text = folder / NOTE, "\n".join(settings) + "\n"
+        if file.exists() and file.read_text() != text:
+            raise RuntimeError(f"{folder} holds a run with other settings ({NOTE} has them): choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
 
     def _result(self, row: Row, seed: int, folder: Path, minutes: float | None) -> dict[str, Any]:
         reports = next(line["reports"] for line in reversed(read_log(folder / LOG)) if line["event"] == "end")
@@ -345,10 +358,12 @@ def run_all(runs: Runs, rows: Sequence[Row], seeds: int) -> list[str]:
         for row, seed in wanted:
             base = futures[row.init, seed] if row.init else None
             futures[row.name, seed] = pool.submit(runs.run, row, seed, base)
-        for future in tqdm(futures.values(), unit="run", disable=None):
-            try:
-                future.result()
-            except RuntimeError as error:
-                failed.append(str(error))
-                typer.echo(str(error), err=True)
+        try:
+            for future in tqdm(futures.values(), unit="run", disable=None):
+                if (error := future.exception()) is not None:
+                    failed.append(str(error))
+                    typer.echo(str(error), err=True)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return list(dict.fromkeys(failed))

@@ -6,8 +6,10 @@ uv run hub/card.py      writes MODEL_CARD.md anew from the table of checkpoints;
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import timm
@@ -18,7 +20,8 @@ from unidual_zoo import models
 from unidual_zoo.spec import IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
 from unidual_zoo.weights import Checkpoint, Figure
 
-README, INDEX = "README.md", Path(__file__).parent.parent / "MODEL_CARD.md"
+ROOT = Path(__file__).parent.parent
+README, INDEX, TABLE2 = "README.md", ROOT / "MODEL_CARD.md", ROOT / "docs/results/table2_mini.json"
 LIBRARY = "unidual-zoo"
 METRICS = {IMAGE: ("top-1", "top-5"), VIDEO: ("clip@1", "video@1", "video@5")}
 SOURCE = ("task", "modality", "protocol", "listed", "decoded", "resize", "crop", "decoder", "torch")  # of a figure
@@ -185,6 +188,12 @@ Files whose name carries a hash are checked against it. All are read as plain te
 shape. They come from
 {sources}.
 
+## How the systems compare
+
+Small networks of every system of the paper's Table 2, trained on CIFAR-10 and on clips made from it: % correct, mean ±
+standard deviation over the seeds. Drawn from docs/results/table2_mini.json; docs/results.md says how they were made.
+
+{miniature}
 ## Without weights
 
 The systems of the paper, whose authors published no weights. The command trains them:
@@ -205,6 +214,7 @@ def make_index() -> str:
         mean=_numbers(KINETICS_MEAN),
         std=_numbers(KINETICS_STD),
         sources=",\n".join(dict.fromkeys(f"<{row.source}>" for row in published.values() if row.source)),
+        miniature=_miniature(json.loads(TABLE2.read_text())["runs"]),
         recipes=table(("name", "recipe"), recipes),
     )
 
@@ -231,6 +241,22 @@ def _index_row(name: str, row: Checkpoint, model: Any) -> tuple[str, ...]:
         _short(row.upstream) or "-",
         _short(row.figures) or "-",
     )
+
+
+def _miniature(runs: Sequence[Mapping[str, Any]]) -> str:
+    metrics = ("clip@1", "video@1", "top-1", "top-5")
+    rows = []
+    for name in dict.fromkeys(run["row"] for run in runs):
+        seeds = [run for run in runs if run["row"] == name]
+        columns = [[run[metric] for run in seeds if run[metric] is not None] for metric in metrics]
+        rows.append((name, str(len(seeds)), *(_mean_and_deviation(values) for values in columns)))
+    return table(("system", "seeds", *metrics), rows)
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.1f}" if values else "-"
+    return f"{mean(values):.1f} ± {stdev(values):.1f}"
 
 
 def _short(measured: Sequence[Figure]) -> str:

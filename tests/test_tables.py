@@ -182,3 +182,15 @@ def test_a_row_from_data_to_figures(tmp_path, monkeypatch, capsys):
         assert json.loads(printed.splitlines()[-1])["failed"] == []
         assert picture.stat().st_size > 1000
         monkeypatch.setattr(tables.subprocess, "Popen", lambda *_, **__: pytest.fail("run again"))
+
+
+def test_a_run_with_other_settings_is_not_taken_for_this_one(tmp_path):
+    row = table2.TABLE.row("R2D")
+    before = Runs(table2.TABLE, options(tmp_path))
+    before._note(before.folder(row, 0), [*before.settings(row, 0), "10 images, 10 clips"])
+    (before.folder(row, 0) / "result.json").write_text('{"row": "R2D", "seed": 0}')
+    before.run(row, 0)  # finished: nothing to do
+    assert run_all(before, [row], 1) == []
+    for changed in ({"settings": ("epochs=3",)}, {"clips": 20}):
+        [failed] = run_all(Runs(table2.TABLE, options(tmp_path, **changed)), [row], 1)
+        assert "choose another --out" in failed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Sequence
 from glob import glob
@@ -10,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.media import MediaError, is_image, is_video
 from unidual_zoo.models.create import create_model
-from unidual_zoo.models.pathways import SHARED, PathwayNorm, UniDualConv
+from unidual_zoo.models.folding import for_inference
 from unidual_zoo.models.summary import nearest_names, registered_names
 from unidual_zoo.scoring import FileScores, Network, Protocol, Route, score_files
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
@@ -41,87 +38,6 @@ def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -
         return create_model(name, pretrained=True, pretrained_cfg_overlay={"file": os.fspath(checkpoint)})
     except Exception as error:  # torch, safetensors and pickle each raise their own
         raise RuntimeError(f"{os.fspath(checkpoint)} cannot be loaded into {name}: {error}") from error
-
-
-def for_inference(
-    model: Network, dtype: torch.dtype | None = None, compile: bool = False, modality: str | None = None
-) -> Network:
-    """A copy of the model to serve with: in evaluation mode, every BatchNorm folded into the convolution before it.
-
-    The copy takes the same calls and gives the same outputs to rounding; it cannot be trained, and its weights have
-    other names. Behind a convolution that two pathways share each pathway gets its own folded copy of the weight,
-    with `norms="shared"` too. `modality` keeps that pathway and its heads alone; `dtype` casts the weights; `compile`
-    compiles the call.
-
-    Raises:
-        ValueError: the model has no pathway `modality`.
-    """
-    model = copy.deepcopy(model).eval().requires_grad_(False)
-    if modality is not None:
-        _keep_pathway(model, modality)
-    for module in list(model.modules()):
-        _fold_norms(module, model.pathways)
-    model.to(dtype=dtype, memory_format=torch.channels_last)
-    if compile:
-        model.compile()
-    return model
-
-
-class _Passed(nn.Module):
-    """Stands where a folded PathwayNorm was."""
-
-    def forward(self, x: Tensor, pathway: str) -> Tensor:
-        return x
-
-
-class _Moved(nn.Module):
-    """Stands where a shared convolution was whose folded copies `_Copies` holds, one for each pathway."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.register_buffer("weight", conv.weight.new_empty(0))  # tells the network its dtype
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-
-class _Copies(nn.ModuleDict):
-    """Stands where a PathwayNorm was, behind `_Moved`: each pathway's convolution with its norm folded in."""
-
-    def forward(self, x: Tensor, pathway: str) -> Tensor:
-        return self[pathway](x)
-
-
-def _fold_norms(module: nn.Module, pathways: Sequence[str]) -> None:
-    """Folds the PathwayNorms among a module's children: `x_norm` follows the convolution `x`."""
-    for name, norm in list(module.named_children()):
-        if not isinstance(norm, PathwayNorm):
-            continue
-        norms: dict[str, Any] = {pathway: norm[SHARED if SHARED in norm else pathway] for pathway in pathways}
-        if isinstance(module, UniDualConv) and norm is module.norm:  # behind each pathway's own convolution
-            pointwise: Any = module.pointwise
-            for pathway, conv in pointwise.items():
-                pointwise[pathway] = fuse_conv_bn_eval(conv, norms[pathway])
-            setattr(module, name, _Passed())
-            continue
-        conv: Any = module.get_submodule(name.removesuffix("_norm"))
-        folded = {pathway: fuse_conv_bn_eval(conv, norm) for pathway, norm in norms.items()}
-        alone = len(folded) == 1
-        setattr(module, name.removesuffix("_norm"), folded[pathways[0]] if alone else _Moved(conv))
-        setattr(module, name, _Passed() if alone else _Copies(folded))
-
-
-def _keep_pathway(model: Network, pathway: str) -> None:
-    """Removes what the other pathways alone use."""
-    if pathway not in model.pathways:
-        raise ValueError(f"the model has no {pathway!r} pathway, allowed: {', '.join(model.pathways)}")
-    modules = list(model.modules())
-    norms = [module for module in modules if isinstance(module, PathwayNorm)]
-    pointwise = [module.pointwise for module in modules if isinstance(module, UniDualConv)]
-    for parts in (*norms, *pointwise, model.heads):
-        for name in (set(model.pathways) - {pathway}) & set(parts):
-            del parts[name]
-    model.pathways = (pathway,)
 
 
 class Predictor:

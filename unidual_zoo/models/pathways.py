@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
@@ -37,11 +36,7 @@ class TemporalConv(nn.Conv2d):
         super().__init__(in_chans, out_chans, kernel, (stride, 1), padding, bias=False)
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
-        _, channels, height, width = x.shape
-        x = x.permute(0, 2, 3, 1).reshape(batch, -1, height * width, channels)  # (B*T, C, H, W) -> (B, T, H*W, C)
-        x = super().forward(x.permute(0, 3, 1, 2))  # (B, C, T, H*W) -> (B, C', T', H*W)
-        x = x.permute(0, 2, 3, 1).reshape(-1, height, width, self.out_channels)  # -> (B*T', H, W, C')
-        return x.permute(0, 3, 1, 2)
+        return time_to_batch(super().forward(time_to_rows(x, batch)), x.shape[2])
 
 
 class PixelConv(nn.Conv2d):
@@ -124,11 +119,22 @@ def _transfer(state_dict, source: str, target: str, convert) -> dict[str, Tensor
     return moved
 
 
+def time_to_rows(x: Tensor, batch: int) -> Tensor:
+    """(B*T, C, H, W) -> (B, C, T, H*W), a view of channels_last memory, where time is a spatial dimension."""
+    x = x.permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, (batch, -1))  # (B, T, H*W, C)
+    return x.permute(0, 3, 1, 2)
+
+
+def time_to_batch(x: Tensor, height: int) -> Tensor:
+    """(B, C, T, H*W) -> (B*T, C, H, W), what `time_to_rows` undoes."""
+    x = x.permute(0, 2, 3, 1).flatten(0, 1).unflatten(1, (height, -1))  # (B*T, H, W, C)
+    return x.permute(0, 3, 1, 2)
+
+
 def fold_frames(x: Tensor) -> Tensor:
-    """(B, C, T, H, W) -> (B*T, C, H, W) in channels_last memory; an image batch only changes its memory."""
-    if x.ndim == 5:
-        x = x.transpose(1, 2).flatten(0, 1)
-    return x.contiguous(memory_format=torch.channels_last)
+    """(B, C, T, H, W) -> (B*T, C, H, W) in channels_last memory, in one copy; images only change their memory."""
+    frames = x.permute(0, 2, 3, 4, 1).flatten(0, 1) if x.ndim == 5 else x.permute(0, 2, 3, 1)  # (B*T, H, W, C)
+    return frames.contiguous().permute(0, 3, 1, 2)
 
 
 def unfold_frames(x: Tensor, batch: int) -> Tensor:

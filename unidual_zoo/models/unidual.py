@@ -307,7 +307,7 @@ class UniDual(nn.Module):
             x = x.unsqueeze(2).expand(-1, -1, self.num_frames, -1, -1)
         batch, as_clip = x.shape[0], x.ndim == 5
         run = self._checkpointed if self.grad_checkpointing and torch.is_grad_enabled() else _call
-        x = self.act(self.stem(fold_frames(x), pathway, batch))
+        x = self.act(run(self.stem, fold_frames(x), pathway, batch))
         taken = {0: x} if 0 in take else {}
         if self.pool is not None:
             x = self.pool(x)
@@ -336,7 +336,7 @@ class UniDual(nn.Module):
             chans = self.in_chans
             allowed = f"non-empty images (B, {chans}, H, W) or clips (B, {chans}, T, H, W)"
             raise ValueError(f"needs {allowed}, got {tuple(x.shape)}")
-        dtype = self.stem.spatial.weight.dtype
+        dtype = next(self.stem.parameters()).dtype
         if x.dtype != dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
             raise ValueError(f"needs normalised {dtype} input, as the weights are, got {x.dtype}")
         return IMAGE if x.ndim == 4 else VIDEO
@@ -403,7 +403,7 @@ class UniDual(nn.Module):
         else:
             self.heads.resize(task, num_classes)
             self.spec = self.spec.without_classes(task)
-        self.heads.to(self.stem.spatial.weight)
+        self.heads.to(next(self.stem.parameters()))
         self._set_global_pool(self.global_pool if global_pool is None else global_pool)
         self.spec = self.spec.for_tasks(self.tasks)
 
@@ -417,7 +417,7 @@ class UniDual(nn.Module):
     def add_auxiliary_heads(self) -> None:
         """Gives every task a head on every pathway; those it had stay as they are."""
         self.heads.add_auxiliary()
-        self.heads.to(self.stem.spatial.weight)
+        self.heads.to(next(self.stem.parameters()))
 
     def _set_global_pool(self, global_pool: str) -> None:
         check_choice("global_pool", global_pool, ("avg", ""))
@@ -443,7 +443,7 @@ class UniDual(nn.Module):
         return dict(stem=r"^stem", blocks=[(blocks, None), (r"^lstm|^heads", (99999,))])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block in the backward pass instead of keeping its activations."""
+        """Recompute the stem and each block in the backward pass instead of keeping their activations."""
         self.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:

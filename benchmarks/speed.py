@@ -1,0 +1,325 @@
+"""Time of a forward pass and of a training step, against other implementations and against the machine.
+
+    uv run benchmarks/speed.py
+        r2plus1d18 and each pathway of unidual10, 34 and 152, inference and training, float32 and bfloat16, one clip or
+        four images; some minutes on 2 idle cores
+    uv run benchmarks/speed.py --models unidual34 --modalities video --batch 4 --rounds 7
+    uv run --with pytorchvideo --with transformers benchmarks/speed.py --models unidual34 --modes inference
+        also R(2+1)D-50 and TimeSformer
+    uv run benchmarks/speed.py --device cuda --dtypes bfloat16 --batch 32 --compile --json speed.json
+
+The other networks of the package (`r2d34`, `r2plus1d152`, ...) are these pathways: `--models` takes any name.
+
+How it is measured: all competitors of a table and a large matrix product run in turn, round after round, and the median
+counts, so that a machine that slows down slows all of them. Inference is `for_inference` against the others in
+evaluation mode, weights and input in the same type; a training step is forward, cross entropy, backward and SGD, with
+autocast for bfloat16. "torchvision" and "Conv3d" hold the same weights; `difference` is how far logits are from those
+of our own network before it was folded, in float32, relative to the largest. `ours is` says how much faster ours is:
+than the same network by time, than another one by GFLOP/s (2 × the multiply-adds of convolutions and linear layers,
+3 × that in training). `share` is GFLOP/s over those of the matrix product; it can exceed 100%, because oneDNN's
+convolutions can beat the library behind torch's matrix product. `memory` is what a training step keeps between forward
+and backward, on CUDA the peak. With `--compile` everyone is compiled and `warm-up` is its first call. On CUDA everyone
+runs as a CUDA graph. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import peers
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import unidual_zoo
+from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
+
+MODELS = ("r2plus1d18", "unidual10", "unidual34", "unidual152")
+BATCH = {IMAGE: 4, VIDEO: 1}
+INFERENCE, TRAINING = MODES = ("inference", "training")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MATRIX, OURS = "matrix product", "unidual-zoo"
+MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
+QUICK_SIDE = 32
+
+
+@dataclass
+class Row:
+    """A competitor: what it runs, how long each round took (seconds), what it keeps for the backward pass (bytes)."""
+
+    name: str
+    run: Callable[[], Any]
+    flops: float
+    same: bool = False
+    memory: int | None = None
+    difference: float | None = None
+    warm_up: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """FLOP/s."""
+        return self.flops / statistics.median(self.seconds)
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    found = []
+    for name in options.models:
+        with torch.device("meta"):
+            pathways: Any = timm.create_model(name).pathways
+        for pathway in pathways:
+            for mode in options.modes if pathway in options.modalities else ():
+                for dtype in options.dtypes:
+                    case = dict(model=name, pathway=pathway, mode=mode, dtype=dtype)
+                    rows = compete(contestants(options, **case), options)
+                    found.append(report(case, rows))
+    machine = dict(device=options.device, threads=torch.get_num_threads(), torch=torch.__version__)
+    if options.device == "cuda":
+        machine["gpu"] = torch.cuda.get_device_name()
+    line = json.dumps({"benchmark": "speed", **machine, "rounds": options.rounds, "tables": found})
+    if options.json:
+        options.json.write_text(line + "\n")
+    print(line)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--modalities", nargs="+", choices=MODALITIES, default=list(MODALITIES))
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
+    parser.add_argument("--device", choices=list(MATRIX_SIDE), default="cpu")
+    parser.add_argument("--batch", type=int, help="images or clips (default: 4 images, 1 clip)")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--compile", action="store_true", help="torch.compile for everyone")
+    parser.add_argument("--json", type=Path, help="keep the last line in this file")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_SIDE} pixels and one round: does it run at all")
+    options = parser.parse_args(argv)
+    if options.quick:
+        options.rounds = 1
+    return options
+
+
+# ---- who competes ---------------------------------------------------------------------------------------------------
+
+
+def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: str, dtype: str) -> Iterator[Row]:
+    """Ours, the same network by others in two memory layouts, other networks, and the matrix product."""
+    torch.manual_seed(0)
+    made: Any = timm.create_model(model)
+    ours = peers.Pathway(made, pathway, made.default_task(pathway, pathway))
+    whose, theirs = peers.same_network(model, ours)
+    ours, theirs = ours.to(options.device).eval(), theirs.to(options.device).eval()
+    frames = () if pathway == IMAGE else (made.spec.clip.length,)
+    x = batch(options, pathway, (made.in_chans, *frames, *made.spec.crop))
+    layout = torch.channels_last_3d
+    if mode == INFERENCE:
+        with torch.inference_mode():
+            exact = ours(x)
+        served = unidual_zoo.for_inference(made, dtype=DTYPES[dtype], modality=pathway)
+        fast: nn.Module = peers.Pathway(served, pathway, ours.task)
+    else:
+        exact, fast = None, copy.deepcopy(ours).to(memory_format=torch.channels_last)
+    flops = multiply_adds(ours, x) * 2
+    for name, network, strided in (
+        (OURS, fast, x),
+        (f"{whose}, as shipped", theirs, x),
+        (f"{whose}, channels_last", copy.deepcopy(theirs).to(memory_format=layout), to_layout(x)),
+    ):
+        row = row_of(name, network, strided, flops, options, mode=mode, dtype=DTYPES[dtype])
+        row.same = name != OURS
+        if exact is not None:
+            row.difference = float((row.run().float() - exact).abs().max() / exact.abs().max())
+        yield row
+    for name, make in peers.OTHERS[pathway].items():
+        other = None if options.quick else make()
+        if other is None:
+            print(f"{name}: {'left out' if options.quick else 'not installed'}")
+            continue
+        network, x = other[0].to(options.device), batch(options, pathway, other[1])
+        row = row_of(name, network, x, multiply_adds(network, x) * 2, options, mode=mode, dtype=DTYPES[dtype])
+        yield row
+    side = MATRIX_SIDE[options.device] // (8 if options.quick else 1)
+    a = torch.randn(side, side, device=options.device).to(DTYPES[dtype])
+    yield Row(MATRIX, lambda: a @ a, 2 * side**3)
+
+
+def batch(options: argparse.Namespace, pathway: str, shape: tuple[int, ...]) -> Tensor:
+    """Noise (B, C, [T,] H, W)."""
+    if options.quick:
+        shape = (*shape[:-2], QUICK_SIDE, QUICK_SIDE)
+    return torch.randn(options.batch or BATCH[pathway], *shape, device=options.device)
+
+
+def to_layout(x: Tensor) -> Tensor:
+    """The input with channels last in memory."""
+    return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+
+
+def multiply_adds(network: nn.Module, x: Tensor) -> int:
+    """Of one forward pass, in convolutions and matrix products."""
+    was_training = network.training
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(x)
+    network.train(was_training)
+    return counter.get_total_flops() // 2
+
+
+def row_of(
+    name: str,
+    network: nn.Module,
+    x: Tensor,
+    flops: float,
+    options: argparse.Namespace,
+    *,
+    mode: str,
+    dtype: torch.dtype,
+) -> Row:
+    """A row that runs the network once a call: its forward pass, or a whole training step."""
+    if mode == INFERENCE:
+        network = network.to(dtype)
+        x = x.to(dtype)
+    call = torch.compile(network) if options.compile else network
+    if mode == INFERENCE:
+        network.eval()
+        row = Row(name, torch.inference_mode()(lambda: call(x)), flops)
+    else:
+        network.train()
+        row = Row(name, training_step(network, call, x, dtype), 3 * flops)
+    begin = time.perf_counter()
+    if options.device == "cuda":
+        row.memory, row.run = on_cuda(row.run)
+    elif mode == TRAINING:
+        row.memory = saved_bytes(network, row.run)
+    else:
+        row.run()
+    row.warm_up = time.perf_counter() - begin
+    return row
+
+
+def training_step(
+    network: nn.Module, call: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype
+) -> Callable[[], Tensor]:
+    """Forward, cross entropy, backward, SGD; by autocast if the type is not the weights' own."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-6, momentum=0.9)
+    labels = torch.arange(len(x), device=x.device)
+
+    def step() -> Tensor:
+        optimizer.zero_grad()
+        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32, cache_enabled=False):
+            logits = call(x)
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def saved_bytes(network: nn.Module, run: Callable[[], Any]) -> int:
+    """What a step keeps for its backward pass, without weights: bytes of the storages that autograd saves."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        run()
+    return sum(saved.values())
+
+
+def on_cuda(run: Callable[[], Any]) -> tuple[int, Callable[[], Any]]:
+    """The peak of memory (bytes) of what is run, and the same as a CUDA graph."""
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # what is captured must have run before, on another stream
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    peak = torch.cuda.max_memory_allocated() - held
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = run()
+
+    def replay() -> Any:
+        graph.replay()
+        return out
+
+    return peak, replay
+
+
+# ---- the race -------------------------------------------------------------------------------------------------------
+
+
+def compete(rows: Iterator[Row], options: argparse.Namespace) -> list[Row]:
+    """Runs everyone in turn, round after round."""
+    racing = list(rows)
+    for number in range(options.rounds + 1):
+        for row in racing:
+            seconds = on_the_clock(row.run, options.device)
+            if number:  # the first round warms up
+                row.seconds.append(seconds)
+    return racing
+
+
+def on_the_clock(run: Callable[[], Any], device: str) -> float:
+    """Seconds of one run: by the wall, or between two events on the card."""
+    if device == "cpu":
+        begin = time.perf_counter()
+        run()
+        return time.perf_counter() - begin
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    run()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def report(case: dict[str, str], rows: list[Row]) -> dict[str, Any]:
+    """Prints the table and returns it as plain data."""
+    ours, matrix = rows[0], rows[-1]
+    print("\n" + " ".join(case.values()))
+    print(f"{'':28} {'ms':>9} {'GFLOP/s':>9} {'share':>6} {'ours is':>8} {'memory':>9} {'warm-up':>8}  difference")
+    found = []
+    for row in rows:
+        seconds = statistics.median(row.seconds)
+        ratio = seconds / statistics.median(ours.seconds) if row.same else ours.rate / row.rate
+        cells = dict(
+            name=row.name, seconds=seconds, gflops_per_second=row.rate / 1e9, share=row.rate / matrix.rate,
+            ours_is=None if row in (ours, matrix) else ratio, per="step" if row.same else "GFLOP",
+            memory=row.memory, warm_up=row.warm_up, difference=row.difference,
+        )  # fmt: skip
+        found.append(cells)
+        ours_is = f"{ratio:.2f}×" if cells["ours_is"] else ""
+        memory = "" if row.memory is None else f"{row.memory / 2**20:.0f} MiB"
+        difference = "" if row.difference is None else f"{row.difference:.1e}"
+        print(
+            f"{row.name:28} {seconds * 1e3:9.1f} {row.rate / 1e9:9.1f} {cells['share']:6.0%} {ours_is:>8} {memory:>9}"
+            f" {row.warm_up:7.1f}s  {difference}"
+        )
+    return {**case, "rows": found}
+
+
+if __name__ == "__main__":
+    main()

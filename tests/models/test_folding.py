@@ -1,0 +1,103 @@
+"""The folded copy: oneDNN's fused pass equals the plain one, and the copy can be moved, copied, cast and saved."""
+
+import copy
+import io
+
+import pytest
+import torch
+from models.small import clips, close, images, small
+
+from unidual_zoo import for_inference
+from unidual_zoo.models import folding
+
+NAMES = ["r2plus1d10", "unidual10_aux", "unidual152"]
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN, so there is no fused pass"
+)
+
+
+def packed(model) -> list[torch.dtype]:
+    return [dtype for module in model.modules() if isinstance(module, folding.FoldedConv) for dtype in module._packed]
+
+
+@needs_onednn
+@pytest.mark.parametrize("name", NAMES)
+@torch.inference_mode()
+def test_the_fused_pass_equals_the_plain_one_at_any_size(name, monkeypatch):
+    model = for_inference(small(name))
+    inputs = [images(1), images(3, 33), clips(2, 1), clips(1, 5, 40), clips(3, 8, 16)]  # laid out for the first
+    for x in inputs:
+        for pathway in model.pathways:
+            fused = model(x, modality=pathway)
+            with monkeypatch.context() as patch:
+                patch.setattr(folding, "_fuses", lambda x, dtype: False)
+                close(fused, model(x, modality=pathway))
+    assert packed(model)
+
+
+@needs_onednn
+@torch.inference_mode()
+def test_weights_are_laid_out_again_when_they_change():
+    model, x = small("unidual10"), clips()
+    folded = for_inference(model)
+    folded(x)
+    for again in (copy.deepcopy(folded), torch.load(saved(folded), weights_only=False)):
+        assert not packed(again)
+        close(again(x), model(x))
+    other = for_inference(small("unidual10"))  # of other weights
+    folded.load_state_dict(other.state_dict())
+    close(folded(x), other(x))
+    folded.to(torch.bfloat16)
+    assert not packed(folded)
+    close(folded(x.bfloat16()).float(), other(x), 0.05)
+
+
+def saved(model) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.inference_mode()
+def test_autocast_computes_in_its_own_type(name):
+    model = small(name)
+    folded = for_inference(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = folded(x := clips())
+    assert logits.dtype == torch.bfloat16
+    close(logits.float(), model(x), 0.05)
+    close(folded(x), model(x))
+
+
+def test_gradients_reach_the_input():
+    model, x = small("r2plus1d10"), clips().requires_grad_()
+    expected = torch.autograd.grad(model(x).square().sum(), x)[0]
+    close(torch.autograd.grad(for_inference(model)(x).square().sum(), x)[0], expected, 1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@torch.inference_mode()
+def test_intermediates_are_the_models(name):
+    model = small(name)
+    folded = for_inference(model)
+    for pathway in model.pathways:
+        expected = model.forward_intermediates(x := clips(), modality=pathway)
+        got = folded.forward_intermediates(x, modality=pathway)
+        for a, b in zip([got[0], *got[1]], [expected[0], *expected[1]], strict=True):
+            close(a, b)
+        close(folded.forward_head(got[0], modality=pathway), model(x, modality=pathway))
+
+
+def test_pathways_that_share_a_norm_share_the_folded_weight():
+    split, shared = (for_inference(small("unidual10", norms=norms)) for norms in ("split", "shared"))
+    spatial = [model.stem.layers[0] for model in (split, shared)]
+    assert spatial[0]["image"] is not spatial[0]["video"]
+    assert spatial[1]["image"] is spatial[1]["video"]
+
+
+def test_a_folded_copy_gets_new_heads():
+    folded = for_inference(small("unidual10"), dtype=torch.bfloat16)
+    folded.reset_classifier(5)
+    assert folded(images().bfloat16()).shape == (2, 5)

@@ -1,0 +1,72 @@
+"""The speed benchmark: its peers are the same networks, its tables have every row, its last line is JSON."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from models.small import clips, close, images, small
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    """The benchmark as a module."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import speed
+
+    yield speed
+    for name in ("speed", "peers"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("norms", ["split", "shared"])
+@pytest.mark.parametrize("name", ["unidual10_aux", "unidual152"])
+def test_the_conv3d_form_is_the_same_network(speed, name, norms):
+    model = small(name, norms=norms)
+    for pathway, x in (("image", images()), ("video", clips(frames=5, size=33))):
+        task = model.default_task(pathway, pathway)
+        close(speed.peers.Conv3dForm(model, pathway, task).eval()(x), model(x))
+
+
+def test_every_table_has_all_rows_and_the_last_line_is_json(speed, capsys, tmp_path):
+    out = tmp_path / "speed.json"
+    speed.main(["--quick", "--models", "r2d10", "r2plus1d10", "--dtypes", "float32", "--json", str(out)])
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert out.read_text() == line + "\n"
+    tables = json.loads(line)["tables"]
+    assert [(row["model"], row["pathway"], row["mode"]) for row in tables] == [
+        (model, pathway, mode)
+        for model, pathway in (("r2d10", "image"), ("r2plus1d10", "video"))
+        for mode in ("inference", "training")
+    ]
+    for table in tables:
+        rows = {row["name"]: row for row in table["rows"]}
+        assert list(rows) == ["unidual-zoo", "Conv3d, as shipped", "Conv3d, channels_last", "matrix product"]
+        assert all(row["seconds"] > 0 for row in rows.values())
+        ours = rows["unidual-zoo"]
+        for other in list(rows.values())[1:3]:
+            assert other["ours_is"] == pytest.approx(other["seconds"] / ours["seconds"])
+        if table["mode"] == "inference":
+            assert all(row["difference"] < 1e-4 for row in list(rows.values())[:3])
+        else:  # not more is kept for the backward pass than the Conv3d form keeps
+            assert 0 < ours["memory"] <= rows["Conv3d, as shipped"]["memory"]
+
+
+def test_a_peer_that_is_not_installed_is_named(speed, capsys, monkeypatch):
+    monkeypatch.setattr(speed.peers.importlib.util, "find_spec", lambda name: None)
+    assert speed.peers.pytorchvideo_r2plus1d50() is None
+    assert speed.peers.hf_timesformer() is None
+
+
+def test_saved_bytes_count_a_storage_once_and_no_weight(speed):
+    weight = torch.nn.Linear(4, 4, bias=False)
+    x = torch.randn(8, 4)
+
+    def run():
+        y = weight(x).exp()  # saves x, the weight and y; y again below
+        (y * y).sum()
+
+    assert speed.saved_bytes(weight, run) == (8 * 4 + 8 * 4) * 4

@@ -1,0 +1,200 @@
+"""A network made ready to serve: every BatchNorm folded into its convolution, ReLU and shortcut in the same pass.
+
+On CPUs each convolution is then one call of oneDNN with the weights already in oneDNN's own layout; elsewhere it is
+torch's convolution with the rest in place, which `torch.compile` fuses.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from unidual_zoo.models.pathways import (
+    SHARED,
+    PathwayNorm,
+    TemporalConv,
+    UniDualConv,
+    time_to_batch,
+    time_to_rows,
+)
+from unidual_zoo.models.unidual import Block, UniDual
+
+
+def for_inference(
+    model: Any, dtype: torch.dtype | None = None, compile: bool = False, modality: str | None = None
+) -> Any:
+    """A copy of the model to serve with: in evaluation mode, every BatchNorm folded into the convolution before it.
+
+    The copy takes the same calls and gives the same outputs to rounding; it cannot be trained, and its weights have
+    other names. Behind a convolution that two pathways share each pathway gets its own folded copy of the weight,
+    unless they share the norm too. On a CPU a second copy in oneDNN's layout is made of each weight when it is first
+    used. `modality` keeps that pathway and its heads alone; `dtype` casts the weights; `compile` compiles the call.
+
+    Raises:
+        ValueError: the model has no pathway `modality`.
+    """
+    served = copy.deepcopy(model).eval().requires_grad_(False)
+    if modality is not None:
+        _keep_pathway(served, modality)
+    if isinstance(model, UniDual):
+        _fold(served, served.pathways)
+    served.to(dtype=dtype, memory_format=torch.channels_last)
+    if compile:
+        served.compile()
+    return served
+
+
+class FoldedConv(nn.Module):
+    """A convolution with its BatchNorm folded in: (B*T, C, H, W) -> (B*T', C', H', W').
+
+    Adding a shortcut and ReLU belong to the same pass. A temporal convolution works on `time_to_rows`.
+    """
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        folded: Any = fuse_conv_bn_eval(conv, norm)
+        self.weight: nn.Parameter = folded.weight
+        self.bias: nn.Parameter = folded.bias
+        self.stride, self.padding, self.temporal = conv.stride, conv.padding, isinstance(conv, TemporalConv)
+        self._packed: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, x: Tensor, batch: int, *, relu: bool, shortcut: Tensor | None) -> Tensor:
+        if not self.temporal:
+            return self._convolve(x, relu=relu, shortcut=shortcut)
+        rows = None if shortcut is None else time_to_rows(shortcut, batch)
+        return time_to_batch(self._convolve(time_to_rows(x, batch), relu=relu, shortcut=rows), x.shape[2])
+
+    def _convolve(self, x: Tensor, *, relu: bool, shortcut: Tensor | None) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        if _fuses(x, dtype):
+            return self._convolve_fused(x.to(dtype), relu=relu, shortcut=shortcut)
+        x = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        if shortcut is not None:
+            x = x.add_(shortcut)
+        return x.relu_() if relu else x
+
+    def _convolve_fused(self, x: Tensor, *, relu: bool, shortcut: Tensor | None) -> Tensor:
+        weight, bias = self._pack(x)
+        geometry = (weight, bias, self.padding, self.stride, (1, 1), 1)
+        if shortcut is None:
+            return torch.ops.mkldnn._convolution_pointwise(x, *geometry, "relu" if relu else "none", [], "")
+        unary = "relu" if relu else None
+        return torch.ops.mkldnn._convolution_pointwise.binary(
+            x, shortcut.to(x.dtype), *geometry, "add", 1.0, unary, [], None
+        )
+
+    def _pack(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias in the input's type, the weight in oneDNN's layout, which serves any size of input."""
+        if x.dtype not in self._packed:
+            weight = self.weight.detach().to(x.dtype)
+            pack = torch.ops.mkldnn._reorder_convolution_weight
+            weight = pack(weight, self.padding, self.stride, (1, 1), 1, x.shape)
+            self._packed[x.dtype] = weight, self.bias.detach().to(x.dtype)
+        return self._packed[x.dtype]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FoldedConv:
+        self._packed = {}  # the weights move or change their type
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._packed = {}
+        super()._load_from_state_dict(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_packed": {}}  # what oneDNN laid out cannot be copied or saved
+
+
+def _fuses(x: Tensor, dtype: torch.dtype) -> bool:
+    """Whether oneDNN's fused convolution serves this input."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
+        return False
+    if torch.is_grad_enabled() and x.requires_grad:  # it has no gradient
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class FoldedConvs(nn.ModuleDict):
+    """Each pathway's folded convolution; pathways that share convolution and norm share it."""
+
+    def __init__(self, convs: dict[str, Any], norm: PathwayNorm) -> None:
+        made: dict[tuple[nn.Module, nn.Module], FoldedConv] = {}
+        super().__init__()
+        for pathway, conv in convs.items():
+            own: Any = norm[SHARED if SHARED in norm else pathway]
+            if (conv, own) not in made:
+                made[conv, own] = FoldedConv(conv, own)
+            self[pathway] = made[conv, own]
+
+    def forward(
+        self, x: Tensor, pathway: str, batch: int = 1, *, relu: bool = False, shortcut: Tensor | None = None
+    ) -> Tensor:
+        return self[pathway](x, batch, relu=relu, shortcut=shortcut)
+
+
+class FoldedBlock(nn.Module):
+    """The stem or a residual block: convolutions in a row, a ReLU behind each, the shortcut added before the last."""
+
+    def __init__(self, layers: Sequence[FoldedConvs], *, residual: bool, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.residual, self.shortcut = residual, shortcut
+
+    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        shortcut = None
+        if self.residual:
+            shortcut = x if self.shortcut is None else self.shortcut(x, pathway, batch)
+        *first, last = self.layers
+        for layer in first:
+            x = layer(x, pathway, batch, relu=True)
+        return last(x, pathway, batch, relu=True, shortcut=shortcut)
+
+
+def _fold(model: Any, pathways: Sequence[str]) -> None:
+    model.stem = FoldedBlock(list(_layers(model.stem, pathways)), residual=False, shortcut=None)
+    model.act = nn.Identity()
+    for stage in model.stages:
+        for name, block in stage.named_children():
+            assert isinstance(block, Block)
+            if block.shortcut is not None:
+                _fold_shortcut(block.shortcut, pathways)
+            layers = list(_layers(block, pathways))
+            stage[int(name)] = FoldedBlock(layers, residual=True, shortcut=block.shortcut)
+
+
+def _layers(module: nn.Module, pathways: Sequence[str]) -> Iterator[FoldedConvs]:
+    """The convolutions of a unit or a block in their order, each with the norm behind it."""
+    if isinstance(module, UniDualConv):
+        pointwise: Any = module.pointwise
+        yield FoldedConvs(dict.fromkeys(pathways, module.spatial), module.spatial_norm)
+        yield FoldedConvs({pathway: pointwise[pathway] for pathway in pathways}, module.norm)
+        return
+    for name, child in module.named_children():
+        if isinstance(child, UniDualConv):
+            yield from _layers(child, pathways)
+        elif isinstance(child, nn.Conv2d):
+            norm: Any = module.get_submodule(f"{name}_norm")
+            yield FoldedConvs(dict.fromkeys(pathways, child), norm)
+
+
+def _fold_shortcut(shortcut: Any, pathways: Sequence[str]) -> None:
+    shortcut.conv_norm = FoldedConvs(dict.fromkeys(pathways, shortcut.conv), shortcut.conv_norm)
+    shortcut.conv = nn.Identity()
+
+
+def _keep_pathway(model: Any, pathway: str) -> None:
+    """Removes what the other pathways alone use."""
+    if pathway not in model.pathways:
+        raise ValueError(f"the model has no {pathway!r} pathway, allowed: {', '.join(model.pathways)}")
+    modules = list(model.modules())
+    norms = [module for module in modules if isinstance(module, PathwayNorm)]
+    pointwise = [module.pointwise for module in modules if isinstance(module, UniDualConv)]
+    for parts in (*norms, *pointwise, model.heads):
+        for name in (set(model.pathways) - {pathway}) & set(parts):
+            del parts[name]
+    model.pathways = (pathway,)

@@ -42,9 +42,9 @@ def test_shipped_weights(name):
 
 def test_the_default_of_the_small_model_needs_no_tag():
     model = timm.create_model("unidual10_aux", pretrained=True)
-    assert model.pretrained_cfg["tag"] == "toy"
-    assert model.pathway_tasks("image") == ("toy_objects",)
-    assert model.pathway_tasks("video") == ("toy_actions",)
+    assert model.pretrained_cfg["tag"] == "cifar10_motion"
+    assert model.pathway_tasks("image") == ("cifar10",)
+    assert model.pathway_tasks("video") == ("cifar_motion",)
 
 
 def test_loads_from_the_built_wheel(tmp_path):
@@ -53,7 +53,7 @@ def test_loads_from_the_built_wheel(tmp_path):
         file.extractall(tmp_path / "installed")
     code = (
         "import timm, unidual_zoo; m = timm.create_model('unidual10_aux', pretrained=True);"
-        "print(unidual_zoo.__file__, len(m.spec.class_names('toy_actions')))"
+        "print(unidual_zoo.__file__, len(m.spec.class_names('cifar_motion')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "HF_HUB_OFFLINE": "1"}
     out = subprocess.run(

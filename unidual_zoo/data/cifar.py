@@ -27,9 +27,10 @@ from unidual_zoo.data.media import is_image
 from unidual_zoo.data.motion import CAMERA_MOTIONS, make_clip
 from unidual_zoo.data.stacks import write_stack
 from unidual_zoo.data.toy import cache_folder
+from unidual_zoo.spec import packaged_classes
 
 VERSION = 1  # part of the folders' names: raise it when what is made changes
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = packaged_classes("cifar10")
 SIDE = 32  # pixels
 SPLITS = ("train", "holdout", "test")
 HOLDOUT_SHARE, HOLDOUT_CLIPS = 0.1, 1_000

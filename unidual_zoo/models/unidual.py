@@ -544,6 +544,13 @@ _SPEC_TOY = InputSpec(
     resize=(72, 96), crop=(64, 64), clip=ClipSpec(length=8, stride=4), classes={task: task for task in _TOY}
 )
 
+_CIFAR = {"cifar10": (IMAGE, 10), "cifar_motion": (VIDEO, 12)}
+
+
+def _spec_cifar(*tasks: str) -> InputSpec:
+    return InputSpec(resize=32, crop=(28, 28), classes={task: task for task in tasks}, clip=ClipSpec(length=8))
+
+
 _SIZES = {
     "10": dict(depths=(1, 1, 1, 1), width=0.25, spec=_SPEC_34),
     "34": dict(depths=(3, 4, 6, 3), spec=_SPEC_34),
@@ -597,6 +604,18 @@ def _theirs(video_1: float, video_5: float, *, protocol: str = "unidual34", sour
 
 
 CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with weights is the default
+    "unidual10_aux.cifar10_motion": Checkpoint(
+        file="unidual10_aux.cifar10_motion.safetensors", spec=_spec_cifar(*_CIFAR),
+        arguments={"tasks": _CIFAR, "auxiliary": False},
+        sha256="41fa3780e4fdd57f71283850e8e9366d39bab175ba005c931c5a54f131ed640e",
+        license="apache-2.0", about="CIFAR-10 and CIFAR-Motion", recipe="cifar",
+        figures=[
+            *_figures("cifar10", {"top-1": 74.2, "top-5": 98.2}, source="benchmarks/table2.py"),
+            *_figures(
+                "cifar_motion", {"clip@1": 68.2, "video@1": 72.5, "video@5": 98.0}, source="benchmarks/table2.py"
+            ),
+        ],
+    ),
     "unidual10_aux.toy": Checkpoint(
         file="unidual10_aux.toy.safetensors", spec=_SPEC_TOY, arguments={"tasks": _TOY, "auxiliary": False},
         sha256="7914e8bc3efd9c389842b825dca895e34e76c08b24f7dc1320e1ae32f80a202c",
@@ -607,6 +626,21 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
                 "toy_actions", {"clip@1": 93.6, "video@1": 95.6, "video@5": 99.6}, source="benchmarks/kinetics.py"
             ),
         ],
+    ),
+    "r2d10.cifar10": Checkpoint(
+        file="r2d10.cifar10.safetensors", spec=_spec_cifar("cifar10"), arguments={"tasks": {"cifar10": (IMAGE, 10)}},
+        sha256="5221ccf61a0c289d6cbd3b01e60e560f4e221d8bb51d8a6f14f1073ee8582791",
+        license="apache-2.0", about="CIFAR-10", recipe="cifar",
+        figures=_figures("cifar10", {"top-1": 70.2, "top-5": 97.7}, source="benchmarks/table2.py"),
+    ),
+    "r2plus1d10.cifar_motion": Checkpoint(
+        file="r2plus1d10.cifar_motion.safetensors", spec=_spec_cifar("cifar_motion"),
+        arguments={"tasks": {"cifar_motion": (VIDEO, 12)}},
+        sha256="6e33119dfdcb2b287d054fd5d57fe34990fcfb788ae17b22492ff661128bbb5f",
+        license="apache-2.0", about="CIFAR-Motion", recipe="cifar",
+        figures=_figures(
+            "cifar_motion", {"clip@1": 67.3, "video@1": 69.8, "video@5": 97.7}, source="benchmarks/table2.py"
+        ),
     ),
     "r2plus1d18.tv_k400": Checkpoint(
         url="https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth", sha256="91a641e6", spec=_SPEC_TORCHVISION,

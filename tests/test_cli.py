@@ -183,7 +183,7 @@ def test_an_unknown_model_is_answered_with_the_nearest_names(run, files, name, n
 
 
 def test_a_model_without_weights_or_its_folder(run, files, tmp_path):
-    status, _, err = run("predict", files, "--model", "r2d10")
+    status, _, err = run("predict", files, "--model", "r2d10_multitask")
     assert status == 2
     assert "weights" in one_sentence(err)
     status, _, err = run("predict", files, "--model", f"local-dir:{tmp_path}/none")

@@ -246,19 +246,19 @@ def test_load_model_names_what_is_near(tmp_path):
     with pytest.raises(ValueError, match="no file of weights"):
         load_model("unidual10", checkpoint=tmp_path / "none.safetensors")
     with pytest.raises(RuntimeError, match="weights"):
-        load_model("r2d10")
+        load_model("r2d10_multitask")
 
 
 def test_load_model_from_a_file(tmp_path):
-    model = timm.create_model("r2d10")
+    model = timm.create_model("r2d10_multitask")
     good, bad = tmp_path / "good.pth", tmp_path / "bad.safetensors"
     torch.save(model.state_dict(), good)
     bad.write_bytes(b"no weights at all")
-    loaded = load_model("r2d10", checkpoint=good)
+    loaded = load_model("r2d10_multitask", checkpoint=good)
     assert all(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
     )
-    with pytest.raises(RuntimeError, match=r"bad.safetensors cannot be loaded into r2d10"):
-        load_model("r2d10", checkpoint=bad)
-    with pytest.raises(RuntimeError, match=r"cannot be loaded into r2plus1d10"):
-        load_model("r2plus1d10", checkpoint=good)
+    with pytest.raises(RuntimeError, match=r"bad.safetensors cannot be loaded into r2d10_multitask"):
+        load_model("r2d10_multitask", checkpoint=bad)
+    with pytest.raises(RuntimeError, match=r"cannot be loaded into r2plus1d10_multitask"):
+        load_model("r2plus1d10_multitask", checkpoint=good)

@@ -240,8 +240,8 @@ def test_a_name_without_any_weights_says_so():
         CheckpointError, match=r"r2d34_multitask.in1k_k400 has no published weights: `unidual train paper-34"
     ):
         timm.create_model("r2d34_multitask", pretrained=True, **NARROW)
-    with pytest.raises(CheckpointError, match="r2plus1d10 has no published weights: use pretrained=False"):
-        timm.create_model("r2plus1d10", pretrained=True)
+    with pytest.raises(CheckpointError, match="r2plus1d10_multitask has no published weights: use pretrained=False"):
+        timm.create_model("r2plus1d10_multitask", pretrained=True)
 
 
 # ---- the facts ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
     uv run benchmarks/speed.py
         r2plus1d18 and each pathway of unidual10, 34 and 152, inference and training, float32 and bfloat16, one clip or
-        four images; some minutes on 2 idle cores
+        four images; some nine minutes on 2 idle cores
     uv run benchmarks/speed.py --models unidual34 --modalities video --batch 4 --rounds 7
     uv run --with pytorchvideo --with transformers benchmarks/speed.py --models unidual34 --modes inference
         also R(2+1)D-50 and TimeSformer

@@ -103,7 +103,7 @@ def cifar_images(root: str | Path, *, count: int = 10_000, download: bool = Fals
     for split in SPLITS:
         if (folder / f"{split}.csv").exists():
             continue
-        source = _read_split(Path(root), "test" if split == "test" else "train", download)
+        source = _source(root, split, download)
         chosen = source.order[:count] if split == "train" else source.part(split)
         if split == "holdout" and count > len(source) - len(chosen):
             chosen = chosen[:0]
@@ -141,7 +141,7 @@ def cifar_clips(
     for number, split in enumerate(SPLITS):
         if (folder / f"{split}.csv").exists():
             continue
-        source = _read_split(Path(root), "test" if split == "test" else "train", download)
+        source = _source(root, split, download)
         chosen = source.part(split)
         if split == "train" and len(chosen) - images >= clips:
             chosen = chosen[images:]
@@ -226,6 +226,11 @@ class _Images:
         """The numbers of the images that a split may use, in that order."""
         kept = len(self) - round(len(self) * HOLDOUT_SHARE)
         return {"train": self.order[:kept], "holdout": self.order[kept:], "test": self.order}[split]
+
+
+def _source(root: str | Path, split: str, download: bool) -> _Images:
+    """The images of which a split of `SPLITS` is a part."""
+    return _read_split(Path(root), "test" if split == "test" else "train", download)
 
 
 @lru_cache(maxsize=2)

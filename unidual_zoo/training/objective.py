@@ -58,8 +58,7 @@ UNIDUAL: _Forms = {
     (IMAGE, IMAGE): unchanged,
     (VIDEO, VIDEO): unchanged,
     (IMAGE, VIDEO): inflated,
-    (VIDEO, IMAGE): one_frame,
-}
+}  # and (VIDEO, IMAGE) as FRAMES has it
 R2D_MULTITASK: _Forms = {(IMAGE, IMAGE): inflated, (VIDEO, IMAGE): unchanged}
 
 

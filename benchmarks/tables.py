@@ -28,6 +28,7 @@ from tqdm import tqdm
 from unidual_zoo.cli import main as run_app
 from unidual_zoo.models.summary import multiply_adds
 from unidual_zoo.spec import IMAGE, VIDEO
+from unidual_zoo.tabular import markdown_table, mean_and_deviation
 from unidual_zoo.training.rundir import EXPORT, LOG, read_log, write_whole
 from unidual_zoo.training.settings import check_known
 
@@ -219,12 +220,9 @@ def cost(export: Path) -> dict[str, Any]:
 # ---- the tables -----------------------------------------------------------------------------------------------------
 
 
-def summarise(results: Sequence[Mapping[str, Any]], metric: str) -> str:
+def cell(results: Sequence[Mapping[str, Any]], name: str) -> str:
     """Mean ± standard deviation over the seeds; "-" where the row has no such figure."""
-    values = [result[metric] for result in results if result.get(metric) is not None]
-    if not values:
-        return "-"
-    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+    return mean_and_deviation([result[name] for result in results if result.get(name) is not None])
 
 
 def difference(results: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]], metric: str) -> str:
@@ -249,10 +247,10 @@ def tables(table: Table, results: Sequence[Mapping[str, Any]]) -> str:
         cells = []
         for metric in table.metrics:
             paper = f" ({row.paper[metric]})" if metric in row.paper else ""
-            cells.append(summarise(runs, metric) + paper)
+            cells.append(cell(runs, metric) + paper)
         accuracy.append([row.name, str(len(runs)), *cells])
         differences = [difference(runs, by_row[table.reference], metric) for metric in table.metrics]
-        costs = [summarise(runs, name).split(" ± ")[0] for name in ("image MMAC", "video MMAC", "CPU minutes")]
+        costs = [cell(runs, name).split(" ± ")[0] for name in ("image MMAC", "video MMAC", "CPU minutes")]
         parameters = f"{runs[0]['parameters']:,}" if runs else "-"
         second.append([row.name, *(differences if row.name != table.reference else ["0"] * len(differences)),
                        parameters, *costs])  # fmt: skip
@@ -260,17 +258,11 @@ def tables(table: Table, results: Sequence[Mapping[str, Any]]) -> str:
     in_brackets = f"In brackets the paper's, {table.paper}." if table.paper else ""
     return "\n".join([
         f"{table.title}: % correct, mean ± standard deviation over the seeds. {in_brackets}", "",
-        markdown(["row", "seeds", *names], accuracy), "",
+        markdown_table(["row", "seeds", *names], accuracy),
         f"Minus {table.reference} with the same seed, mean [95% confidence interval by Student's t]; million "
         "multiply-adds of an image and of a clip; CPU minutes of training and evaluation.", "",
-        markdown(["row", *names, "parameters", "image", "clip", "minutes"], second),
+        markdown_table(["row", *names, "parameters", "image", "clip", "minutes"], second),
     ])  # fmt: skip
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def plot(table: Table, results: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -328,7 +320,7 @@ def main(table: Table) -> None:
             return
         failed = run_all(runs, chosen, seeds)
         results = runs.results()
-        typer.echo(tables(table, results))
+        typer.echo(tables(table, results), nl=False)
         if picture is not None:
             plot(table, results, picture)
         if output is not None:

@@ -9,7 +9,6 @@ import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import timm
@@ -18,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from unidual_zoo import models
 from unidual_zoo.spec import IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
+from unidual_zoo.tabular import markdown_table, mean_and_deviation
 from unidual_zoo.weights import Checkpoint, Figure
 
 ROOT = Path(__file__).parent.parent
@@ -151,7 +151,7 @@ def _facts(model: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> s
         "weights from": facts.get("source"),
         "sha256": config["sha256"],
     }
-    return table(("", ""), [(name, value) for name, value in rows.items() if value])
+    return markdown_table(("", ""), [(name, value) for name, value in rows.items() if value])
 
 
 def _calls(model: Any) -> str:
@@ -161,7 +161,7 @@ def _calls(model: Any) -> str:
 
 def _figure_table(measured: Sequence[Figure]) -> str:
     rows = [(f.task, f.metric, f"{f.value:g}", f.protocol, f.source) for f in measured]
-    return table(("task", "metric", "%", "protocol", "measured by us on"), rows)
+    return markdown_table(("task", "metric", "%", "protocol", "measured by us on"), rows)
 
 
 # ---- the index ------------------------------------------------------------------------------------------------------
@@ -210,12 +210,12 @@ def make_index() -> str:
     header = ("name", "trained on", "tasks", "input", "parameters", "licence", "theirs", "ours")
     recipes = [(f"`{name}`", f"`unidual train {row.recipe}`") for name, row in rows.items() if not row.has_weights]
     return INDEX_TEXT.format(
-        published=table(header, cells),
+        published=markdown_table(header, cells),
         mean=_numbers(KINETICS_MEAN),
         std=_numbers(KINETICS_STD),
         sources=",\n".join(dict.fromkeys(f"<{row.source}>" for row in published.values() if row.source)),
         miniature=_miniature(json.loads(TABLE2.read_text())["runs"]),
-        recipes=table(("name", "recipe"), recipes),
+        recipes=markdown_table(("name", "recipe"), recipes),
     )
 
 
@@ -249,14 +249,8 @@ def _miniature(runs: Sequence[Mapping[str, Any]]) -> str:
     for name in dict.fromkeys(run["row"] for run in runs):
         seeds = [run for run in runs if run["row"] == name]
         columns = [[run[metric] for run in seeds if run[metric] is not None] for metric in metrics]
-        rows.append((name, str(len(seeds)), *(_mean_and_deviation(values) for values in columns)))
-    return table(("system", "seeds", *metrics), rows)
-
-
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.1f}" if values else "-"
-    return f"{mean(values):.1f} ± {stdev(values):.1f}"
+        rows.append((name, str(len(seeds)), *(mean_and_deviation(values) for values in columns)))
+    return markdown_table(("system", "seeds", *metrics), rows)
 
 
 def _short(measured: Sequence[Figure]) -> str:
@@ -273,12 +267,6 @@ def describe_input(spec: InputSpec) -> str:
     rate = f" at {clip.rate:g}/s" if clip.rate else ""
     resize = f"short side {spec.resize}" if isinstance(spec.resize, int) else "×".join(map(str, spec.resize))
     return f"{clip.length} frames{stride}{rate}, {resize}, crop {'×'.join(map(str, spec.crop))}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def _numbers(values: Sequence[float]) -> str:

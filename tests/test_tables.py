@@ -16,7 +16,7 @@ import table2  # noqa: E402
 import table3  # noqa: E402
 import table4  # noqa: E402
 import tables  # noqa: E402
-from tables import Options, Row, Runs, Table, difference, run_all, summarise  # noqa: E402
+from tables import Options, Row, Runs, Table, cell, difference, run_all  # noqa: E402
 
 TABLES = {"table2": table2.TABLE, "table3": table3.TABLE, "table4": table4.TABLE, "ablations": ablations.TABLE}
 
@@ -42,9 +42,9 @@ def options(out, **changed) -> Options:
 
 
 def test_mean_and_deviation():
-    assert summarise(results("a", "top-1", [50.0, 52.0, 54.0]), "top-1") == "52.0 ± 2.0"
-    assert summarise(results("a", "top-1", [50.0]), "top-1") == "50.0"
-    assert summarise(results("a", "top-1", [None, None]), "top-1") == "-"
+    assert cell(results("a", "top-1", [50.0, 52.0, 54.0]), "top-1") == "52.0 ± 2.0"
+    assert cell(results("a", "top-1", [50.0]), "top-1") == "50.0"
+    assert cell(results("a", "top-1", [None, None]), "top-1") == "-"
 
 
 def test_differences_are_paired_by_seed():

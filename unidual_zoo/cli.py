@@ -22,6 +22,7 @@ from unidual_zoo.evaluation import evaluate as measure
 from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
 from unidual_zoo.models.summary import registered_names, summarise
 from unidual_zoo.spec import IMAGE, VIDEO
+from unidual_zoo.tabular import aligned_table, markdown_table
 from unidual_zoo.training.commands import finetune, train
 
 FAILED_FILES, BAD_INPUT = 1, 2  # exit status
@@ -202,7 +203,8 @@ def models(
         for row in rows:
             write(row.to_dict())
     header = ("name", "tag", "tasks", "parameters", "multiply-adds", "weights", "licence")
-    typer.echo(_table(header, [row.cells() for row in rows], markdown=markdown))
+    table = markdown_table if markdown else aligned_table
+    typer.echo(table(header, [row.cells() for row in rows]), nl=False)
 
 
 app.command()(train)
@@ -284,14 +286,6 @@ def _labels(result: dict[str, Any]) -> str:
     if "error" in result:
         return f"error: {result['error']}"
     return ", ".join(f"{entry['label']} {entry['score']:.1%}" for entry in result["top"])
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) -> str:
-    """Aligned columns, or the same as a markdown table."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, *([["-" * width for width in widths]] if markdown else []), *rows]
-    cells = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" if markdown else "  ".join(line).rstrip() for line in cells)
 
 
 if __name__ == "__main__":  # accelerate launch -m unidual_zoo.cli train ...

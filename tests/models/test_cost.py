@@ -7,10 +7,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from unidual_zoo import for_inference
 
+adds_without_a_copy = pytest.mark.skipif(
+    torch.__version__ < (2, 15), reason="older torch (2.11) copies a shortcut before it adds it"
+)
+
 
 def copies(run, weights=()) -> int:
     """How many activations (4-D, or 5-D as clips) are copied; of tensors shaped like `weights` none is counted."""
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, acc_events=True) as profiled:
         run()
     events = profiled.key_averages(group_by_input_shape=True)
     shapes = {tuple(weight.shape) for weight in weights}
@@ -21,7 +25,7 @@ def copies(run, weights=()) -> int:
     )
 
 
-@pytest.mark.parametrize("served", [False, True])
+@pytest.mark.parametrize("served", [False, pytest.param(True, marks=adds_without_a_copy)])
 @torch.inference_mode()
 def test_activations_are_copied_where_frames_are_folded_and_dropped_alone(served):
     """Once at the input, and where a shortcut takes every second of several frames (8, 4 and 2 of them)."""

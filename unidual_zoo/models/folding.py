@@ -84,6 +84,9 @@ class FoldedConv(nn.Module):
         geometry = (weight, bias, self.padding, self.stride, (1, 1), 1)
         if shortcut is None:
             return torch.ops.mkldnn._convolution_pointwise(x, *geometry, "relu" if relu else "none", [], "")
+        if shortcut.shape[-2:].numel() == 1:  # torch 2.11 cannot add such maps in the same pass
+            x = torch.ops.mkldnn._convolution_pointwise(x, *geometry, "none", [], "").add_(shortcut)
+            return x.relu_() if relu else x
         unary = "relu" if relu else None
         return torch.ops.mkldnn._convolution_pointwise.binary(
             x, shortcut.to(x.dtype), *geometry, "add", 1.0, unary, [], None

@@ -224,6 +224,24 @@ def test_evaluate_ends_in_one_line_of_json(run, model, data):
     assert (row["dtype"], row["listed"], row["labels"]) == ("bfloat16", 3, "by name")
 
 
+@pytest.mark.parametrize("one_list", [True, False])
+def test_evaluate_takes_the_test_rows_of_lists(run, model, data, one_list):
+    rows = [f"{file},{file.parent.name}" for file in sorted((data / "acts/val").rglob("?.mp4"))]
+    if one_list:
+        (data / "list.csv").write_text("\n".join(["path,label,split", *(f"{row},{'val' if i else 'train'}"
+                                                                       for i, row in enumerate(rows))]))  # fmt: skip
+        source = data / "list.csv"
+    else:
+        source = data / "lists"
+        source.mkdir()
+        (source / "train.csv").write_text(rows[0])
+        (source / "val.csv").write_text("\n".join(rows[1:]))
+    status, text, _ = run("evaluate", "kinetics", "--model", model, "--data", source)
+    assert status == 0
+    row = json.loads(text.splitlines()[-1])
+    assert (row["listed"], row["data"]) == (3, f"{source}, val")
+
+
 def test_evaluate_refuses_the_classes_of_another_task(run, model, data):
     (data / "acts/val/falling").rename(data / "acts/val/fallling")
     status, _, err = run("evaluate", "kinetics", "--model", model, "--data", data / "acts")

@@ -203,6 +203,14 @@ def test_labels_are_mapped(classes, task, labels, rule):
     assert map_labels(classes, GreyNet(), task) == (labels, rule)
 
 
+def test_names_that_differ_in_capitals_alone_are_not_mixed_up():
+    names = ("Cardigan", "cardigan", "Crane bird")  # as in ImageNet: a dog and a garment
+    model = GreyNet(dataclasses.replace(SPEC, classes={"greys": names}))
+    assert map_labels(["Cardigan", "cardigan", "crane_bird"], model, "greys") == ([0, 1, 2], "by name")
+    with pytest.raises(ValueError, match="'CARDIGAN'"):
+        map_labels(["CARDIGAN"], model, "greys")
+
+
 @pytest.mark.parametrize(
     ("classes", "task", "message"),
     [
@@ -228,6 +236,11 @@ def test_classes_that_are_not_the_tasks(classes, task, message):
 def test_wrong_arguments(videos, options, message):
     with pytest.raises(ValueError, match=message):
         evaluate(GreyNet(), media("video", videos, [1, 2, 0]), progress=False, **options)
+
+
+def test_a_report_of_no_files_has_no_metrics():
+    with pytest.raises(ValueError, match="of no files"):
+        Report("video", (), (), 1.0).metrics()
 
 
 def test_results_without_a_report_merge_to_metrics():

@@ -16,8 +16,9 @@ import torch
 import typer
 from tqdm import tqdm
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.data import MediaError, toy
-from unidual_zoo.data.datasets import MediaSet, read_media
+from unidual_zoo.data.datasets import TESTS, MediaSet, find_split, read_media
 from unidual_zoo.evaluation import evaluate as measure
 from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
 from unidual_zoo.models.summary import registered_names, summarise
@@ -29,7 +30,6 @@ FAILED_FILES, BAD_INPUT = 1, 2  # exit status
 DTYPES = ("float32", "bfloat16", "float16")
 DEFAULT_MODEL = "unidual10_aux"
 EMBEDDED_MODEL = "unidual10_aux.toy"  # what is evaluated on the embedded data
-SPLITS = ("val", "validation", "test")  # of a data set's folder, the first that is there
 EMBEDDED_SPLIT = "test"
 MOST_WORKERS = 8
 
@@ -123,7 +123,8 @@ def evaluate(
         str | None, typer.Option(help="Folders split/class/file or a CSV of path,label [default: the embedded data].")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help=f"A folder in DATA [default: the first there of {', '.join(SPLITS)}].")
+        str | None,
+        typer.Option(help=f"A split of DATA [default: the first there of {', '.join(TESTS)}, else all of it]."),
     ] = None,
     protocol: ProtocolName = "unidual34",
     task: TaskName = None,
@@ -135,8 +136,7 @@ def evaluate(
     output: JsonFile = None,
 ) -> None:
     """The accuracy of a model on a data set; the last line is one JSON object. Without --data on the embedded data."""
-    if benchmark not in BENCHMARKS:
-        raise ValueError(f"no benchmark {benchmark!r}, allowed: {', '.join(BENCHMARKS)}")
+    check_known("benchmark", benchmark, BENCHMARKS)
     row = BENCHMARKS[benchmark]
     with _lines(output) as write:
         place = _device(device)
@@ -238,9 +238,7 @@ def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tupl
         what = "in place of" if row.embedded else "only to show that it runs: nothing of"
         typer.echo(f"unidual: {source}, {what} {row.title}; --data takes the real files", err=True)
         return media, source
-    folder = Path(data)
-    if split is None and folder.is_dir():
-        split = next((name for name in SPLITS if (folder / name).is_dir()), None)
+    split = split or find_split(data, TESTS)
     return read_media(data, modality=row.modality, split=split), data if split is None else f"{data}, {split}"
 
 
@@ -270,8 +268,7 @@ def _device(name: str | None) -> torch.device:
 
 
 def _dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ValueError(f"no dtype {name!r}, allowed: {', '.join(DTYPES)}")
+    check_known("dtype", name, DTYPES)
     return getattr(torch, name)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -82,6 +83,8 @@ class Report:
         Raises:
             ValueError: the report is one rank's share, see `merge`.
         """
+        if not self.files:
+            raise ValueError("the report is of no files")
         if len(self.results) != len(self.files):
             raise ValueError(f"the report holds {len(self.results)} of {len(self.files)} files: merge all shards first")
         best = sum(result.label in result.top[:1] for result in self.results)
@@ -185,25 +188,28 @@ def evaluation_mode(model: Network) -> Iterator[None]:
 def map_labels(classes: Sequence[str], model: Network, task: str) -> tuple[list[int], str]:
     """The network's class for each of a data set's classes, and the rule: "by name", "by number" or "by order".
 
-    By name where the model knows its class names and they are the data's (`_` is a blank, capitals do not matter; the
-    data may have fewer). By number where the data's names are numbers. In their order where the model's names are
-    unknown or the data's are codes (WordNet ids), and there are as many.
+    By name where the model knows its class names and they are the data's, which may have fewer; a `_` is then a blank
+    and capitals do not matter, unless classes differ in them alone (ImageNet's cardigan and Cardigan). By number where
+    the data's names are numbers. In their order where the model's names are unknown or the data's are codes (WordNet
+    ids), and there are as many.
 
     Raises:
         ValueError: neither rule fits; it says which names or numbers do not.
     """
     names, num_classes = model.spec.class_names(task), model.tasks[task].num_classes
-    known = {_plain(name): number for number, name in enumerate(names or ())}
-    if all(_plain(name) in known for name in classes):
-        return [known[_plain(name)] for name in classes], "by name"
+    exact: dict[str, int] = {name: number for number, name in enumerate(names or ())}
+    spellings = Counter(map(_plain, exact))
+    plain = {_plain(name): number for name, number in exact.items() if spellings[_plain(name)] == 1}
+    strange = [name for name in classes if name not in exact and _plain(name) not in plain]
+    if not strange:
+        return [exact[name] if name in exact else plain[_plain(name)] for name in classes], "by name"
     if all(name.isdecimal() and int(name) < num_classes for name in classes):
         return [int(name) for name in classes], "by number"
     if len(classes) == num_classes and (not names or all(_CODE.fullmatch(name) for name in classes)):
         return list(range(num_classes)), "by order"
     if not names:
         raise ValueError(f"the data has {len(classes)} classes, task {task!r} has {num_classes} and no names to match")
-    strange = [name for name in classes if _plain(name) not in known]
-    near = ", ".join(repr(names[known[name]]) for name in get_close_matches(_plain(strange[0]), known))
+    near = ", ".join(repr(names[plain[name]]) for name in get_close_matches(_plain(strange[0]), plain))
     raise ValueError(
         f"{len(strange)} of the data's {len(classes)} classes are not among the {num_classes} of task {task!r}: "
         f"the first is {strange[0]!r}, {f'nearest: {near}' if near else f'allowed: {names[0]!r}, {names[-1]!r} …'}"

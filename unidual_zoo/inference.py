@@ -14,7 +14,7 @@ from unidual_zoo.data.images import read_image
 from unidual_zoo.data.media import MediaError, is_image, is_video
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.folding import for_inference
-from unidual_zoo.models.summary import nearest_names, registered_names
+from unidual_zoo.models.summary import check_registered
 from unidual_zoo.scoring import FileScores, Network, Protocol, Route, score_files
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
@@ -28,8 +28,7 @@ def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -
         ValueError: the name is not registered; it lists the nearest.
         RuntimeError: there are no weights, or they do not fit.
     """
-    if ":" not in name and name not in registered_names():
-        raise ValueError(f"no model {name!r}, {nearest_names(name)}")
+    check_registered(name)
     if checkpoint is None:
         return create_model(name, pretrained=True)
     if not Path(checkpoint).is_file():

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.data.datasets import load_clips, load_image
 from unidual_zoo.data.media import MediaError
 from unidual_zoo.data.sampling import uniform_clips
@@ -78,8 +79,7 @@ def find_protocol(protocol: str | Protocol) -> Protocol:
     """The protocol of that name; a Protocol is returned as it is. Unknown names are a ValueError."""
     if isinstance(protocol, Protocol):
         return protocol
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"no protocol {protocol!r}, allowed: {', '.join(PROTOCOLS)}")
+    check_known("protocol", protocol, PROTOCOLS)
     return PROTOCOLS[protocol]
 
 

@@ -109,15 +109,20 @@ class InputSpec:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> InputSpec:
         """The spec that `to_dict` wrote, also after a trip through JSON. Unknown keys are a ValueError."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        if unknown := sorted(set(plain) - known):
-            raise ValueError(f"unknown spec fields {unknown}, allowed: {sorted(known)}")
-        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in _known(plain, cls).items()}
         if "clip" in values:
-            values["clip"] = ClipSpec(**values["clip"])
+            values["clip"] = ClipSpec(**_known(values["clip"], ClipSpec))
         classes = values.get("classes", {})
         values["classes"] = {task: n if isinstance(n, str) else tuple(n) for task, n in classes.items()}
         return cls(**values)
+
+
+def _known(plain: Mapping[str, Any], owner: type) -> Mapping[str, Any]:
+    """The fields of a dataclass, if there are no others. Else raises a ValueError."""
+    known = {f.name for f in dataclasses.fields(owner)}
+    if unknown := sorted(set(plain) - known):
+        raise ValueError(f"unknown spec fields {unknown}, allowed: {sorted(known)}")
+    return plain
 
 
 def _restore_spec(plain: dict[str, Any]) -> InputSpec:

@@ -79,7 +79,7 @@ def test_the_same_generator_gives_the_same_clip():
     [
         ({"num_frames": 0}, "at least one frame, got 0"),
         ({"num_clips": 0}, "num_clips must be 1 or more, got 0"),
-        ({"starts": "middle"}, "starts 'middle' is unknown, allowed: ends, intervals"),
+        ({"starts": "middle"}, "no starts 'middle', allowed: ends, intervals"),
         ({"rate": -1.0}, "rate must be positive, got -1.0"),
     ],
 )

@@ -109,5 +109,5 @@ def test_errors():
         train_transform(SHORT, short_sides=(32, 20))
     with pytest.raises(ValueError, match=r"crops must be one of \(1, 3\), got 2"):
         eval_transform(SHORT, crops=2)
-    with pytest.raises(ValueError, match="interpolation 'cubic' is unknown, allowed: nearest, bilinear, bicubic"):
+    with pytest.raises(ValueError, match="no interpolation 'cubic', allowed: nearest, bilinear, bicubic"):
         eval_transform(InputSpec(interpolation="cubic"))

@@ -65,6 +65,10 @@ def test_dropping_auxiliary_heads_leaves_no_pathway_without_one():
     multitask = small("r2plus1d10_multitask", tasks=TASKS)
     multitask.drop_auxiliary_heads()
     assert multitask.pathway_tasks("video") == ("in1k", "k400")
+    headless = small("unidual10_aux", tasks=TASKS)
+    headless.reset_classifier(0, task="in1k")
+    headless.drop_auxiliary_heads()
+    assert headless.pathway_tasks("image") == ("k400",)
 
 
 def test_adding_auxiliary_heads_keeps_the_others():
@@ -93,8 +97,19 @@ def test_reset_classifier():
     assert model(images()).shape == model(clips()).shape == (2, model.num_features)
     model.reset_classifier(5)
     assert model(images()).shape == model(clips()).shape == (2, 5)
-    with pytest.raises(ValueError, match=r"task 'food' is not known, allowed: 'in1k', 'k400', 'sports'"):
+    with pytest.raises(ValueError, match=r"no task 'food', allowed: in1k, k400, sports"):
         model.reset_classifier(3, task="food")
+
+
+def test_reset_classifier_and_pooling():
+    model = small("unidual10")
+    with pytest.raises(ValueError, match="needs num_classes=0, got 5"):
+        model.reset_classifier(5, "")
+    assert model(images()).shape == (2, 1000), "a refused call changes nothing"
+    model.reset_classifier(0, "")
+    assert model(images()).ndim == 4
+    model.reset_classifier(5)
+    assert (model.global_pool, model(images()).shape) == ("avg", (2, 5))
 
 
 def test_num_video_classes():
@@ -151,11 +166,15 @@ def test_autocast_takes_float_input():
         (dict(tasks={"a": 3}), r"must be \(modality, number of classes\), got 3"),
         (dict(tasks={"a.b": ("image", 3)}), "without '.'"),
         (dict(tasks={"a": ("image", -1)}), "-1 classes"),
-        (dict(norms="both"), "norms 'both' is not known, allowed: 'split', 'shared'"),
-        (dict(heads={"image": ["food"]}), "'food' is not known, allowed: 'in1k', 'k400'"),
-        (dict(heads={"audio": []}), "'audio' is not known"),
+        (dict(tasks={"type": ("image", 3)}), "task name 'type' is taken"),
+        (dict(pathways=()), "needs a pathway, allowed: image, video"),
+        (dict(width=0.01), "width 0.01 leaves no channels"),
+        (dict(spec={"clip": {"frames": 3}}), r"unknown spec fields \['frames'\]"),
+        (dict(norms="both"), "no norms 'both', allowed: split, shared"),
+        (dict(heads={"image": ["food"]}), "'food', allowed: in1k, k400"),
+        (dict(heads={"audio": []}), "no pathway in heads 'audio', allowed: image, video"),
         (dict(frame_pool="lstm"), r"needs pathways \('image',\) alone"),
-        (dict(global_pool="max"), "global_pool 'max'"),
+        (dict(global_pool="max"), "no global_pool 'max', allowed: avg, ''"),
         (dict(global_pool=""), "needs num_classes=0"),
         (dict(features_only=True), "modality='image' or modality='video'"),
         (dict(modality="image"), "features_only=True"),

@@ -11,6 +11,7 @@ from timm.models._hub import save_for_hf
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
+from unidual_zoo.models import unidual
 from unidual_zoo.models.unidual import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import InputSpec
 
@@ -149,6 +150,13 @@ def test_gradient_checkpointing_changes_nothing(name):
             torch.testing.assert_close(p.grad, q.grad, msg=key)
     for (key, a), b in zip(plain.named_buffers(), checkpointed.buffers(), strict=True):
         torch.testing.assert_close(a, b, msg=key)  # a batch is counted once
+
+
+def test_recomputing_counts_a_batch_once_with_synchronised_norms_too():
+    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(small("unidual10").train())
+    with unidual._statistics_kept(model.stem):
+        assert [norm.momentum for norm in model.stem.norm.children()] == [0.0, 0.0]
+    assert [norm.momentum for norm in model.stem.norm.children()] == [0.1, 0.1]
 
 
 @pytest.mark.parametrize("name", NAMES)

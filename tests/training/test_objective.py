@@ -92,7 +92,7 @@ def test_all_frames_of_a_clip_may_go_down_the_image_pathway():
     torch.testing.assert_close(losses["k400.image"], torch.stack(each).mean())
     alone = JointObjective(model)(batch)
     assert all(torch.equal(losses[name], alone[name]) for name in ("in1k.image", "k400.video"))
-    with pytest.raises(ValueError, match="auxiliary_frames 'few' is not known, allowed: 'one', 'all'"):
+    with pytest.raises(ValueError, match="no auxiliary_frames 'few', allowed: one, all"):
         JointObjective(model, auxiliary_frames="few")
 
 

@@ -38,6 +38,11 @@ def test_two_processes_with_n_examples_equal_one_with_2n(out, number, monkeypatc
         assert torch.equal(ranks[0][1][key], ranks[1][1][key])
 
 
+def test_each_process_keeps_its_statistics_between_checkpoints(out):
+    """Where DistributedDataParallel broadcasts them, those of the other processes are lost in every step."""
+    assert [torch.load(out / f"broadcast-{rank}.pt") for rank in range(2)] == [[False], [False]]
+
+
 def test_a_run_of_two_processes(media, out, tmp_path, monkeypatch):
     """The same files, shares and rates as one process with twice the batch and rate; every test file counted once."""
     steps = [line for line in read_log(out / "run" / LOG) if line["event"] == "train"]

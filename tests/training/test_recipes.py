@@ -43,14 +43,20 @@ def test_settings_of_every_kind():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("rat=1", "no setting 'rat', did you mean 'rate'"),
+        ("rat=1", "no setting 'rat', allowed: .*did you mean 'rate'"),
         ("rate", "a setting is name=value, got 'rate'"),
         ("rate=fast", "rate must be float, got 'fast'"),
         ("epochs=1.5", "epochs must be int"),
         ("batch_size=true", "batch_size must be int, got True"),
         ("crop=3", "crop must be Sequence"),
         ("mix=a:much", "mix must be str | Mapping"),
-        ("tasks=a:audio", "modality 'audio', allowed: image, video"),
+        ("batch_size=0", "batch_size must be 1 or more, got 0"),
+        ("save_every=0", "save_every must be 1 or more, got 0"),
+        ("eval_every=-1", "eval_every must be 0 or more, got -1"),
+        ("epoch_size=0", "epoch_size must be 1 or more, got 0"),
+        ("crop=[64]", r"crop must be \[height, width\], got \[64\]"),
+        ("publish=bst", "no publish 'bst', allowed: last, best"),
+        ("tasks=a:audio", "no modality of a 'audio', allowed: image, video"),
     ],
 )
 def test_wrong_settings_are_refused(setting, message):
@@ -58,9 +64,16 @@ def test_wrong_settings_are_refused(setting, message):
         find_recipe("toy", [setting])
 
 
+def test_the_best_checkpoint_needs_evaluations():
+    for every in (0, 9):
+        with pytest.raises(ValueError, match=f"eval_every is {every}"):
+            find_recipe("toy", ["publish=best", f"eval_every={every}"])
+    assert find_recipe("toy", ["publish=best"]).publish == "best"
+
+
 def test_an_unknown_recipe_is_refused_with_the_nearest():
     with pytest.raises(
-        ValueError, match=r"no recipe 'paper34', did you mean 'paper-34'\? allowed: paper-34, paper-34-three"
+        ValueError, match=r"no recipe 'paper34', allowed: paper-34, paper-34-three.*did you mean 'paper-34'"
     ):
         find_recipe("paper34")
 
@@ -104,7 +117,7 @@ def test_the_papers_schedules():
 
 def test_impossible_schedules():
     for changes, message in (
-        ({"schedule": "plateau"}, "'plateau' is not known, allowed: constant"),
+        ({"schedule": "plateau"}, "no schedule 'plateau', allowed: constant"),
         ({"warmup_epochs": 45}, "warmup_epochs 45 must be less than epochs 45"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -123,6 +136,8 @@ def test_the_recipe_of_a_fine_tuning(monkeypatch):
     assert both.rate == 1
     assert finetune_recipe("r2plus1d18", videos="b").tasks == {"videos": "video"}
     assert finetune_recipe("r2plus1d18", videos="b").pretrained
+    with pytest.raises(ValueError, match="no model 'unidual43'"):
+        finetune_recipe("unidual43", videos="b")
     assert finetune_recipe("local-dir:x", videos="b").pretrained
     assert not finetune_recipe("r2plus1d18", videos="b", settings=["pretrained=false"]).pretrained
     with pytest.raises(ValueError, match="--images, --videos or both"):

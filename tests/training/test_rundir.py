@@ -124,6 +124,13 @@ def test_a_run_is_not_begun_twice(tmp_path):
     assert json.loads((tmp_path / rundir.RECIPE).read_text()) == {"rate": 1, "workers": 3}
 
 
+def test_a_run_of_an_older_version_goes_on_if_a_new_field_has_its_default(tmp_path):
+    begun(tmp_path, {"rate": 1}, resume=False)[0].close()
+    with pytest.raises(RunError, match=r"\(ema was 0 and is 1\)"):
+        begun(tmp_path, {"rate": 1, "ema": 1}, resume=True, defaults={"rate": 5, "ema": 0})
+    begun(tmp_path, {"rate": 1, "ema": 0}, resume=True, defaults={"rate": 5, "ema": 0})[0].close()
+
+
 def test_other_processes_write_nothing(tmp_path):
     run = RunDirectory(tmp_path / "run", writes=False)
     assert run.begin({}, resume=False) is None

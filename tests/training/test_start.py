@@ -151,6 +151,50 @@ def test_lists_and_folders_without_a_split(media, tmp_path):
     assert len(read_sources(elsewhere)[1]["pictures"]) == 4
 
 
+@pytest.mark.parametrize("header", ["path,label,split", "path,label,Split"])
+def test_the_rows_of_a_list_that_are_for_testing_are_not_trained_on(media, tmp_path, header):
+    files = sorted((media / "films" / "train").rglob("*.avi"))[:8]
+    for training, fails in (("training", True), ("train", False)):
+        rows = [f"{file},{file.parent.name},{training if i < 6 else 'val'}" for i, file in enumerate(files)]
+        (tmp_path / "list.csv").write_text("\n".join([header, *rows]))
+        recipe = tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path / 'list.csv'}", "hold_out=0.5")
+        if fails:
+            with pytest.raises(ValueError, match="has no split train, there is: training, val"):
+                read_sources(recipe)
+        else:
+            train, test = read_sources(recipe)
+            assert (len(train["films"]), len(test["films"])) == (6, 2)
+
+
+def test_a_class_of_one_file_leaves_nothing_to_test(media, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one.mp4").touch()
+    with pytest.raises(ValueError, match="has two files, of which"):
+        read_sources(tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path}", "hold_out=0.2"))
+
+
+def test_test_files_that_are_trained_on_are_noticed(media):
+    place = media / "films" / "train"
+    recipe = tiny_recipe(media, "tasks=films:video", f"data=films:{place}", f"test_data=films:{place}")
+    with pytest.warns(UserWarning, match="films: 10 test files are training files, too"):
+        read_sources(recipe)
+
+
+def test_the_embedded_data_has_its_own_test_files(media):
+    with pytest.raises(ValueError, match="leave out --test"):
+        read_sources(tiny_recipe(media, "tasks=films:video", "data=films:toy", "test_data=films:x"))
+
+
+def test_arguments_of_the_network_go_before_its_name(media):
+    plain = build(media, "unidual10_aux", 'model_args={"width": 0.0625, "auxiliary": false}')
+    assert (plain.pathway_tasks("image"), plain.pathway_tasks("video")) == (("pictures",), ("films",))
+    with pytest.raises(ValueError, match=r"model_args \{'foo': 1\} do not fit unidual10_aux"):
+        build(media, "unidual10_aux", 'model_args={"foo": 1}')
+    with pytest.raises(ValueError, match="no model 'unidual11', nearest"):
+        build(media, "unidual11")
+
+
 def test_a_task_without_data_is_named(media):
     recipe = tiny_recipe(media, "tasks=pictures:image,films:video,k400:video")
     with pytest.raises(ValueError, match=r"no data for k400: .*--data k400=.*--set tasks=pictures:image,films:video"):

@@ -21,7 +21,7 @@ from torch.distributed import destroy_process_group, init_process_group
 
 from unidual_zoo.training import objective
 from unidual_zoo.training.objective import JointObjective
-from unidual_zoo.training.trainer import train
+from unidual_zoo.training.trainer import Trainer, train
 
 IMAGES, VIDEOS, MORE = {"in1k": ("image", 5)}, {"k400": ("video", 6)}, {"minisports": ("video", 4)}
 # The nine systems of Table 1 (a fine-tuned one is its network, trained in two stages), and three tasks.
@@ -82,6 +82,10 @@ def work(rank: int, media: Path, out: Path) -> None:
     torch.save(steps, out / f"steps-{rank}.pt")
     destroy_process_group()
     train(tiny_recipe(media, "freeze_norms=true", "ema=0.5"), out=out / "run")
+    trainer = Trainer(tiny_recipe(media), out=out / "norms")
+    torch.save([module.broadcast_buffers for module in trainer.objective.modules() if isinstance(module, wrap)],
+               out / f"broadcast-{rank}.pt")  # fmt: skip
+    trainer.close()
     destroy_process_group()
 
 

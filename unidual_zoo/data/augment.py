@@ -19,7 +19,10 @@ class RandAugment:
 
     def __init__(self, config: str) -> None:
         self.config = config
-        self._augment = rand_augment_transform(config, {})
+        try:
+            self._augment = rand_augment_transform(config, {})
+        except (AssertionError, ValueError, KeyError) as error:
+            raise ValueError(f"RandAugment needs a text such as 'rand-m9-mstd0.5', got {config!r}") from error
 
     def __call__(self, x: Tensor) -> Tensor:
         frames = x[None] if x.ndim == 3 else x.transpose(0, 1)  # (T, 3, H, W)

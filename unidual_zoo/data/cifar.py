@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.data.media import is_image
 from unidual_zoo.data.motion import CAMERA_MOTIONS, make_clip
 from unidual_zoo.data.stacks import write_stack
@@ -134,8 +135,7 @@ def cifar_clips(
     Raises:
         ValueError: there is no such column, or no CIFAR-10.
     """
-    if column not in COLUMNS:
-        raise ValueError(f"no column {column!r}, allowed: {', '.join(COLUMNS)}")
+    check_known("column", column, COLUMNS)
     folder = cache_folder() / f"{column}-v{VERSION}-seed{seed}-{clips}-{test_clips}-{images}"
     counts = {"train": clips, "holdout": HOLDOUT_CLIPS, "test": test_clips}
     for number, split in enumerate(SPLITS):

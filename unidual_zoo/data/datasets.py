@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.data.decode import open_video
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_video
@@ -21,6 +22,7 @@ from unidual_zoo.data.transforms import Framing, RandomFraming
 from unidual_zoo.spec import IMAGE, MODALITIES
 
 PATH, LABEL, SPLIT = COLUMNS = ("path", "label", "split")
+TRAIN, TESTS = ("train",), ("val", "validation", "test")  # names of splits, the first that is there counts
 
 Clips = Sequence[Sequence[int]]
 
@@ -35,8 +37,7 @@ class MediaSet:
     labels: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if self.modality not in MODALITIES:
-            raise ValueError(f"modality {self.modality!r} is unknown, allowed: {', '.join(MODALITIES)}")
+        check_known("modality", self.modality, MODALITIES)
         if len(self.files) != len(self.labels):
             raise ValueError(f"{len(self.files)} files have {len(self.labels)} labels")
         if len(set(self.classes)) < len(self.classes):
@@ -59,8 +60,7 @@ def read_media(
     Raises ValueError for a source or split that is not there, for no media of the modality, for a class folder without
     any, for malformed rows, and for labels outside `classes`.
     """
-    if modality not in MODALITIES:
-        raise ValueError(f"modality {modality!r} is unknown, allowed: {', '.join(MODALITIES)}")
+    check_known("modality", modality, MODALITIES)
     source = Path(source)
     if split is not None and source.is_dir() and not (source / split).is_dir() and (source / f"{split}.csv").is_file():
         source, split = source / f"{split}.csv", None
@@ -71,6 +71,28 @@ def read_media(
     else:
         raise ValueError(f"{source}: no such file or folder")
     return _labelled(source, rows, modality, classes)
+
+
+def find_split(source: PathLike, names: Sequence[str]) -> str | None:
+    """The first of the names that is a split of the source as `read_media` reads it, None if none is.
+
+    Raises:
+        ValueError: the source is a CSV list that cannot be read.
+    """
+    there = splits(source)
+    return next((name for name in names if name in there), None)
+
+
+def splits(source: PathLike) -> list[str]:
+    """The splits of a folder (a folder or list in it) or of a CSV list (in its column `split`), sorted."""
+    source = Path(source)
+    if source.is_dir():
+        folders = {entry.name for entry in source.iterdir() if entry.is_dir()}
+        return sorted(folders | {file.stem for file in source.glob("*.csv")})
+    if not source.is_file():
+        return []
+    header, rows = _csv_table(source)
+    return sorted({row[header.index(SPLIT)] for _, row in rows}) if SPLIT in header else []
 
 
 def load_image(path: PathLike, transform: Callable[[Tensor], Tensor]) -> Tensor:
@@ -143,8 +165,8 @@ def _extensions(modality: str) -> str:
     return " ".join(sorted(IMAGE_EXTENSIONS if modality == IMAGE else VIDEO_EXTENSIONS))
 
 
-def _csv_rows(path: Path, split: str | None) -> list[tuple[str, str]]:
-    """(file, class name) of every row, or of those of the split."""
+def _csv_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The columns and (line, cells) of every row of a CSV list, each with a path and a label."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, skipinitialspace=True, strict=True)
@@ -159,12 +181,17 @@ def _csv_rows(path: Path, split: str | None) -> list[tuple[str, str]]:
     for line, row in rows:
         if len(row) != len(header) or not row[header.index(PATH)] or not row[header.index(LABEL)]:
             raise ValueError(f"{path}, line {line}: a row must give {','.join(header)}, got {','.join(row)!r}")
+    return header, rows
+
+
+def _csv_rows(path: Path, split: str | None) -> list[tuple[str, str]]:
+    """(file, class name) of every row, or of those of the split."""
+    header, rows = _csv_table(path)
     if split is not None:
         if SPLIT not in header:
             raise ValueError(f"{path}: no column {SPLIT!r} to take {split!r} from, its columns are {','.join(header)}")
-        at = header.index(SPLIT)
-        there = sorted({row[at] for _, row in rows})
-        rows = [(line, row) for line, row in rows if row[at] == split]
+        there = sorted({row[header.index(SPLIT)] for _, row in rows})
+        rows = [(line, row) for line, row in rows if row[header.index(SPLIT)] == split]
         if not rows:
             raise ValueError(f"{path}: no split {split!r}, there is: {', '.join(there) or 'nothing'}")
     return [(str(path.parent / row[header.index(PATH)]), row[header.index(LABEL)]) for _, row in rows]

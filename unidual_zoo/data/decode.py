@@ -1,6 +1,6 @@
-"""Files to pixels: `probe` and `read_frames` for videos, `read_image` for images.
+"""Videos to pixels: `probe`, `read_frames` and `open_video`.
 
-Videos are decoded by PyAV, whose wheel brings FFmpeg. Frame i is the i-th frame of a full decode, bit for bit, but a
+They are decoded by PyAV, whose wheel brings FFmpeg. Frame i is the i-th frame of a full decode, bit for bit, but a
 read decodes as little as it can: it notes the time stamps of all packets, starts at the last packet before the wanted
 frames from which decoding is exact, leaves out frames that no other frame needs, and stops at the last wanted one.
 Where this is not known to be exact (`packets.frame_index`), or does not give the frames it should, the file is decoded
@@ -26,34 +26,14 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
-from unidual_zoo.data.images import read_image
 from unidual_zoo.data.media import (
-    IMAGE_EXTENSIONS,
-    VIDEO_EXTENSIONS,
     MediaError,
     PathLike,
     VideoInfo,
     check_file,
-    is_image,
-    is_video,
 )
 from unidual_zoo.data.packets import FrameIndex, NoteTaker, frame_index
 from unidual_zoo.data.stacks import StackedClip, is_stacked
-
-__all__ = [
-    "IMAGE_EXTENSIONS",
-    "VIDEO_EXTENSIONS",
-    "MediaError",
-    "Video",
-    "VideoInfo",
-    "fit_short_side",
-    "is_image",
-    "is_video",
-    "open_video",
-    "probe",
-    "read_frames",
-    "read_image",
-]
 
 HELD_BYTES = 64 * 2**20  # packets, or counted frames, that take more memory are read or decoded again
 UNKNOWN_RATE = Fraction(25)  # FFmpeg's own guess where a stream states no time

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from unidual_zoo.checks import check_known
+
 # Motion time runs from -speed/2 to speed/2 over a video; `p` is a random phase in radians, used by what oscillates.
 # The values are x, y, the logarithm of scale, and angle. Opposite motions are each other played backwards, so that
 # no single frame tells them apart. A camera that pans left moves the picture to the right.
@@ -68,8 +70,7 @@ def motion_poses(
 
     The clip's speed is drawn from the range `speed`, and varies within the clip by up to the factors 1 ± `easing`.
     """
-    if motion not in MOTIONS:
-        raise ValueError(f"unknown motion {motion!r}, allowed: {', '.join(MOTIONS)}")
+    check_known("motion", motion, MOTIONS)
     if num_frames < 1 or not 0 <= easing < 1:
         raise ValueError(f"a clip needs 1 frame or more and easing in [0, 1), got {num_frames} frames, easing {easing}")
     pace, depth, start, phase = rng.uniform((speed[0], 0, 0, 0), (speed[1], easing, 2 * np.pi, 2 * np.pi))

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.spec import ClipSpec
 
 STARTS = ("ends", "intervals")
@@ -35,8 +36,7 @@ def uniform_clips(
     """
     if num_clips < 1:
         raise ValueError(f"num_clips must be 1 or more, got {num_clips}")
-    if starts not in STARTS:
-        raise ValueError(f"starts {starts!r} is unknown, allowed: {', '.join(STARTS)}")
+    check_known("starts", starts, STARTS)
     length = _resampled_length(num_frames, clip, rate)
     room = max(0, length - clip.span)
     if starts == "intervals":

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.data.decode import fit_short_side
 from unidual_zoo.spec import InputSpec
 
@@ -43,8 +44,7 @@ class Framing:
             raise ValueError(f"crop {self.crop} does not fit in frames resized to {self.resize}")
         if self.crops not in CROPS:
             raise ValueError(f"crops must be one of {CROPS}, got {self.crops}")
-        if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"interpolation {self.interpolation!r} is unknown, allowed: {', '.join(INTERPOLATIONS)}")
+        check_known("interpolation", self.interpolation, INTERPOLATIONS)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) that a frame is resized to before it is cropped."""

@@ -118,7 +118,8 @@ def build(
         explicit: constructor arguments, `num_classes` (of the primary task) and `num_video_classes`.
 
     Raises:
-        ValueError: the arguments contradict each other or are not the class's.
+        ValueError: the arguments contradict each other.
+        TypeError: there is no argument of that name.
         RuntimeError: the tag is unknown, or (CheckpointError) has no weights, or they cannot be had or do not fit.
     """
     if isinstance(pretrained_cfg, PretrainedCfg):

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.spec import IMAGE, Task
-
-
-def check_choice(what: str, value: Any, allowed: Iterable) -> None:
-    """Raises a ValueError that says what came and what is allowed."""
-    if value not in allowed:
-        raise ValueError(f"{what} {value!r} is not known, allowed: {', '.join(map(repr, allowed)) or 'none'}")
 
 
 def first_task(tasks: Mapping[str, Task], modality: str) -> str | None:
@@ -58,14 +53,16 @@ class TaskHeads(nn.ModuleDict):
         """Makes the heads what the arguments say; a head whose size stays keeps its weights.
 
         Raises:
-            ValueError: the assignment names a pathway or a task that does not exist.
+            ValueError: the assignment names a pathway or a task that does not exist; torch takes a task's name itself.
         """
+        if taken := [name for name in tasks if hasattr(nn.ModuleDict(), name)]:
+            raise ValueError(f"task name {taken[0]!r} is taken: torch's modules have an attribute of that name")
         if assignment is None:
             assignment = self._rule(tasks, auxiliary)
         for pathway, hung in assignment.items():
-            check_choice("pathway in heads", pathway, self)
+            check_known("pathway in heads", pathway, self)
             for task in hung:
-                check_choice(f"task in heads[{pathway!r}]", task, tasks)
+                check_known(f"task in heads[{pathway!r}]", task, tasks)
         self.tasks = dict(tasks)
         self.auxiliary = auxiliary
         self.assignment = {pathway: list(assignment.get(pathway, ())) for pathway in self}
@@ -75,7 +72,7 @@ class TaskHeads(nn.ModuleDict):
 
     def resize(self, task: str, num_classes: int) -> None:
         """Fresh heads of `num_classes` for one task."""
-        check_choice("task", task, self.tasks)
+        check_known("task", task, self.tasks)
         for pathway in self:
             if task in self[pathway]:
                 del self[pathway][task]
@@ -91,7 +88,8 @@ class TaskHeads(nn.ModuleDict):
         """Removes a task's head on the other modality's pathway if it has one on its own and that one keeps another."""
         kept = {}
         for pathway, hung in self.assignment.items():
-            kept[pathway] = [name for name in hung if not self._is_auxiliary(name, pathway)] or hung
+            own = [name for name in hung if not self._is_auxiliary(name, pathway)]
+            kept[pathway] = own if any(self.tasks[name].num_classes for name in own) else hung
         self.set(self.tasks, auxiliary=False, assignment=kept)
 
     def add_auxiliary(self) -> None:
@@ -111,7 +109,7 @@ class TaskHeads(nn.ModuleDict):
         """The task's head (default: the primary task's), on its modality's pathway if it has one there."""
         task = task or primary_task(self.tasks)
         if task is not None:
-            check_choice("task", task, self.tasks)
+            check_known("task", task, self.tasks)
             home = self.tasks[task].modality
             for pathway in sorted(self, key=lambda name: name != home):
                 if task in self[pathway]:

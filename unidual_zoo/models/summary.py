@@ -53,6 +53,12 @@ class Summary:
         )
 
 
+def check_registered(name: str) -> None:
+    """Raises a ValueError with the nearest names if a name without "hf-hub:" or "local-dir:" is not registered."""
+    if ":" not in name and name not in registered_names():
+        raise ValueError(f"no model {name!r}, {nearest_names(name)}")
+
+
 def registered_names(pattern: str | None = None) -> list[str]:
     """What `timm.create_model` takes, each name followed by its tags: all of it, or what matches a pattern.
 

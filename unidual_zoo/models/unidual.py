@@ -20,8 +20,9 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.models.create import Family, build
-from unidual_zoo.models.heads import TaskHeads, check_choice, first_task, init_head, primary_task
+from unidual_zoo.models.heads import TaskHeads, first_task, init_head, primary_task
 from unidual_zoo.models.pathways import (
     SHARED,
     PathwayNorm,
@@ -36,6 +37,7 @@ from unidual_zoo.weights import HEADS, Checkpoint, Figure, fit_to_model
 
 STEM_CHANS, STEM_MID_CHANS, STEM_KERNEL = 64, 45, 7  # VMZ fixes 45; its formula would give 83
 BOTTLENECK_EXPANSION = 4
+GLOBAL_POOLS = ("avg", "")
 LSTM_UNITS = 512  # paper §3.1, R2D-LSTM
 
 
@@ -166,12 +168,16 @@ class UniDual(nn.Module):
         global_pool: str = "avg",
     ) -> None:
         super().__init__()
-        check_choice("block", block, BLOCKS)
-        check_choice("norms", norms, ("split", SHARED))
-        check_choice("mid_planes", mid_planes, ("conv", "block"))
-        check_choice("frame_pool", frame_pool, ("mean", "lstm"))
+        check_known("block", block, BLOCKS)
+        check_known("norms", norms, ("split", SHARED))
+        check_known("mid_planes", mid_planes, ("conv", "block"))
+        check_known("frame_pool", frame_pool, ("mean", "lstm"))
         for pathway in pathways:
-            check_choice("pathway", pathway, MODALITIES)
+            check_known("pathway", pathway, MODALITIES)
+        if not pathways:
+            raise ValueError(f"a network needs a pathway, allowed: {', '.join(MODALITIES)}")
+        if round(STEM_MID_CHANS * width) < 1:
+            raise ValueError(f"width {width} leaves no channels, it must be at least {1 / STEM_MID_CHANS:.2f}")
         if frame_pool == "lstm" and tuple(pathways) != (IMAGE,):
             raise ValueError(f"frame_pool='lstm' needs pathways ('image',) alone, got {tuple(pathways)}")
         self._shape = dict(
@@ -262,7 +268,11 @@ class UniDual(nn.Module):
     def forward_head(
         self, x: Tensor, pre_logits: bool = False, modality: str | None = None, task: str | None = None
     ) -> Tensor:
-        """What `forward_features` gave -> logits (B, classes), or pooled features (B, D) if `pre_logits`."""
+        """What `forward_features` gave -> logits (B, classes), or pooled features (B, D) if `pre_logits`.
+
+        Features (B, C, T, H, W) count as a clip's: of an image on the video pathway the head is to be named by `task`,
+        if the pathway has heads of images and of videos.
+        """
         came = IMAGE if x.ndim == 4 else VIDEO
         pathway = self._resolve_pathway(came, modality)
         if self.global_pool == "":
@@ -288,7 +298,7 @@ class UniDual(nn.Module):
         modality: str | None = None,
     ) -> Any:
         """Outputs of the stem (0) and the stages (1 to 4): (B, C, H, W) of images, (B, C, T, H, W) of clips."""
-        check_choice("output_fmt", output_fmt, ("NCHW",))
+        check_known("output_fmt", output_fmt, ("NCHW",))
         take, last = self._take_indices(indices)
         features, taken = self._run(x, modality, last=last if stop_early else len(self.stages), take=take)
         return taken if intermediates_only else (features, taken)
@@ -396,7 +406,15 @@ class UniDual(nn.Module):
         return self.heads.classifier(task)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None, *, task: str | None = None) -> None:
-        """Fresh heads of `num_classes` for a task (default: the primary one); 0 without a task removes all heads."""
+        """Fresh heads of `num_classes` for a task (default: the primary one); 0 without a task removes all heads.
+
+        `global_pool` None stays what it is, but new heads on a network without pooling bring "avg" back.
+        """
+        if global_pool is None:
+            global_pool = "avg" if num_classes else self.global_pool
+        check_known("global_pool", global_pool, GLOBAL_POOLS)
+        if global_pool == "" and num_classes:
+            raise ValueError(f"global_pool='' gives unpooled features and needs num_classes=0, got {num_classes}")
         task = task or (primary_task(self.tasks) if num_classes else None)
         if task is None:
             self.heads.remove_all()
@@ -404,7 +422,7 @@ class UniDual(nn.Module):
             self.heads.resize(task, num_classes)
             self.spec = self.spec.without_classes(task)
         self.heads.to(next(self.stem.parameters()))
-        self._set_global_pool(self.global_pool if global_pool is None else global_pool)
+        self._set_global_pool(global_pool)
         self.spec = self.spec.for_tasks(self.tasks)
 
     def drop_auxiliary_heads(self) -> None:
@@ -420,7 +438,7 @@ class UniDual(nn.Module):
         self.heads.to(next(self.stem.parameters()))
 
     def _set_global_pool(self, global_pool: str) -> None:
-        check_choice("global_pool", global_pool, ("avg", ""))
+        check_known("global_pool", global_pool, GLOBAL_POOLS)
         if global_pool == "" and any(self.heads.on(pathway) for pathway in self.pathways):
             raise ValueError("global_pool='' gives unpooled features and needs num_classes=0")
         self.global_pool = global_pool
@@ -468,7 +486,7 @@ def _call(block: nn.Module, *args: Any) -> Tensor:
 @contextlib.contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """While a checkpointed block is recomputed its BatchNorms must not count the same batch again."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d) and norm.training]
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
@@ -708,7 +726,7 @@ def timm_cfg(
     head = None
     if primary:
         home = parsed[primary].modality
-        head = f"{HEADS}{home if home in pathways else pathways[0]}.{primary}"
+        head = f"{HEADS}{home if home in pathways else next(iter(pathways), IMAGE)}.{primary}"
     reduction = 32 if pool else 16
     return dict(
         input_size=(3, *spec.crop),

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.recipes import RECIPES, Recipe, find_recipe
-from unidual_zoo.training.settings import check_known
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="name=value of a field of the recipe, such as rate=0.02; repeatable.")

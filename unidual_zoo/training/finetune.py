@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import timm
 
-import unidual_zoo.models  # noqa: F401  (registers the names)
+from unidual_zoo.models.summary import check_registered
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.training.recipes import RECIPES, Recipe
 from unidual_zoo.training.settings import parse_settings
@@ -30,8 +30,9 @@ def finetune_recipe(
     where there are no test files. A network without published weights starts from random ones.
 
     Raises:
-        ValueError: neither images nor videos, or a setting that the recipe refuses.
+        ValueError: an unknown model, neither images nor videos, or a setting that the recipe refuses.
     """
+    check_registered(model)
     data = {name: source for name, source in (("images", images), ("videos", videos)) if source is not None}
     if not data:
         raise ValueError("nothing to learn from: give --images, --videos or both")

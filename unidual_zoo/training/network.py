@@ -12,13 +12,15 @@ import torch
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.models.create import create_model
 from unidual_zoo.models.pathways import deflate, inflate, pathway_of, select_pathway
+from unidual_zoo.models.summary import check_registered
 from unidual_zoo.scoring import Network
 from unidual_zoo.spec import VIDEO
 from unidual_zoo.training.recipes import Recipe
 from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
-from unidual_zoo.training.settings import check_known
 from unidual_zoo.weights import fit_to_model
 
 CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
@@ -26,12 +28,17 @@ CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
 def build_model(recipe: Recipe, media: Mapping[str, MediaSet]) -> Network:
     """The recipe's network with a head for each task, its spec telling the recipe's inputs and the class names."""
+    check_registered(recipe.model)
     tasks = {task: (data.modality, len(data.classes)) for task, data in media.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no weights for")  # the heads of new tasks are fresh
-        model: Network = timm.create_model(recipe.model, pretrained=recipe.pretrained, tasks=tasks, **recipe.model_args)
+        try:
+            model: Network = create_model(recipe.model, pretrained=recipe.pretrained, tasks=tasks, **recipe.model_args)
+        except TypeError as error:  # what Python says of an argument that is not there
+            raise ValueError(f"model_args {dict(recipe.model_args)} do not fit {recipe.model}: {error}") from error
     architecture = model.pretrained_cfg["architecture"]
-    if architecture.endswith("_aux"):  # published weights come without the heads that only training needs
+    # Published weights come without the heads that only training needs.
+    if architecture.endswith("_aux") and not {"auxiliary", "heads"} & set(recipe.model_args):
         model.add_auxiliary_heads()
     spec = recipe.spec(
         dataclasses.replace(model.spec, classes={task: tuple(data.classes) for task, data in media.items()})

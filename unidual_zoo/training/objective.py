@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from timm.data.mixup import mixup_target
 from torch import Tensor, nn
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.data.transforms import normalize
-from unidual_zoo.models.heads import check_choice
 from unidual_zoo.scoring import Network
 from unidual_zoo.spec import IMAGE, VIDEO
 
@@ -97,7 +97,7 @@ class JointObjective(nn.Module):
         self.weights = {name: float((losses or {}).get(name, 1.0)) for name in names}
         self.tasks = sorted({name.split(".")[0] for name in names})
         clips_on_image_pathway = any(task.modality == VIDEO for task in model.tasks.values())
-        check_choice("auxiliary_frames", auxiliary_frames, FRAMES)
+        check_known("auxiliary_frames", auxiliary_frames, FRAMES)
         unidual = {**UNIDUAL, (VIDEO, IMAGE): FRAMES[auxiliary_frames]}
         self.forms = R2D_MULTITASK if model.pathways == (IMAGE,) and clips_on_image_pathway else unidual
 

@@ -12,11 +12,12 @@ from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import nn
 from torch.optim import Optimizer
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.models.pathways import pathway_of
 from unidual_zoo.scoring import Network
 from unidual_zoo.training.recipes import Recipe
 
-SCHEDULES = ("constant", "step", "multistep", "cosine", "poly", "tanh", "wsd", "rsqrt")
+SCHEDULES = ("constant", "multistep", "cosine", "tanh", "wsd", "rsqrt")  # timm's that a recipe can describe
 
 
 def freeze(model: Network, *, first: int) -> list[str]:
@@ -57,8 +58,7 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, *, updates_per_epoch: in
     Raises:
         ValueError: the schedule is unknown or needs a metric, or the warm-up is longer than the training.
     """
-    if recipe.schedule not in SCHEDULES:
-        raise ValueError(f"schedule {recipe.schedule!r} is not known, allowed: {', '.join(SCHEDULES)}")
+    check_known("schedule", recipe.schedule, SCHEDULES)
     left = recipe.epochs - recipe.warmup_epochs
     if left <= 0:
         raise ValueError(f"warmup_epochs {recipe.warmup_epochs} must be less than epochs {recipe.epochs}")

@@ -8,8 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
-from unidual_zoo.training.settings import check_known, check_types, parse_settings
+from unidual_zoo.training.settings import check_types, parse_settings
+
+LEAST = {  # of the settings that count something
+    "batch_size": 1, "accumulate": 1, "epochs": 1, "epoch_size": 1, "log_every": 1, "save_every": 1, "eval_every": 0,
+    "eval_clips": 1, "workers": 0, "max_failed": 0, "recompute_norms": 0, "freeze": 0,
+}  # fmt: skip
+SIDES = {"crop": "[height, width]", "resize": "[height, width] or a short side"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +86,16 @@ class Recipe:
     def __post_init__(self) -> None:
         check_types(self)
         for task, modality in self.tasks.items():
-            if modality not in MODALITIES:
-                raise ValueError(f"task {task} has modality {modality!r}, allowed: {', '.join(MODALITIES)}")
+            check_known(f"modality of {task}", modality, MODALITIES)
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more, got {value}")
+        for name, form in SIDES.items():
+            if isinstance(value := getattr(self, name), Sequence) and (len(value) != 2 or min(value) < 1):
+                raise ValueError(f"{name} must be {form}, got {list(value)}")
+        check_known("publish", self.publish, ("last", "best"))
+        if self.publish == "best" and not 0 < self.eval_every <= self.epochs:
+            raise ValueError(f"publish=best needs evaluations between epochs, eval_every is {self.eval_every}")
 
     def spec(self, spec: InputSpec) -> InputSpec:
         """The model's own spec with what the recipe sets."""

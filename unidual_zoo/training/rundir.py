@@ -21,7 +21,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 RECIPE, LOG, CURVES, TENSORBOARD, EXPORT = "recipe.json", "log.jsonl", "curves.png", "tensorboard", "export"
 LAST, BEST = "last.safetensors", "best.safetensors"
-MAY_CHANGE = frozenset({"workers", "max_failed", "log_every"})  # of the recipe, when a run is resumed
+MAY_CHANGE = frozenset({"workers", "max_failed", "log_every", "publish"})  # of the recipe, when a run is resumed
 _STATE, _TENSOR = "state", "tensor of this file"
 
 
@@ -37,8 +37,12 @@ class RunDirectory:
         self.writes = writes
         self._log = self._board = None
 
-    def begin(self, recipe: Mapping[str, Any], *, resume: bool) -> dict[str, Any] | None:
+    def begin(
+        self, recipe: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
         """Opens the directory for a run of this recipe; the state to go on from, None for a start from scratch.
+
+        `defaults` are the values of fields that the recipe of a run begun by an older version lacks.
 
         Raises:
             RunError: there is a run already and `resume` is False, or its recipe is another one.
@@ -49,7 +53,7 @@ class RunDirectory:
             if file.exists() and not resume:
                 raise RunError(f"{self.path} holds a run already: go on with --resume, or choose another directory")
             if file.exists():
-                _check_same(self.path, json.loads(file.read_text()), recipe)
+                _check_same(self.path, {**(defaults or {}), **json.loads(file.read_text())}, recipe)
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(file, lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"))
             self._open_logs(state["progress"]["step"] if state else 0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from unidual_zoo.checks import check_known
 
 
 def parse_settings(settings: Sequence[str], owner: type) -> dict[str, Any]:
@@ -29,15 +30,6 @@ def parse_settings(settings: Sequence[str], owner: type) -> dict[str, Any]:
         pairs = Mapping in kinds and ":" in text and not text.startswith("{")
         values[name] = dict(map(_parse_pair, text.split(","))) if pairs else _parse(text)
     return values
-
-
-def check_known(what: str, name: str, allowed: Iterable[str]) -> None:
-    """Raises a ValueError with the nearest allowed name, and all of them, if `name` is not one."""
-    allowed = list(allowed)
-    if name not in allowed:
-        near = get_close_matches(name, allowed, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"no {what} {name!r}{hint} allowed: {', '.join(allowed)}")
 
 
 def check_types(instance: Any) -> None:

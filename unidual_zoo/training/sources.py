@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-from collections.abc import Sequence
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from unidual_zoo.data import toy
-from unidual_zoo.data.datasets import MediaSet, read_media
+from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_media, splits
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.training.recipes import Recipe
 
 TOY = "toy"  # in place of a folder: the embedded data of the task's modality
-TRAIN, TESTS = "train", ("val", "validation", "test")  # folders of the splits
 
 
 def read_sources(recipe: Recipe) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:
@@ -51,31 +49,36 @@ def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet,
 
 
 def _read_task(recipe: Recipe, task: str) -> tuple[MediaSet, MediaSet]:
-    modality, source = recipe.tasks[task], recipe.data[task]
+    modality, source, test_source = recipe.tasks[task], recipe.data[task], recipe.test_data.get(task)
     if source == TOY:
+        if test_source is not None:
+            raise ValueError(f"{task} is the embedded data, which has test files: leave out --test")
         read = toy.images if modality == IMAGE else toy.videos
         return read("train"), read("test")
-    train = read_media(source, modality=modality, split=_first_split(source, (TRAIN,)))
-    place = recipe.test_data.get(task, source)
-    split = _first_split(place, TESTS)
-    if split or task in recipe.test_data:
-        return train, read_media(place, modality=modality, split=split, classes=train.classes)
+    train = read_media(source, modality=modality, split=_train_split(task, source))
+    place = test_source or source
+    split = find_split(place, TESTS)
+    if split or test_source:
+        test = read_media(place, modality=modality, split=split, classes=train.classes)
+        if both := set(train.files) & set(test.files):
+            warnings.warn(
+                f"{task}: {len(both)} test files are training files, too, which flatters figures", stacklevel=2
+            )
+        return train, test
     if not recipe.hold_out:
         raise ValueError(
             f"no test files for {task}: {source} has no split {', '.join(TESTS)}; "
             f"say where with --test {task}=FOLDER, or keep a part with --set hold_out=0.2"
         )
-    return hold_out(train, recipe.hold_out, seed=recipe.seed)
+    train, test = hold_out(train, recipe.hold_out, seed=recipe.seed)
+    if not len(test):
+        raise ValueError(f"no test files for {task}: no class in {source} has two files, of which one could be kept")
+    return train, test
 
 
-def _first_split(source: str, names: Sequence[str]) -> str | None:
-    """The first of the names that is a split of a folder (a folder or list in it) or of a CSV list (in its column)."""
-    path = Path(source)
-    if path.is_dir():
-        there = {entry.name for entry in path.iterdir() if entry.is_dir()} | {file.stem for file in path.glob("*.csv")}
-    elif path.is_file():
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            there = {row.get("split") for row in csv.DictReader(file, skipinitialspace=True)}
-    else:
-        there = set()
-    return next((name for name in names if name in there), None)
+def _train_split(task: str, source: str) -> str | None:
+    """The split to train on, None if all is. A list whose rows have splits must say which of them are for training."""
+    split = find_split(source, TRAIN)
+    if split is None and Path(source).is_file() and (there := splits(source)):
+        raise ValueError(f"no training files for {task}: {source} has no split train, there is: {', '.join(there)}")
+    return split

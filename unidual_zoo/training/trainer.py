@@ -20,7 +20,9 @@ from accelerate.utils import gather_object, send_to_device
 from timm.utils.distributed import distribute_bn
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.data.augment import RandAugment
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
@@ -35,7 +37,6 @@ from unidual_zoo.training.optimizers import freeze, make_optimizer, make_schedul
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import Recipe
 from unidual_zoo.training.rundir import CURVES, EXPORT, LOG, RunDirectory, RunError, write_whole
-from unidual_zoo.training.settings import check_known
 from unidual_zoo.training.sources import read_sources
 
 DTYPES = {"no": None, "bf16": torch.bfloat16}
@@ -76,13 +77,21 @@ class Trainer:
         optimizer = make_optimizer(self.model, recipe, world=world)
         self.schedule = make_schedule(optimizer, recipe, updates_per_epoch=self.steps_per_epoch // recipe.accumulate)
         self.objective, self.optimizer = self.accelerator.prepare(self.plain_objective, optimizer)
+        for module in self.objective.modules():
+            if isinstance(module, DistributedDataParallel):
+                module.broadcast_buffers = False  # else each step gives all the first process's BatchNorm statistics
 
         self.done, self.best = 0, None
         self._logged: set[str] = set()
         self.run = RunDirectory(out, writes=self.accelerator.is_main_process)
-        state = self.run.begin({**recipe.to_dict(), "processes": world}, resume=resume)
+        state = self.run.begin({**recipe.to_dict(), "processes": world}, resume=resume, defaults=Recipe().to_dict())
         if state is not None:
             self.restore(state)
+        if len(steps := set(gather_object([self.done]))) > 1:
+            raise RunError(
+                f"the processes found checkpoints of {len(steps)} different steps ({min(steps)} to {max(steps)}): "
+                f"{out} must be one directory that all machines share"
+            )
         self.meter = Meter(
             self.accelerator,
             self.run,

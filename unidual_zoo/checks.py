@@ -1,0 +1,16 @@
+"""Bad input as one clear sentence: what came, what is allowed, and the nearest of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+
+def check_known(what: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raises a ValueError with the nearest allowed name, and all of them, if `value` is not one."""
+    allowed = list(allowed)
+    if value not in allowed:
+        near = get_close_matches(str(value), allowed, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no {what} {value!r}, allowed: {', '.join(name or repr(name) for name in allowed)}{hint}")

@@ -3,10 +3,11 @@
     uv run benchmarks/imagenet.py
         the shipped checkpoint `unidual10_aux.toy` on the embedded images; under a minute on 2 cores, after the images
         have been made once
-    uv run benchmarks/imagenet.py --model unidual34 --checkpoint FILE --data /data/imagenet --workers 8
-        the validation images, /data/imagenet/val/<class>/<file> (names of classes, or WordNet ids) or a CSV
-    uv run benchmarks/imagenet.py --model unidual34_aux --checkpoint FILE --data /data/imagenet --pathway video
-        images inflated to clips, on the video pathway and its auxiliary head
+    uv run benchmarks/imagenet.py --model local-dir:RUN/export --data /data/imagenet --workers 8
+        what `unidual train` left in RUN on the validation images, /data/imagenet/val/<class>/<file> (names of classes,
+        or WordNet ids) or a CSV
+    uv run benchmarks/imagenet.py --model unidual34.in1k_k400 --checkpoint FILE --data /data/imagenet
+        a file of weights for that name's tasks
 
 An image has one view, the model's own resize and centre crop (34 layers: 128×171 and 112; 152 layers: short side 256
 and 224). What to expect: `docs/results.md` holds the measured figures. A file that fails counts as wrong and is named.

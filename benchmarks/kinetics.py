@@ -3,10 +3,12 @@
     uv run benchmarks/kinetics.py
         the shipped checkpoint `unidual10_aux.toy` on the embedded videos, 10 clips a video; some 40 s on 2 cores,
         after the videos have been made once
-    uv run benchmarks/kinetics.py --model unidual34 --checkpoint FILE --data /data/k400 --workers 8 --dtype bfloat16
-        the paper's protocol for 34 layers on the validation videos, /data/k400/val/<class>/<file> or a CSV
-    uv run benchmarks/kinetics.py --model unidual152 --checkpoint FILE --data val.csv --protocol unidual152
-        the paper's protocol for 152 layers: 10 clips × 3 crops, fully convolutional
+    uv run benchmarks/kinetics.py --model local-dir:RUN/export --data /data/k400 --workers 8 --dtype bfloat16
+        what `unidual train` left in RUN, by the paper's protocol for 34 layers on the validation videos,
+        /data/k400/val/<class>/<file> or a CSV
+    uv run benchmarks/kinetics.py --model unidual152.in1k_k400 --checkpoint FILE --data val.csv --protocol unidual152
+        a file of weights for that name's tasks, by the paper's protocol for 152 layers: 10 clips × 3 crops, fully
+        convolutional
 
 Cost on real data: a file is decoded once, some 0.15 s of a core for a 10-second Kinetics video; the rest is the
 network's multiply-adds (`unidual models`) times 10 views, or 30 larger ones. What to expect: `docs/results.md` holds

@@ -39,9 +39,9 @@ import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import unidual_zoo
+from unidual_zoo.models.summary import count_multiply_adds
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
 MODELS = ("r2plus1d18", "unidual10", "unidual34", "unidual152")
@@ -134,7 +134,7 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
         fast: nn.Module = peers.Pathway(served, pathway, ours.task)
     else:
         exact, fast = None, copy.deepcopy(ours).to(memory_format=torch.channels_last)
-    flops = multiply_adds(ours, x) * 2
+    flops = count_multiply_adds(ours, x) * 2
     for name, network, strided in (
         (OURS, fast, x),
         (f"{whose}, as shipped", theirs, x),
@@ -151,7 +151,7 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
             print(f"{name}: {'left out' if options.quick else 'not installed'}")
             continue
         network, x = other[0].to(options.device), batch(options, pathway, other[1])
-        row = row_of(name, network, x, multiply_adds(network, x) * 2, options, mode=mode, dtype=DTYPES[dtype])
+        row = row_of(name, network, x, count_multiply_adds(network, x) * 2, options, mode=mode, dtype=DTYPES[dtype])
         yield row
     side = MATRIX_SIDE[options.device] // (8 if options.quick else 1)
     a = torch.randn(side, side, device=options.device).to(DTYPES[dtype])
@@ -168,15 +168,6 @@ def batch(options: argparse.Namespace, pathway: str, shape: tuple[int, ...]) -> 
 def to_layout(x: Tensor) -> Tensor:
     """The input with channels last in memory."""
     return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
-
-
-def multiply_adds(network: nn.Module, x: Tensor) -> int:
-    """Of one forward pass, in convolutions and matrix products."""
-    was_training = network.training
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(x)
-    network.train(was_training)
-    return counter.get_total_flops() // 2
 
 
 def row_of(

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from fakes import SIDE, grey_image, grey_video
 
 from unidual_zoo.data import toy
 from unidual_zoo.data.datasets import read_media
+from unidual_zoo.models.summary import registered_names
 from unidual_zoo.spec import ClipSpec, InputSpec
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -75,6 +77,15 @@ def test_a_script_runs_with_no_argument(run, embedded, name, modality):
     assert METRICS[modality] | FACTS <= row.keys()
     assert (row["benchmark"], row["model"], row["listed"]) == (name, "unidual10_aux", 2)
     assert row["data"] == f"embedded {modality}s, test"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_examples_name_models_that_there_are(name):
+    text = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text())) or ""
+    named = re.findall(r"--model (\S+)", text)
+    assert named
+    assert {model for model in named if ":" not in model} <= set(registered_names())
+    assert all("." in model for model in re.findall(r"--model (\S+) --checkpoint", text)), "tasks are those of a tag"
 
 
 def test_sports1m_says_that_its_data_are_not_here(run, embedded):

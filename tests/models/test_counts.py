@@ -6,6 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import unidual_zoo  # noqa: F401
+from unidual_zoo.models.pathways import pathway_of
 
 PARAMETERS = {
     "unidual34": 69_766_575,
@@ -41,6 +42,15 @@ def test_multiply_adds(name, pathway, size):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(x, modality=pathway)
     assert counter.get_total_flops() / 2e9 == pytest.approx(MULTIPLY_ADDS[name, pathway, size], abs=0.006)
+
+
+@pytest.mark.parametrize(("name", "share"), [("unidual34", 2 / 3), ("unidual152", 3 / 4)])
+def test_the_share_of_weights_that_serves_both_pathways(name, share):
+    """README says two thirds, with 152 layers three quarters."""
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=0)
+    both = sum(weight.numel() for key, weight in model.named_parameters() if pathway_of(key) is None)
+    assert both / sum(weight.numel() for weight in model.parameters()) == pytest.approx(share, abs=0.02)
 
 
 def test_removing_the_auxiliary_heads_of_aux_gives_unidual():

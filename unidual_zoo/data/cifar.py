@@ -1,7 +1,8 @@
 """CIFAR-10 and CIFAR-Motion: natural images, and clips made from them, small enough to run the paper's tables on a CPU.
 
 CIFAR-Motion is an image of CIFAR-10 under a camera motion, with noise, drifting brightness and varying speed. Its
-classes are columns of `COLUMNS`; a clip of the training set shows a training image. Everything follows from a seed.
+classes are columns of `COLUMNS`; a clip of the training set shows a training image. Everything follows from a seed and
+from the copy of CIFAR-10: torchvision's holds the pixels, others hold files, which may be JPEGs and so not the same.
 The data are stacks (`data/stacks.py`): a folder with train.csv, holdout.csv and test.csv, as `read_media` reads it.
 
 Of the 50,000 training images the last 5,000 are `holdout`, on which settings are chosen. The image task takes the first
@@ -36,6 +37,7 @@ SIDE = 32  # pixels
 SPLITS = ("train", "holdout", "test")
 HOLDOUT_SHARE, HOLDOUT_CLIPS = 0.1, 1_000
 NOISE, DRIFT = (2, 12), 0.2  # range of the noise's deviation in grey levels, relative change of brightness
+FILES, TORCHVISION = "files", "torchvision"  # kinds of copies
 DOWNLOADED = "cifar-10-batches-py"  # torchvision's folder
 
 _VEHICLES = ("airplane", "automobile", "ship", "truck")
@@ -100,7 +102,7 @@ def cifar_images(root: str | Path, *, count: int = 10_000, download: bool = Fals
     Raises:
         ValueError: there is no CIFAR-10, or `count` is more than it has.
     """
-    folder = cache_folder() / f"cifar10-v{VERSION}-{count}"
+    folder = cache_folder() / f"cifar10-v{VERSION}-{_kind(root, download)}-{count}"
     for split in SPLITS:
         if (folder / f"{split}.csv").exists():
             continue
@@ -136,7 +138,7 @@ def cifar_clips(
         ValueError: there is no such column, or no CIFAR-10.
     """
     check_known("column", column, COLUMNS)
-    folder = cache_folder() / f"{column}-v{VERSION}-seed{seed}-{clips}-{test_clips}-{images}"
+    folder = cache_folder() / f"{column}-v{VERSION}-{_kind(root, download)}-seed{seed}-{clips}-{test_clips}-{images}"
     counts = {"train": clips, "holdout": HOLDOUT_CLIPS, "test": test_clips}
     for number, split in enumerate(SPLITS):
         if (folder / f"{split}.csv").exists():
@@ -228,6 +230,19 @@ class _Images:
         return {"train": self.order[:kept], "holdout": self.order[kept:], "test": self.order}[split]
 
 
+def _kind(root: str | Path, download: bool) -> str:
+    """How a copy of CIFAR-10 is kept: "files" in a tar or in folders, or as "torchvision" leaves it."""
+    root = Path(root)
+    if (root / "train.tar").is_file() or (root / "train").is_dir():
+        return FILES
+    if download or (root / DOWNLOADED).is_dir():
+        return TORCHVISION
+    raise ValueError(
+        f"no CIFAR-10 in {root}: it needs train.tar and test.tar, folders train/<class> and test/<class>, or "
+        f"torchvision's {DOWNLOADED}; --download fetches it"
+    )
+
+
 def _source(root: str | Path, split: str, download: bool) -> _Images:
     """The images of which a split of `SPLITS` is a part."""
     return _read_split(Path(root), "test" if split == "test" else "train", download)
@@ -235,17 +250,12 @@ def _source(root: str | Path, split: str, download: bool) -> _Images:
 
 @lru_cache(maxsize=2)
 def _read_split(root: Path, split: str, download: bool) -> _Images:
+    if _kind(root, download) == TORCHVISION:
+        return _from_torchvision(root, split, download)
     if (root / f"{split}.tar").is_file():
         found = list(_from_tar(root / f"{split}.tar"))
-    elif (root / split).is_dir():
-        found = [(file.parent.name, file.read_bytes()) for file in sorted((root / split).glob("*/*")) if is_image(file)]
-    elif download or (root / DOWNLOADED).is_dir():
-        return _from_torchvision(root, split, download)
     else:
-        raise ValueError(
-            f"no CIFAR-10 in {root}: it needs {split}.tar, a folder {split}/<class> or torchvision's {DOWNLOADED}; "
-            "--download fetches it"
-        )
+        found = [(file.parent.name, file.read_bytes()) for file in sorted((root / split).glob("*/*")) if is_image(file)]
     names = {name for name, _ in found}
     if names != set(CLASSES):
         raise ValueError(f"{root}: the classes of CIFAR-10 are {', '.join(CLASSES)}, found {sorted(names) or 'none'}")

@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 
 import timm
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unidual_zoo import models
@@ -119,8 +120,13 @@ def multiply_adds(model: Any, pathway: str, modality: str | None = None) -> int:
     spec = model.spec
     frames = () if (modality or pathway) == IMAGE else (spec.clip.length,)
     sample = next(model.parameters()).new_empty((1, model.in_chans, *frames, *spec.crop))
+    return count_multiply_adds(model, sample, modality=pathway)
+
+
+def count_multiply_adds(model: nn.Module, *inputs: Any, **options: Any) -> int:
+    """Multiply-adds of a call of any network, in its convolutions and matrix products."""
     was_training = model.training
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(sample, modality=pathway)
+        model.eval()(*inputs, **options)
     model.train(was_training)
     return counter.get_total_flops() // 2

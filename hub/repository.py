@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unidual_zoo.models.create import create_model
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
-from unidual_zoo.weights import CONFIG, WEIGHTS_FILE, sha256_of
+from unidual_zoo.weights import CONFIG, WEIGHTS_FILE, make_readable, sha256_of
 
 GOLDEN, RESULTS = "golden.safetensors", "results.json"
 NEEDED = (CONFIG, WEIGHTS_FILE, GOLDEN, README)
@@ -53,6 +53,8 @@ def make_repository(
         "sha256": sha256_of(folder / WEIGHTS_FILE),
     }
     save_file(golden(model), folder / GOLDEN)
+    for file in (WEIGHTS_FILE, GOLDEN):
+        make_readable(folder / file)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     if reports:
         (folder / RESULTS).write_text(json.dumps(reports, indent=2) + "\n")

@@ -168,6 +168,23 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(run, files, m
     assert "out.jsonl" in one_sentence(err)
 
 
+def test_an_error_leaves_the_output_of_before(run, model, files, tmp_path):
+    (tmp_path / "out.jsonl").write_text("of before\n")
+    assert run("predict", files / "a.jpg", "--model", "unidual11", "--json", tmp_path / "out.jsonl")[0] == 2
+    assert (tmp_path / "out.jsonl").read_text() == "of before\n"
+    assert run("predict", files / "a.jpg", "--model", model, "--json", tmp_path / "out.jsonl")[0] == 0
+    assert len(lines(tmp_path / "out.jsonl")) == 1
+
+
+def test_a_folder_is_no_name(run, model, files, tmp_path):
+    (tmp_path / "run/export").mkdir(parents=True)
+    (tmp_path / "run/export/config.json").touch()
+    _, _, err = run("predict", files, "--model", tmp_path / "run")
+    assert f"is a folder: write local-dir:{tmp_path / 'run/export'}" in one_sentence(err)
+    _, _, err = run("predict", files, "--model", f"local-dir:{tmp_path / 'run'}")
+    assert f"did you mean local-dir:{tmp_path / 'run/export'}?" in one_sentence(err)
+
+
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [

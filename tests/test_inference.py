@@ -186,6 +186,9 @@ def test_a_dual_network_predicts_both_modalities(mixed):
     tasks = [result.get("task") for result in results]
     assert tasks == ["k400", "in1k", None, "in1k", None, "k400", "in1k"]
     predictor = Predictor(model, task="k400", protocol=TWO)
+    assert list(predictor(files[0])) == list(predictor(files[:1]))
+    with pytest.raises(TypeError, match="needs a model of this package, as load_model makes it, got str"):
+        Predictor("unidual10_aux")
     results = list(predictor(files[:2]))
     assert results[0]["task"] == "k400"
     assert "task 'k400' has no head on the image pathway, allowed: in1k" in results[1]["error"]

@@ -244,13 +244,18 @@ def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tupl
 
 @contextlib.contextmanager
 def _lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Writes lines of JSON to a file, which is opened before the work begins; None writes nothing."""
+    """Writes lines of JSON to a file, which is opened before the work begins and emptied by the first line."""
     if path is None:
         yield lambda row: None
         return
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8") as file:
+        begun = False
 
         def write(row: dict[str, Any]) -> None:
+            nonlocal begun
+            if not begun:
+                file.truncate(0)
+                begun = True
             file.write(json.dumps(row) + "\n")
             file.flush()
 

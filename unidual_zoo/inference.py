@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.media import MediaError, is_image, is_video
+from unidual_zoo.data.media import MediaError, files_below, is_image, is_video
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.folding import for_inference
 from unidual_zoo.models.summary import check_registered
@@ -40,7 +40,10 @@ def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -
 
 
 class Predictor:
-    """Labels of images and videos, each modality by its own pathway: `for result in predictor(files)`.
+    """Labels of images and videos, each modality by its own pathway.
+
+        predictor = Predictor(load_model("unidual10_aux"))
+        for result in predictor(["photo.jpg", "clip.mp4"]): ...
 
     Args:
         model: any model of this package; it is copied by `for_inference` and stays as it is.
@@ -52,6 +55,7 @@ class Predictor:
 
     Raises:
         ValueError: neither modality can be served: no pathway has the task, or there are no heads.
+        TypeError: the model is none of this package, such as a name in place of what `load_model` makes of it.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class Predictor:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if not hasattr(model, "pathways"):
+            raise TypeError(f"needs a model of this package, as load_model makes it, got {type(model).__name__}")
         if top < 1:
             raise ValueError(f"top must be 1 or more, got {top}")
         self.model = for_inference(model, dtype=dtype).to(device)
@@ -80,12 +86,13 @@ class Predictor:
         if not self.routes:
             raise ValueError(self.refused[MODALITIES[0]])
 
-    def __call__(self, files: Sequence[str | os.PathLike[str]]) -> Iterator[dict[str, Any]]:
-        """One result a file, in the files' order, `file` as given.
+    def __call__(self, files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Iterator[dict[str, Any]]:
+        """One result a file, in the files' order, `file` as given. A single path is a list of one.
 
         `{"file", "modality", "task", "top": [{"label", "score"}, ...]}`, the score a probability, the label the class's
         name or its number where names are unknown; or `{"file", "error"}`.
         """
+        files = [files] if isinstance(files, str | os.PathLike) else files
         paths = [os.fspath(file) for file in files]
         modalities = [modality_of(path) for path in paths]
         served = [number for number, modality in enumerate(modalities) if modality in self.routes]
@@ -157,11 +164,7 @@ def find_files(arguments: Sequence[str]) -> list[str]:
 
 
 def _media_in(folder: str) -> list[str]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.join(parent, name) for name in names if not name.startswith(".")]
-    return sorted(filter(_is_media, found))
+    return [os.path.join(folder, name) for name in files_below(folder) if _is_media(name)]
 
 
 def _is_media(path: str) -> bool:

@@ -142,6 +142,8 @@ def packaged_classes(name: str) -> tuple[str, ...]:
 
 def parse_tasks(tasks: Mapping[str, Any]) -> dict[str, Task]:
     """`{"in1k": ("image", 1000)}` (or lists, as JSON leaves them) -> `{"in1k": Task("in1k", "image", 1000)}`."""
+    if not isinstance(tasks, Mapping):
+        raise ValueError(f"tasks must be {{name: (modality, number of classes)}}, got {tasks!r}")
     parsed = {}
     for name, value in tasks.items():
         value = (value.modality, value.num_classes) if isinstance(value, Task) else value

@@ -1,5 +1,7 @@
 """Folders and CSV lists as sets of files, and files as tensors for a batch."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,25 @@ def csv(path, text):
     return path
 
 
+def test_folders_within_a_class_belong_to_it(tmp_path):
+    for name in ("cat/a.jpg", "cat/day/b.jpg", "cat/day/.c.jpg", "dog/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "cat/round").symlink_to(tmp_path / "cat")  # a circle
+    media = read_media(tmp_path, modality="image")
+    assert [Path(file).name for file in media.files] == ["a.jpg", "b.jpg", "d.jpg"]
+
+
+def test_a_fingerprint_is_of_names_and_labels_wherever_they_lie(tmp_path):
+    files, labels = ("x/cat/a.jpg", "x/dog/b.jpg"), (0, 1)
+    media = MediaSet("image", ("cat", "dog"), files, labels)
+    moved = MediaSet("image", ("cat", "dog"), tuple(f"/elsewhere/{file}" for file in files), labels)
+    assert media.fingerprint() == moved.fingerprint()
+    assert media.fingerprint().startswith("2 files of 2 classes, ")
+    others = [(("cat", "cow"), files, labels), (("cat", "dog"), files, (1, 0)), (("cat", "dog"), files[::-1], labels)]
+    assert len({MediaSet("image", *other).fingerprint() for other in others} | {media.fingerprint()}) == 4
+
+
 def test_csv_without_a_header(tmp_path):
     path = csv(tmp_path / "list.csv", 'a.mp4,run\n"b, c.mp4","jump, high"\n\n/abs/d.mp4, run\n')
     got = read_media(path, modality="video")
@@ -80,6 +101,7 @@ def test_csv_named_by_its_split(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("filename,class\na.jpg,cat\n", "'filename,class' is no file; a header must name path and label"),
         ("", "it lists no image files"),
         ("path,label\n", "it lists no image files"),
         ("a.jpg,cat\nb.jpg\n", r"list\.csv, line 2: a row must give path,label, got 'b.jpg'"),

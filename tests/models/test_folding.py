@@ -71,6 +71,12 @@ def test_autocast_computes_in_its_own_type(name):
     close(folded(x), model(x))
 
 
+@torch.inference_mode()
+def test_a_copy_can_be_copied_again():
+    model, x = small("unidual10"), clips()
+    close(for_inference(for_inference(model), modality="video")(x), model(x))
+
+
 def test_gradients_reach_the_input():
     model, x = small("r2plus1d10"), clips().requires_grad_()
     expected = torch.autograd.grad(model(x).square().sum(), x)[0]

@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 from models.small import DUAL, NAMES, TASKS, clips, close, images, small
+from timm.models import save_for_hf
 
 THREE = TASKS | {"sports": ("video", 9)}
 
@@ -112,6 +113,19 @@ def test_reset_classifier_and_pooling():
     assert (model.global_pool, model(images()).shape) == ("avg", (2, 5))
 
 
+@pytest.mark.parametrize(("name", "last"), [("unidual10", 2), ("r2d10_lstm_multitask", 1), ("r2plus1d10", 0)])
+def test_a_pruned_network_is_a_smaller_one(name, last, tmp_path):
+    model = small(name)
+    expected = model.forward_intermediates(x := images(), [last], intermediates_only=True)[0]
+    model.prune_intermediate_layers([last])
+    close(model.forward_features(x), expected)
+    model.reset_classifier(3)
+    assert model(images()).shape == (2, 3)
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    close(again(x), model(x))
+
+
 def test_num_video_classes():
     model = small("unidual10", num_classes=3, num_video_classes=4)
     assert (model(images()).shape, model(clips()).shape) == ((2, 3), (2, 4))
@@ -163,6 +177,7 @@ def test_autocast_takes_float_input():
     ("kwargs", "message"),
     [
         (dict(tasks={"a": ("sound", 3)}), "modality 'sound', allowed: image, video"),
+        (dict(tasks=["a"]), r"tasks must be {name: \(modality, number of classes\)}, got \['a'\]"),
         (dict(tasks={"a": 3}), r"must be \(modality, number of classes\), got 3"),
         (dict(tasks={"a.b": ("image", 3)}), "without '.'"),
         (dict(tasks={"a": ("image", -1)}), "-1 classes"),

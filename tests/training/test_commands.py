@@ -9,6 +9,7 @@ from tiny import CLASSES, SETTINGS
 from typer.testing import CliRunner
 
 from unidual_zoo.cli import app
+from unidual_zoo.data.datasets import read_media
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import RECIPES
 
@@ -32,6 +33,8 @@ def test_train(media, tmp_path):
     data = ["--data", f"pictures={media / 'pictures'}", "--data", f"films={media / 'films'}"]
     settings = (*SETTINGS, "epochs=1")
     result = unidual("train", "mini", *data, "--out", tmp_path / "run", settings=settings)
+    listed = read_media(tmp_path / "run/predictions-films.csv", modality="video")
+    assert (len(listed), listed.classes) == (4, CLASSES)
     assert result["out"] == str(tmp_path / "run")
     assert result["scores"].keys() == {"pictures", "films"}
     assert result["scores"]["films"].keys() == {"clip@1", "video@1", "video@5"}

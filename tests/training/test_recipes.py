@@ -140,5 +140,7 @@ def test_the_recipe_of_a_fine_tuning(monkeypatch):
         finetune_recipe("unidual43", videos="b")
     assert finetune_recipe("local-dir:x", videos="b").pretrained
     assert not finetune_recipe("r2plus1d18", videos="b", settings=["pretrained=false"]).pretrained
+    with pytest.raises(ValueError, match="test images and none to learn from: give --images"):
+        finetune_recipe("unidual34", videos="b", test_images="c")
     with pytest.raises(ValueError, match="--images, --videos or both"):
         finetune_recipe("unidual34")

@@ -78,6 +78,12 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch, error):
     assert [file.name for file in tmp_path.iterdir()] == [LAST]
 
 
+def test_files_are_as_readable_as_any_new_one(tmp_path):
+    save_checkpoint(tmp_path / LAST, STATE)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / LAST).stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_best_stays_when_last_goes_on(tmp_path):
     run = RunDirectory(tmp_path)
     run.begin({}, resume=False)

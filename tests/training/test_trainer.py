@@ -1,6 +1,7 @@
 """Whole training runs of a few steps, each with an option or a mishap."""
 
 import json
+import shutil
 
 import pytest
 import timm
@@ -48,9 +49,11 @@ def test_a_run_leaves_everything_in_its_directory(media, tmp_path, pictures):
     reports = train(tiny_recipe(media), out=out)
     assert {file.name for file in out.iterdir()} == {
         "recipe.json", "log.jsonl", "curves.png", "tensorboard", "last.safetensors", "best.safetensors", "export",
-        "confusion-pictures.png", "confusion-films.png",
+        "confusion-pictures.png", "confusion-films.png", "predictions-pictures.csv", "predictions-films.csv",
     }  # fmt: skip
-    assert json.loads((out / "recipe.json").read_text()) == {**tiny_recipe(media).to_dict(), "processes": 1}
+    written = json.loads((out / "recipe.json").read_text())
+    assert written.pop("files").keys() == {"pictures", "films"}
+    assert written == {**tiny_recipe(media).to_dict(), "processes": 1}
     assert {task: (report.modality, len(report.results)) for task, report in reports.items()} == {
         "pictures": ("image", 4),
         "films": ("video", 4),
@@ -107,6 +110,20 @@ def test_a_finished_run_can_be_resumed_and_another_recipe_cannot(media, tmp_path
         run(media, tmp_path, "epochs=2", resume=True)
     with pytest.raises(RunError, match="--resume"):
         run(media, tmp_path, "epochs=1")
+
+
+def test_a_run_is_not_resumed_with_other_files(media, tmp_path):
+    copy = tmp_path / "media"
+    shutil.copytree(media, copy)
+    settings = ("epochs=1", "tasks=pictures:image")
+    run(copy, tmp_path / "run", *settings)
+    copy.rename(tmp_path / "moved")
+    train(tiny_recipe(tmp_path / "moved", *settings), out=tmp_path / "run", resume=True)
+    for split in ("train", "val"):
+        folder = tmp_path / "moved/pictures" / split
+        (folder / "circle").rename(folder / "triangle")
+    with pytest.raises(RunError, match=r"another recipe \(files was .*10 files of 2 classes"):
+        train(tiny_recipe(tmp_path / "moved", *settings), out=tmp_path / "run", resume=True)
 
 
 def test_two_stages(media, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,11 +19,11 @@ from torch import Tensor
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.decode import open_video
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_video
+from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, files_below, is_image, is_video
 from unidual_zoo.data.transforms import Framing, RandomFraming
 from unidual_zoo.spec import IMAGE, MODALITIES
 
-PATH, LABEL, SPLIT = COLUMNS = ("path", "label", "split")
+PATH, LABEL, SPLIT = "path", "label", "split"  # columns of a list
 TRAIN, TESTS = ("train",), ("val", "validation", "test")  # names of splits, the first that is there counts
 
 Clips = Sequence[Sequence[int]]
@@ -46,16 +48,23 @@ class MediaSet:
     def __len__(self) -> int:
         return len(self.files)
 
+    def fingerprint(self) -> str:
+        """What tells these files from others, wherever they lie: numbers, and a digest of classes, names and labels."""
+        names = ["/".join(Path(file).parts[-2:]) for file in self.files]
+        digest = hashlib.sha256(json.dumps([self.classes, names, self.labels]).encode()).hexdigest()
+        return f"{len(self.files)} files of {len(self.classes)} classes, {digest[:12]}"
+
 
 def read_media(
     source: PathLike, *, modality: str, split: str | None = None, classes: Sequence[str] | None = None
 ) -> MediaSet:
     """A folder `split/class/file` (or `class/file` without a split), or a CSV list `path,label` -> its MediaSet.
 
-    In a folder with a split, `split.csv` serves as well as a folder `split`. A CSV file may begin with a header, which
-    may name further columns; with a column `split` the argument of that name chooses rows. Its paths are relative to
-    its own folder, its labels are class names. `classes` fixes which classes there are and their order; without it they
-    are those found, sorted. Files are not opened here: a damaged or missing one is found when it is read.
+    Files in folders within a class folder belong to the class. In a folder with a split, `split.csv` serves as well as
+    a folder `split`. A CSV file may begin with a header, which may name further columns; with a column `split` the
+    argument of that name chooses rows. Its paths are relative to its own folder, its labels are class names. `classes`
+    fixes which classes there are and their order; without it they are those found, sorted. Files are not opened here: a
+    damaged or missing one is found when it is read.
 
     Raises ValueError for a source or split that is not there, for no media of the modality, for a class folder without
     any, for malformed rows, and for labels outside `classes`.
@@ -148,15 +157,11 @@ def _folder_rows(folder: Path, modality: str) -> list[tuple[str, str]]:
     """(file, class name) of `class/file`, classes and files sorted by name."""
     belongs = is_image if modality == IMAGE else is_video
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    files = {name: sorted(f for f in os.listdir(folder / name) if belongs(f) and f[0] != ".") for name in names}
+    files = {name: [f for f in files_below(folder / name) if belongs(f)] for name in names}
     if not names:
         raise ValueError(f"{folder}: no class folders with {modality} files ({_extensions(modality)})")
-    if empty := [name for name in names if not files[name]]:
-        hint = (
-            "; is it a split?"
-            if any((folder / empty[0] / name).is_dir() for name in os.listdir(folder / empty[0]))
-            else ""
-        )
+    if empty := [name for name in names if all("/" in file for file in files[name])]:
+        hint = "; is it a split?" if any(entry.is_dir() for entry in (folder / empty[0]).iterdir()) else ""
         raise ValueError(f"{folder}: no {modality} files in class folder {empty[0]!r} ({_extensions(modality)}){hint}")
     return [(str(folder / name / file), name) for name in names for file in files[name]]
 
@@ -176,6 +181,8 @@ def _csv_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     if PATH in header and LABEL in header:
         rows = rows[1:]
+    elif rows and not {"/", "\\", "."} & set(rows[0][1][0]) and not (path.parent / rows[0][1][0]).exists():
+        raise ValueError(f"{path}: {','.join(rows[0][1])!r} is no file; a header must name {PATH} and {LABEL}")
     else:
         header = [PATH, LABEL]
     for line, row in rows:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 PathLike = str | os.PathLike[str]
 
-IMAGE_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+IMAGE_EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".avif", ".tif", ".tiff", ".ppm", ".pgm")
+)
 VIDEO_EXTENSIONS = frozenset(
     (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp")
     + (".ogv", ".vob")
@@ -50,6 +52,17 @@ def is_image(path: PathLike) -> bool:
 def is_video(path: PathLike) -> bool:
     """Whether the file's extension is one of VIDEO_EXTENSIONS."""
     return _extension(path) in VIDEO_EXTENSIONS
+
+
+def files_below(folder: PathLike) -> list[str]:
+    """The files in a folder and in all folders and links to folders in it, sorted, relative to it; no hidden ones."""
+    found, seen = [], {os.path.realpath(folder)}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        places = {name: os.path.realpath(os.path.join(parent, name)) for name in folders if name[0] != "."}
+        folders[:] = [name for name, place in places.items() if place not in seen]  # links may go round in circles
+        seen |= set(places.values())
+        found += [os.path.relpath(os.path.join(parent, name), folder) for name in names if name[0] != "."]
+    return sorted(found)
 
 
 def check_file(path: PathLike) -> None:

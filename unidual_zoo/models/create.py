@@ -88,7 +88,9 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         try:
             architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{name} has no {CONFIG} that names an architecture: {error!r}") from error
+            inner = Path(where, "export", CONFIG).is_file() and source == _FOLDER
+            hint = f"; did you mean {_FOLDER}:{Path(where, 'export')}?" if inner else ""
+            raise CheckpointError(f"{name} has no {CONFIG} that names an architecture: {error!r}{hint}") from error
         if not timm.is_model(architecture):
             raise CheckpointError(f"{name} is a {architecture!r}, which nothing imported here has registered")
     return timm.create_model(name, **kwargs)

@@ -34,7 +34,8 @@ def for_inference(
     The copy takes the same calls and gives the same outputs to rounding; it cannot be trained, and its weights have
     other names. Behind a convolution that two pathways share each pathway gets its own folded copy of the weight,
     unless they share the norm too. On a CPU a second copy in oneDNN's layout is made of each weight when it is first
-    used. `modality` keeps that pathway and its heads alone; `dtype` casts the weights; `compile` compiles the call.
+    used. `modality` keeps that pathway and its heads alone; `dtype` casts the weights; `compile` compiles the call. A
+    copy can be copied again.
 
     Raises:
         ValueError: the model has no pathway `modality`.
@@ -42,7 +43,7 @@ def for_inference(
     served = copy.deepcopy(model).eval().requires_grad_(False)
     if modality is not None:
         _keep_pathway(served, modality)
-    if isinstance(model, UniDual):
+    if isinstance(model, UniDual) and not isinstance(model.stem, FoldedBlock):
         _fold(served, served.pathways)
     served.to(dtype=dtype, memory_format=torch.channels_last)
     if compile:

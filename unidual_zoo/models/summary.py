@@ -7,6 +7,7 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -57,7 +58,14 @@ class Summary:
 def check_registered(name: str) -> None:
     """Raises a ValueError with the nearest names if a name without "hf-hub:" or "local-dir:" is not registered."""
     if ":" not in name and name not in registered_names():
+        if Path(name).is_dir():
+            raise ValueError(f"{name} is a folder: write local-dir:{_export(Path(name))}")
         raise ValueError(f"no model {name!r}, {nearest_names(name)}")
+
+
+def _export(folder: Path) -> Path:
+    """The folder with the network in a run directory, else the folder itself."""
+    return folder / "export" if (folder / "export").is_dir() else folder
 
 
 def registered_names(pattern: str | None = None) -> list[str]:

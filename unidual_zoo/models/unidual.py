@@ -471,11 +471,20 @@ class UniDual(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Removes the stages behind the last index, and the heads if `prune_head`."""
+        """Removes the stages behind the last index, and the heads if `prune_head`.
+
+        New heads then take what the last stage gives, an LSTM before them is fresh.
+        """
         take, last = self._take_indices(indices)
-        self.stages = self.stages[:last]
+        self.stages, self.feature_info = self.stages[:last], self.feature_info[: last + 1]
+        self._shape |= {"depths": [len(list(stage.children())) for stage in self.stages]}
         if prune_head:
             self.reset_classifier(0, "")
+            chans = self.feature_info[-1]["num_chs"]
+            if self.lstm is not None and chans != self.num_features:
+                self.lstm = nn.LSTM(chans, LSTM_UNITS, batch_first=True).to(next(self.stem.parameters()))
+            self.num_features = chans
+            self.head_hidden_size = self.heads.in_features = LSTM_UNITS if self.lstm is not None else chans
         return take
 
 

@@ -70,7 +70,7 @@ def finetune(
         settings=[*given, *(settings or ())],
     )
     if not row.pretrained:
-        typer.echo(f"unidual: {model} has no published weights, it starts from random ones", err=True)
+        typer.echo(f"unidual: {model} starts from random weights", err=True)
     _run(row, out=out or Path("runs/finetune"), resume=resume)
 
 
@@ -95,8 +95,16 @@ def _run(recipe: Recipe, *, out: Path, resume: bool) -> None:
     reports = run(recipe, out=out, resume=resume)
     if PartialState().is_main_process:
         scores = {task: report.metrics() for task, report in reports.items()}
+        for task, report in reports.items():
+            if report.failures:
+                first = report.failures[0]
+                typer.echo(
+                    f"unidual: {len(report.failures)} of {len(report.files)} test files of {task} failed and count as "
+                    f"wrong, the first: {first['file']}: {first['error']}",
+                    err=True,
+                )
         for task, metrics in scores.items():
             typer.echo(f"{task}: " + ", ".join(f"{name} {value:.2f}%" for name, value in metrics.items()))
-        typer.echo(f"curves, confusion matrices and log: {out}; network: local-dir:{out / EXPORT}")
+        typer.echo(f"curves, confusion matrices, predictions and log: {out}; network: local-dir:{out / EXPORT}")
         typer.echo(json.dumps({"out": str(out), "export": str(out / EXPORT), "scores": scores}))
     PartialState().destroy_process_group()

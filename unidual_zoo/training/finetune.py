@@ -30,13 +30,16 @@ def finetune_recipe(
     where there are no test files. A network without published weights starts from random ones.
 
     Raises:
-        ValueError: an unknown model, neither images nor videos, or a setting that the recipe refuses.
+        ValueError: an unknown model, neither images nor videos, test files of what is not learnt, or a setting that the
+            recipe refuses.
     """
     check_registered(model)
     data = {name: source for name, source in (("images", images), ("videos", videos)) if source is not None}
     if not data:
         raise ValueError("nothing to learn from: give --images, --videos or both")
     tests = {name: source for name, source in (("images", test_images), ("videos", test_videos)) if source is not None}
+    if strange := sorted(set(tests) - set(data)):
+        raise ValueError(f"there are test {strange[0]} and none to learn from: give --{strange[0]}, too")
     tasks = {name: TASKS[name] for name in data}
     pretrained = model.startswith(("local-dir:", "hf-hub:")) or timm.is_model_pretrained(model)
     row = dataclasses.replace(RECIPES["finetune"], model=model, pretrained=pretrained)

@@ -21,7 +21,7 @@ from unidual_zoo.scoring import Network
 from unidual_zoo.spec import VIDEO
 from unidual_zoo.training.recipes import Recipe
 from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
-from unidual_zoo.weights import fit_to_model
+from unidual_zoo.weights import WEIGHTS_FILE, fit_to_model, make_readable
 
 CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
@@ -101,6 +101,7 @@ def export(model: Network, folder: Path) -> None:
     """Writes what `timm.create_model("local-dir:FOLDER", pretrained=True)` loads, class names included."""
     model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
     save_for_hf(model, str(folder), safe_serialization=True)
+    make_readable(folder / WEIGHTS_FILE)
 
 
 def _fitted(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:

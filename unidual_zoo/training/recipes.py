@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +37,7 @@ class Recipe:
     mix: str | Mapping[str, float] = "equal"  # or "proportional" to the numbers of files, or weights by task
     epoch_size: int | None = None  # examples of one task per epoch on average; None: of the task with most files
     max_failed: int = 100  # unreadable files that training does without
-    workers: int = 4  # loader processes of each process
+    workers: int = min(4, os.cpu_count() or 1)  # loader processes of each process
     # What the network sees; None leaves it as the model's own spec has it.
     resize: int | Sequence[int] | None = None
     crop: Sequence[int] | None = None

@@ -19,9 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from unidual_zoo.weights import make_readable
+
 RECIPE, LOG, CURVES, TENSORBOARD, EXPORT = "recipe.json", "log.jsonl", "curves.png", "tensorboard", "export"
 LAST, BEST = "last.safetensors", "best.safetensors"
-MAY_CHANGE = frozenset({"workers", "max_failed", "log_every", "publish"})  # of the recipe, when a run is resumed
+# Of the recipe, when a run is resumed. Data may lie elsewhere: what counts is in `files`.
+MAY_CHANGE = frozenset({"data", "test_data", "workers", "max_failed", "log_every", "publish"})
 _STATE, _TENSOR = "state", "tensor of this file"
 
 
@@ -133,6 +136,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     try:
         temporary.unlink(missing_ok=True)
         write(temporary)
+        make_readable(temporary)
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)

@@ -7,8 +7,11 @@ recipe and the number of processes: killed at any moment and resumed, it goes on
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.augment import RandAugment
-from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
@@ -84,7 +87,12 @@ class Trainer:
         self.done, self.best = 0, None
         self._logged: set[str] = set()
         self.run = RunDirectory(out, writes=self.accelerator.is_main_process)
-        state = self.run.begin({**recipe.to_dict(), "processes": world}, resume=resume, defaults=Recipe().to_dict())
+        files = {task: [self.media[task].fingerprint(), self.test_media[task].fingerprint()] for task in self.media}
+        state = self.run.begin(
+            {**recipe.to_dict(), "processes": world, "files": files},
+            resume=resume,
+            defaults={**Recipe().to_dict(), "files": files},
+        )
         if state is not None:
             self.restore(state)
         if len(steps := set(gather_object([self.done]))) > 1:
@@ -219,6 +227,7 @@ class Trainer:
                 classes = self.media[task].classes
                 picture = self.run.path / f"confusion-{task}.png"
                 plot_confusion([(r.label, r.top[0]) for r in report.results if r.top], classes, picture, title=task)
+                write_predictions(report, classes, self.run.path / f"predictions-{task}.csv")
         return reports
 
     def close(self) -> None:
@@ -242,6 +251,7 @@ class Trainer:
             self.loader.failed |= failed
         for file in sorted(set(self.loader.failed) - self._logged):
             self.run.log("unreadable", step=self.done, file=file, reason=self.loader.failed[file])
+            self.meter.bar.write(f"unreadable: {file}: {self.loader.failed[file]}", file=sys.stderr)
         self._logged = set(self.loader.failed)
         if len(self._logged) > self.recipe.max_failed:
             raise RunError(f"{len(self._logged)} files could not be read, max_failed is {self.recipe.max_failed}")
@@ -314,3 +324,13 @@ def make_loader(
 def main_score(report: Report) -> float:
     """The one number by which checkpoints are compared: top-1 of images, video@1 of videos."""
     return report.metrics()["top-1" if report.modality == IMAGE else "video@1"]
+
+
+def write_predictions(report: Report, classes: Sequence[str], path: Path) -> None:
+    """The test files as a list path,label,prediction that `read_media` reads; a file that failed has no prediction."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow((PATH, LABEL, "prediction"))
+        for result in report.results:
+            predicted = classes[result.top[0]] if result.top else ""
+            rows.writerow((os.path.abspath(report.files[result.index]), classes[result.label], predicted))

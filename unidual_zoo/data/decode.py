@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -43,7 +44,10 @@ Size = Callable[[int, int], tuple[int, int]]  # displayed (height, width) -> (he
 
 
 def probe(path: PathLike) -> VideoInfo:
-    """A video file -> its `VideoInfo`. A file without a decodable frame is a MediaError."""
+    """A video file -> its `VideoInfo`; a warning if it ends early.
+
+    A file without a decodable frame is a MediaError.
+    """
     with open_video(path) as video:
         return video.info()
 
@@ -183,6 +187,8 @@ class Video:
         promised = len(self._stream.index_entries) if "mp4" in self._container.format.name else 0
         self._promised = max(promised, len(notes))
         self._truncated = promised > len(notes)
+        if self._truncated:
+            warnings.warn(f"{self._path} ends early: it has {len(notes)} of its {promised} frames", stacklevel=4)
         return frame_index(notes, codec=take_note.codec, reorders=take_note.reorders) if ended_well else None
 
     def _read_runs(self, index: FrameIndex, wanted: Sequence[int], paint: Painter) -> dict[int, np.ndarray] | None:

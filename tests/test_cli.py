@@ -174,6 +174,7 @@ def test_an_error_leaves_the_output_of_before(run, model, files, tmp_path):
     assert (tmp_path / "out.jsonl").read_text() == "of before\n"
     assert run("predict", files / "a.jpg", "--model", model, "--json", tmp_path / "out.jsonl")[0] == 0
     assert len(lines(tmp_path / "out.jsonl")) == 1
+    assert run("predict", files / "a.jpg", "--model", model, "--json", "/dev/null")[0] == 0  # it has no length
 
 
 def test_a_folder_is_no_name(run, model, files, tmp_path):

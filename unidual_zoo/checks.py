@@ -13,4 +13,5 @@ def check_known(what: str, value: Any, allowed: Iterable[str]) -> None:
     if value not in allowed:
         near = get_close_matches(str(value), allowed, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no {what} {value!r}, allowed: {', '.join(name or repr(name) for name in allowed)}{hint}")
+        names = ", ".join(name or repr(name) for name in allowed) or "none"
+        raise ValueError(f"no {what} {value!r}, allowed: {names}{hint}")

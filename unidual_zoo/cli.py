@@ -253,9 +253,9 @@ def _lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
 
         def write(row: dict[str, Any]) -> None:
             nonlocal begun
-            if not begun:
+            if not begun and path.is_file():  # /dev/stdout is none
                 file.truncate(0)
-                begun = True
+            begun = True
             file.write(json.dumps(row) + "\n")
             file.flush()
 

@@ -251,7 +251,8 @@ class Trainer:
             self.loader.failed |= failed
         for file in sorted(set(self.loader.failed) - self._logged):
             self.run.log("unreadable", step=self.done, file=file, reason=self.loader.failed[file])
-            self.meter.bar.write(f"unreadable: {file}: {self.loader.failed[file]}", file=sys.stderr)
+            if self.run.writes:
+                self.meter.bar.write(f"unreadable: {file}: {self.loader.failed[file]}", file=sys.stderr)
         self._logged = set(self.loader.failed)
         if len(self._logged) > self.recipe.max_failed:
             raise RunError(f"{len(self._logged)} files could not be read, max_failed is {self.recipe.max_failed}")
@@ -328,7 +329,7 @@ def main_score(report: Report) -> float:
 
 def write_predictions(report: Report, classes: Sequence[str], path: Path) -> None:
     """The test files as a list path,label,prediction that `read_media` reads; a file that failed has no prediction."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = csv.writer(file)
         rows.writerow((PATH, LABEL, "prediction"))
         for result in report.results:

@@ -100,8 +100,7 @@ def splits(source: PathLike) -> list[str]:
         return sorted(folders | {file.stem for file in source.glob("*.csv")})
     if not source.is_file():
         return []
-    header, rows = _csv_table(source)
-    return sorted({row[header.index(SPLIT)] for _, row in rows}) if SPLIT in header else []
+    return _csv_splits(*_csv_table(source))
 
 
 def load_image(path: PathLike, transform: Callable[[Tensor], Tensor]) -> Tensor:
@@ -191,13 +190,18 @@ def _csv_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return header, rows
 
 
+def _csv_splits(header: list[str], rows: list[tuple[int, list[str]]]) -> list[str]:
+    """What the column `split` holds, sorted."""
+    return sorted({row[header.index(SPLIT)] for _, row in rows}) if SPLIT in header else []
+
+
 def _csv_rows(path: Path, split: str | None) -> list[tuple[str, str]]:
     """(file, class name) of every row, or of those of the split."""
     header, rows = _csv_table(path)
     if split is not None:
         if SPLIT not in header:
             raise ValueError(f"{path}: no column {SPLIT!r} to take {split!r} from, its columns are {','.join(header)}")
-        there = sorted({row[header.index(SPLIT)] for _, row in rows})
+        there = _csv_splits(header, rows)
         rows = [(line, row) for line, row in rows if row[header.index(SPLIT)] == split]
         if not rows:
             raise ValueError(f"{path}: no split {split!r}, there is: {', '.join(there) or 'nothing'}")

@@ -30,7 +30,8 @@ from unidual_zoo.cli import main as run_app
 from unidual_zoo.models.summary import multiply_adds
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.tabular import markdown_table, mean_and_deviation
-from unidual_zoo.training.rundir import EXPORT, LOG, read_log, write_whole
+from unidual_zoo.training.rundir import LOG, read_log, write_whole
+from unidual_zoo.weights import EXPORT
 
 IMAGES, CLIPS, THIRD = "images", "clips", "third"  # the roles of a table's tasks
 MODALITY = {IMAGES: IMAGE, CLIPS: VIDEO, THIRD: VIDEO}

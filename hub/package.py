@@ -14,8 +14,7 @@ import typer
 from safetensors.torch import load_file, save_file
 
 import unidual_zoo
-from unidual_zoo.training.rundir import EXPORT
-from unidual_zoo.weights import WEIGHTS_FILE, sha256_of
+from unidual_zoo.weights import EXPORT, WEIGHTS_FILE, sha256_of
 
 LARGEST = 4 * 2**20  # bytes
 

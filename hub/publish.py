@@ -25,7 +25,8 @@ from huggingface_hub.utils import validate_repo_id
 from repository import FILES, check_repository, make_repository, strange_files
 
 from unidual_zoo.models.create import create_model
-from unidual_zoo.training.rundir import EXPORT, LOG, read_log
+from unidual_zoo.training.rundir import LOG, read_log
+from unidual_zoo.weights import EXPORT
 
 
 def publish(

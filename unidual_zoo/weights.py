@@ -43,6 +43,7 @@ from unidual_zoo.spec import InputSpec
 
 HEADS = "heads."
 WEIGHTS_FILE, CONFIG = "model.safetensors", "config.json"  # as timm names them; no other weights are read from the Hub
+EXPORT = "export"  # the folder of a run directory that holds the two
 RGB = 3
 _LISTED = 5  # keys named in an error; the rest are counted
 _TIMEOUT = 30  # seconds without an answer

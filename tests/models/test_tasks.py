@@ -104,8 +104,9 @@ def test_reset_classifier():
 
 def test_reset_classifier_and_pooling():
     model = small("unidual10")
-    with pytest.raises(ValueError, match="needs num_classes=0, got 5"):
-        model.reset_classifier(5, "")
+    for refused, heads in [((5, ""), "in1k, k400"), ((0, ""), "k400")]:
+        with pytest.raises(ValueError, match=f"needs num_classes=0, got heads of {heads}"):
+            model.reset_classifier(*refused, task="in1k")
     assert model(images()).shape == (2, 1000), "a refused call changes nothing"
     model.reset_classifier(0, "")
     assert model(images()).ndim == 4

@@ -24,6 +24,7 @@ from unidual_zoo.models.heads import first_task, primary_task
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
 from unidual_zoo.weights import (
     CONFIG,
+    EXPORT,
     WEIGHTS_FILE,
     Checkpoint,
     CheckpointError,
@@ -88,12 +89,18 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         try:
             architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            inner = Path(where, "export", CONFIG).is_file() and source == _FOLDER
-            hint = f"; did you mean {_FOLDER}:{Path(where, 'export')}?" if inner else ""
+            meant = local_dir(where) if source == _FOLDER else name
+            hint = f"; did you mean {meant}?" if meant != name else ""
             raise CheckpointError(f"{name} has no {CONFIG} that names an architecture: {error!r}{hint}") from error
         if not timm.is_model(architecture):
             raise CheckpointError(f"{name} is a {architecture!r}, which nothing imported here has registered")
     return timm.create_model(name, **kwargs)
+
+
+def local_dir(folder: str) -> str:
+    """The name "local-dir:…" of the network in a folder or, if the folder is a run directory, in its `export`."""
+    exported = Path(folder, EXPORT)
+    return f"{_FOLDER}:{exported if (exported / CONFIG).is_file() else folder}"
 
 
 def build(

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unidual_zoo import models
+from unidual_zoo.models.create import local_dir
 from unidual_zoo.spec import IMAGE, Task
 
 
@@ -59,13 +60,8 @@ def check_registered(name: str) -> None:
     """Raises a ValueError with the nearest names if a name without "hf-hub:" or "local-dir:" is not registered."""
     if ":" not in name and name not in registered_names():
         if Path(name).is_dir():
-            raise ValueError(f"{name} is a folder: write local-dir:{_export(Path(name))}")
+            raise ValueError(f"{name} is a folder: write {local_dir(name)}")
         raise ValueError(f"no model {name!r}, {nearest_names(name)}")
-
-
-def _export(folder: Path) -> Path:
-    """The folder with the network in a run directory, else the folder itself."""
-    return folder / "export" if (folder / "export").is_dir() else folder
 
 
 def registered_names(pattern: str | None = None) -> list[str]:

@@ -232,7 +232,8 @@ class UniDual(nn.Module):
             assignment=heads,
         )
         self.spec = self.spec.for_tasks(self.tasks)
-        self._set_global_pool(global_pool)
+        _check_global_pool(global_pool, self._tasks_with_heads())
+        self.global_pool = global_pool
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -401,6 +402,9 @@ class UniDual(nn.Module):
         """The tasks that have a head on a pathway, in the order of `tasks`."""
         return self.heads.on(pathway)
 
+    def _tasks_with_heads(self) -> set[str]:
+        return {task for pathway in self.pathways for task in self.heads.on(pathway)}
+
     def get_classifier(self, task: str | None = None) -> nn.Module:
         """The task's head (default: the primary task's), on its modality's pathway if it has one there."""
         return self.heads.classifier(task)
@@ -412,17 +416,16 @@ class UniDual(nn.Module):
         """
         if global_pool is None:
             global_pool = "avg" if num_classes else self.global_pool
-        check_known("global_pool", global_pool, GLOBAL_POOLS)
-        if global_pool == "" and num_classes:
-            raise ValueError(f"global_pool='' gives unpooled features and needs num_classes=0, got {num_classes}")
         task = task or (primary_task(self.tasks) if num_classes else None)
+        kept = self._tasks_with_heads() - {task} if task else set()
+        _check_global_pool(global_pool, kept | {task} if task and num_classes else kept)
         if task is None:
             self.heads.remove_all()
         else:
             self.heads.resize(task, num_classes)
             self.spec = self.spec.without_classes(task)
         self.heads.to(next(self.stem.parameters()))
-        self._set_global_pool(global_pool)
+        self.global_pool = global_pool
         self.spec = self.spec.for_tasks(self.tasks)
 
     def drop_auxiliary_heads(self) -> None:
@@ -436,12 +439,6 @@ class UniDual(nn.Module):
         """Gives every task a head on every pathway; those it had stay as they are."""
         self.heads.add_auxiliary()
         self.heads.to(next(self.stem.parameters()))
-
-    def _set_global_pool(self, global_pool: str) -> None:
-        check_known("global_pool", global_pool, GLOBAL_POOLS)
-        if global_pool == "" and any(self.heads.on(pathway) for pathway in self.pathways):
-            raise ValueError("global_pool='' gives unpooled features and needs num_classes=0")
-        self.global_pool = global_pool
 
     # ---- timm's conventions -----------------------------------------------------------------------------------------
 
@@ -486,6 +483,13 @@ class UniDual(nn.Module):
             self.num_features = chans
             self.head_hidden_size = self.heads.in_features = LSTM_UNITS if self.lstm is not None else chans
         return take
+
+
+def _check_global_pool(global_pool: str, with_heads: set[str]) -> None:
+    check_known("global_pool", global_pool, GLOBAL_POOLS)
+    if global_pool == "" and with_heads:
+        heads = ", ".join(sorted(with_heads))
+        raise ValueError(f"global_pool='' gives unpooled features and needs num_classes=0, got heads of {heads}")
 
 
 def _call(block: nn.Module, *args: Any) -> Tensor:

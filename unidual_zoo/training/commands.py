@@ -12,6 +12,7 @@ import typer
 from unidual_zoo.checks import check_known
 from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.recipes import RECIPES, Recipe, find_recipe
+from unidual_zoo.weights import EXPORT
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="name=value of a field of the recipe, such as rate=0.02; repeatable.")
@@ -89,7 +90,6 @@ def _by_task(given: list[str] | tuple[str, ...], recipe: Recipe) -> dict[str, st
 def _run(recipe: Recipe, *, out: Path, resume: bool) -> None:
     from accelerate import PartialState
 
-    from unidual_zoo.training.rundir import EXPORT
     from unidual_zoo.training.trainer import train as run
 
     reports = run(recipe, out=out, resume=resume)

@@ -21,7 +21,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from unidual_zoo.weights import make_readable
 
-RECIPE, LOG, CURVES, TENSORBOARD, EXPORT = "recipe.json", "log.jsonl", "curves.png", "tensorboard", "export"
+RECIPE, LOG, CURVES, TENSORBOARD = "recipe.json", "log.jsonl", "curves.png", "tensorboard"
 LAST, BEST = "last.safetensors", "best.safetensors"
 # Of the recipe, when a run is resumed. Data may lie elsewhere: what counts is in `files`.
 MAY_CHANGE = frozenset({"data", "test_data", "workers", "max_failed", "log_every", "publish"})

@@ -39,8 +39,9 @@ from unidual_zoo.training.objective import TOTAL, JointObjective
 from unidual_zoo.training.optimizers import freeze, make_optimizer, make_schedule
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import Recipe
-from unidual_zoo.training.rundir import CURVES, EXPORT, LOG, RunDirectory, RunError, write_whole
+from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
 from unidual_zoo.training.sources import read_sources
+from unidual_zoo.weights import EXPORT
 
 DTYPES = {"no": None, "bf16": torch.bfloat16}
 

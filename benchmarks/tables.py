@@ -332,7 +332,8 @@ def main(table: Table) -> None:
             raise typer.Exit(1)
 
     run.__doc__ = f"{table.title}: train and evaluate its rows, and print them beside the paper's."
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    name = Path(sys.argv[0]).name
+    app = typer.Typer(name=name, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(run)
     run_app(application=app)
 

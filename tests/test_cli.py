@@ -105,7 +105,7 @@ def test_predict_names_every_bad_file_and_does_the_others(run, model, files, tmp
     (bad / "zero.jpg").touch()
     (bad / "huge.png").write_bytes(_png(20_000, 20_000))
     out = tmp_path / "out.jsonl"
-    named = [bad / "missing.jpg", bad / "text.txt"]
+    named = [bad / "missing.jpg", tmp_path / "text.txt"]
     named[1].write_text("an odd extension is tried when it is named")
     status, table, err = run("predict", bad, *named, files, "--model", model, "--json", out)
     assert status == 1
@@ -156,6 +156,15 @@ def test_bad_input_ends_in_one_sentence(run, model, files, arguments, message):
     assert status == 2
     assert out == ""
     assert message.format(files=files) in one_sentence(err)
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_is_left_out_of_a_folder_is_said_in_one_line(run, model, files):
+    (files / "deep/photo.HEIC").touch()
+    (files / "notes").touch()
+    status, text, err = run("predict", files, "--model", model)
+    assert (status, len(text.splitlines())) == (0, 4)
+    assert one_sentence(err).endswith("left out what is no image or video by its extension: .heic 1, none 1")
 
 
 def test_an_output_that_cannot_be_written_is_found_before_the_work(run, files, monkeypatch):
@@ -231,6 +240,7 @@ def test_evaluate_ends_in_one_line_of_json(run, model, data):
     assert {"clip@1", "video@1", "video@5"} <= row.keys()
     assert (row["listed"], row["decoded"], row["failed"]) == (5, 4, 1)
     assert row["failures"][0]["file"].endswith("torn.mp4")
+    assert row["model"] == model
     assert (row["benchmark"], row["protocol"], row["task"], row["clips"]) == ("kinetics", "unidual34", "acts", 10)
     assert row["data"] == f"{data / 'acts'}, val"
     assert "video@1" in text.splitlines()[1]
@@ -240,6 +250,14 @@ def test_evaluate_ends_in_one_line_of_json(run, model, data):
     row = json.loads(text.splitlines()[-1])
     assert {"top-1", "top-5"} <= row.keys()
     assert (row["dtype"], row["listed"], row["labels"]) == ("bfloat16", 3, "by name")
+
+
+def test_evaluate_of_nothing_but_broken_files_fails(run, model, data):
+    (data / "list.csv").write_text("none/0.png,bird\nnone/1.png,cup\n")
+    status, text, err = run("evaluate", "imagenet", "--model", model, "--data", data / "list.csv")
+    assert status == 1
+    assert json.loads(text.splitlines()[-1])["failed"] == 2
+    assert "not one file could be read" in err
 
 
 @pytest.mark.parametrize("one_list", [True, False])

@@ -106,6 +106,17 @@ def test_paper_scale_prints_commands_that_the_command_line_takes(capsys, monkeyp
     assert "no such folder or list" in capsys.readouterr().err
 
 
+def test_help_and_wrong_options(capsys, monkeypatch):
+    for arguments, status in (["--help"], 0), (["--foo"], 2):
+        monkeypatch.setattr(sys, "argv", ["benchmarks/table2.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            tables.main(table2.TABLE)
+        assert ended.value.code == status
+    printed = capsys.readouterr()
+    assert "Usage: table2.py" in printed.out
+    assert "No such option: --foo" in printed.err
+
+
 def test_settings_name_the_tasks(tmp_path, monkeypatch):
     runs = Runs(ablations.TABLE, options(tmp_path, settings=("epochs=3",)))
     runs.data = {"images": ["--data", "toy_objects=A"], "clips": ["--data", "toy_actions=B"], "third": []}

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,10 @@ def evaluate(
     dtype: Dtype = "float32",
     output: JsonFile = None,
 ) -> None:
-    """The accuracy of a model on a data set; the last line is one JSON object. Without --data on the embedded data."""
+    """The accuracy of a model on a data set; the last line is one JSON object. Without --data on the embedded data.
+
+    A file that cannot be read counts as wrong and is named; exit status 1 if none can.
+    """
     check_known("benchmark", benchmark, BENCHMARKS)
     row = BENCHMARKS[benchmark]
     with _lines(output) as write:
@@ -152,11 +156,14 @@ def evaluate(
             batch_size=batch_size,
             workers=_workers(workers, place),
             device=place,
-            facts={"benchmark": benchmark, "data": source, **({"checkpoint": str(checkpoint)} if checkpoint else {})},
+            facts={"benchmark": benchmark, "data": source, **_origin(model, checkpoint)},
         )
         write(report.to_dict())
     typer.echo(report.table())
     typer.echo(json.dumps(report.to_dict()))
+    if len(report.failures) == len(report.files):
+        typer.echo("unidual: not one file could be read", err=True)
+        raise typer.Exit(FAILED_FILES)
 
 
 @app.command()
@@ -221,12 +228,19 @@ def main(arguments: Sequence[str] | None = None, application: typer.Typer = app)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        application(arguments, prog_name=application.info.name)
+        with warnings.catch_warnings():
+            if "--traceback" not in arguments:
+                warnings.showwarning = _show_warning
+            application(arguments, prog_name=application.info.name)
     except (MediaError, ValueError, RuntimeError, OSError) as error:
         if "--traceback" in arguments:
             raise
         typer.echo(f"unidual: {' '.join(str(error).split())}", err=True)
         sys.exit(BAD_INPUT)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    tqdm.write(f"unidual: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tuple[MediaSet, str]:
@@ -240,6 +254,12 @@ def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tupl
         return media, source
     split = split or find_split(data, TESTS)
     return read_media(data, modality=row.modality, split=split), data if split is None else f"{data}, {split}"
+
+
+def _origin(model: str, checkpoint: Path | None) -> dict[str, str]:
+    """Facts for the report where the weights are not those of a registered name."""
+    saved = {"model": model} if ":" in model else {}
+    return saved | ({"checkpoint": str(checkpoint)} if checkpoint else {})
 
 
 @contextlib.contextmanager

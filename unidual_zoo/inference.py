@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.media import MediaError, files_below, is_image, is_video
+from unidual_zoo.data.media import MediaError, files_below, is_image, is_video, warn_of_other_files
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.folding import for_inference
 from unidual_zoo.models.summary import check_registered
@@ -140,7 +140,7 @@ def find_files(arguments: Sequence[str]) -> list[str]:
     """Files, folders and glob patterns -> files in that order, each path beginning as its argument does.
 
     A file is taken as named, whatever its extension and even if it does not exist. Of a folder (with all folders in
-    it) and of a pattern the images and videos are taken, sorted; hidden ones are not.
+    it) and of a pattern the images and videos are taken, sorted; hidden ones are not. A warning tells what is left out.
 
     Raises:
         ValueError: a folder or pattern without images and videos, or no argument at all.
@@ -148,24 +148,23 @@ def find_files(arguments: Sequence[str]) -> list[str]:
     files = []
     for argument in arguments:
         if Path(argument).is_dir():
-            found, what = _media_in(argument), "folder"
+            there, what = _files_in(argument), "folder"
         elif any(letter in argument for letter in "*?[") and not Path(argument).exists():
             matches = glob(argument, recursive=True)
-            found = {file for match in matches for file in (_media_in(match) if Path(match).is_dir() else [match])}
-            found, what = sorted(filter(_is_media, found)), "pattern"
+            found = {file for match in matches for file in (_files_in(match) if Path(match).is_dir() else [match])}
+            there, what = sorted(found), "pattern"
         else:
-            found, what = [argument], "file"
-        if not found:
+            files.append(argument)
+            continue
+        warn_of_other_files(argument, there)
+        media = [file for file in there if is_image(file) or is_video(file)]
+        if not media:
             raise ValueError(f"{what} {argument} has no image or video in it")
-        files += found
+        files += media
     if not files:
         raise ValueError("no file, folder or pattern given")
     return files
 
 
-def _media_in(folder: str) -> list[str]:
-    return [os.path.join(folder, name) for name in files_below(folder) if _is_media(name)]
-
-
-def _is_media(path: str) -> bool:
-    return is_image(path) or is_video(path)
+def _files_in(folder: str) -> list[str]:
+    return [os.path.join(folder, name) for name in files_below(folder)]

@@ -24,7 +24,8 @@ def test_folders_of_classes(tmp_path):
     root = touch(
         tmp_path, "dog/b.jpg", "dog/a.PNG", "cat/c.jpeg", "dog/notes.txt", "dog/._a.jpg", ".hidden/d.jpg", "x.jpg"
     )
-    got = read_media(root, modality="image")
+    with pytest.warns(UserWarning, match=r"left out what is no image or video by its extension: \.txt 1$"):
+        got = read_media(root, modality="image")
     assert got.classes == ("cat", "dog")
     assert got.files == tuple(str(root / name) for name in ("cat/c.jpeg", "dog/a.PNG", "dog/b.jpg"))
     assert got.labels == (0, 1, 1)

@@ -345,13 +345,24 @@ def test_a_file_cut_short_gives_its_frames_and_names_the_first_lost_one(tmp_path
     frames = full_decode(path)
     n = len(frames)
     assert 5 < n < 35
-    with pytest.warns(UserWarning, match=r"cut\.mp4 ends early: it has \d+ of its 40 frames"):
+    with pytest.warns(UserWarning, match=r"cut\.mp4 ends early, after \d+ of its 40 packets"):
         assert probe(path).frames == n
     assert np.array_equal(read_frames(path, [n - 1, 0]), [frames[n - 1], frames[0]])
     with pytest.raises(MediaError, match=f"frame {n} of 40 cannot be decoded"):
         read_frames(path, [0, n, n + 1])
     with pytest.raises(IndexError, match=f"frame 40 was asked, but its {n} frames"):
         read_frames(path, [40])
+
+
+def test_a_matroska_file_cut_short_is_noticed_by_its_stated_duration(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", 100)
+    path = tmp_path / "cut.mkv"
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.warns(UserWarning, match=r"cut\.mkv ends early, after [12]\.\d of its 4\.0 seconds"):
+        assert probe(path).frames < 75
+    for name, pts in [("short.mkv", None), ("long_last_frame.webm", [0, 1, 2, 3, 20])]:
+        codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
+        assert probe(write_video(tmp_path / name, 5, codec=codec, pts=pts)).frames == 5
 
 
 def test_a_packet_that_cannot_be_decoded_is_named_by_its_frame(tmp_path):

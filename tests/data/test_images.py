@@ -58,6 +58,8 @@ def grey(values):
         ("grey_alpha.png", Image.fromarray(np.dstack([GREY, ALPHA])), grey(GREY)),
         ("16bit.png", Image.fromarray(GREY.astype(np.uint16) * 257), grey(GREY)),
         ("16bit_low.tif", Image.fromarray(GREY.astype(np.uint16) * 256 + 255), grey(GREY)),
+        ("float_to_1.tif", Image.fromarray(GREY.astype(np.float32) / 255), grey(GREY)),
+        ("float_to_255.tif", Image.fromarray(GREY.astype(np.float32)), grey(GREY)),
         ("32bit.tif", Image.fromarray(GREY.astype(np.int32) * 257), grey(GREY)),
     ],
 )

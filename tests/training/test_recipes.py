@@ -115,6 +115,12 @@ def test_the_papers_schedules():
     assert cosine == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-6)
 
 
+def test_a_single_update_is_not_spent_on_warming_up():
+    short = dataclasses.replace(RECIPES["finetune"], epochs=1, warmup_epochs=0.5)
+    assert rates(short, [0], updates_per_epoch=1) == [1]
+    assert rates(short, [0, 0.5], updates_per_epoch=4) == pytest.approx([0, 1])
+
+
 def test_impossible_schedules():
     for changes, message in (
         ({"schedule": "plateau"}, "no schedule 'plateau', allowed: constant"),

@@ -151,6 +151,7 @@ def test_lists_and_folders_without_a_split(media, tmp_path):
     assert len(read_sources(elsewhere)[1]["pictures"]) == 4
 
 
+@pytest.mark.filterwarnings("ignore:films. 1 of 2 classes without a test file")
 @pytest.mark.parametrize("header", ["path,label,split", "path,label,Split"])
 def test_the_rows_of_a_list_that_are_for_testing_are_not_trained_on(media, tmp_path, header):
     files = sorted((media / "films" / "train").rglob("*.avi"))[:8]
@@ -171,6 +172,19 @@ def test_a_class_of_one_file_leaves_nothing_to_test(media, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "one.mp4").touch()
     with pytest.raises(ValueError, match="has two files, of which"):
+        read_sources(tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path}", "hold_out=0.2"))
+
+
+def test_classes_that_say_little_are_noticed(media, tmp_path):
+    for name, count in (("often", 5), ("once", 1)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            (tmp_path / name / f"{number}.mp4").touch()
+    with pytest.warns(UserWarning, match="films: 1 of 2 classes without a test file: once"):
+        read_sources(tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path}", "hold_out=0.2"))
+    (tmp_path / "once/0.mp4").unlink()
+    (tmp_path / "once").rmdir()
+    with pytest.warns(UserWarning, match="films: 'often' is the only class"):
         read_sources(tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path}", "hold_out=0.2"))
 
 

@@ -19,7 +19,15 @@ from torch import Tensor
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.decode import open_video
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, files_below, is_image, is_video
+from unidual_zoo.data.media import (
+    IMAGE_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    PathLike,
+    files_below,
+    is_image,
+    is_video,
+    warn_of_other_files,
+)
 from unidual_zoo.data.transforms import Framing, RandomFraming
 from unidual_zoo.spec import IMAGE, MODALITIES
 
@@ -156,12 +164,14 @@ def _folder_rows(folder: Path, modality: str) -> list[tuple[str, str]]:
     """(file, class name) of `class/file`, classes and files sorted by name."""
     belongs = is_image if modality == IMAGE else is_video
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    files = {name: [f for f in files_below(folder / name) if belongs(f)] for name in names}
+    everything = {name: files_below(folder / name) for name in names}
+    files = {name: list(filter(belongs, everything[name])) for name in names}
     if not names:
         raise ValueError(f"{folder}: no class folders with {modality} files ({_extensions(modality)})")
     if empty := [name for name in names if all("/" in file for file in files[name])]:
         hint = "; is it a split?" if any(entry.is_dir() for entry in (folder / empty[0]).iterdir()) else ""
         raise ValueError(f"{folder}: no {modality} files in class folder {empty[0]!r} ({_extensions(modality)}){hint}")
+    warn_of_other_files(folder, chain.from_iterable(everything.values()))
     return [(str(folder / name / file), name) for name in names for file in files[name]]
 
 

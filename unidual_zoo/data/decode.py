@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,12 +34,13 @@ from unidual_zoo.data.media import (
     VideoInfo,
     check_file,
 )
-from unidual_zoo.data.packets import FrameIndex, NoteTaker, frame_index
+from unidual_zoo.data.packets import FrameIndex, NoteTaker, PacketNote, frame_index
 from unidual_zoo.data.stacks import StackedClip, is_stacked
 
 HELD_BYTES = 64 * 2**20  # packets, or counted frames, that take more memory are read or decoded again
 UNKNOWN_RATE = Fraction(25)  # FFmpeg's own guess where a stream states no time
 RATE_TOLERANCE = 0.01
+LAST_FRAME, LAST_FRAME_SHARE = 1.0, 0.1  # seconds and share of a stated duration that the last frame may last
 
 Size = Callable[[int, int], tuple[int, int]]  # displayed (height, width) -> (height, width) to scale to
 
@@ -188,8 +190,22 @@ class Video:
         self._promised = max(promised, len(notes))
         self._truncated = promised > len(notes)
         if self._truncated:
-            warnings.warn(f"{self._path} ends early: it has {len(notes)} of its {promised} frames", stacklevel=4)
+            warnings.warn(f"{self._path} ends early, after {len(notes)} of its {promised} packets", stacklevel=4)
+        seconds, stated = self._seconds(notes), self._stated_seconds()
+        if stated - seconds > max(LAST_FRAME, LAST_FRAME_SHARE * stated):
+            warnings.warn(f"{self._path} ends early, after {seconds:.1f} of its {stated:.1f} seconds", stacklevel=4)
         return frame_index(notes, codec=take_note.codec, reorders=take_note.reorders) if ended_well else None
+
+    def _seconds(self, notes: Sequence[PacketNote]) -> float:
+        """The latest time stamp."""
+        latest = max((note.pts for note in notes if note.pts is not None), default=0)
+        return float(latest * (self._stream.time_base or 0))
+
+    def _stated_seconds(self) -> float:
+        """How long the video lasts by its own tag, which FFmpeg and others write in Matroska and WebM; 0 without."""
+        parts = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", self._stream.metadata.get("DURATION", ""))
+        hours, minutes, seconds = map(float, parts.groups()) if parts else (0, 0, 0)
+        return 3600 * hours + 60 * minutes + seconds
 
     def _read_runs(self, index: FrameIndex, wanted: Sequence[int], paint: Painter) -> dict[int, np.ndarray] | None:
         """The wanted frames by decoding only what they need; None if the decoder does not give what the index says."""

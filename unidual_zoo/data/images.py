@@ -23,11 +23,11 @@ _filters = threading.Lock()
 def read_image(path: PathLike) -> np.ndarray:
     """An image file -> (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
 
-    Every mode ends as RGB: palette, greyscale and 1-bit images are expanded, CMYK is converted as Pillow does, and of
-    16-bit samples the high byte is kept. Alpha is dropped, as timm and torchvision do (`Image.convert("RGB")`): a
-    transparent pixel has the colour that is stored for it. Of an animation the first frame is read. A file that is no
-    image, is damaged or cut short, or has more than MAX_IMAGE_PIXELS pixels, is a MediaError. An entry of a stack
-    (`data/stacks.py`) is read as it is.
+    Every mode ends as RGB: palette, greyscale and 1-bit images are expanded, CMYK is converted as Pillow does, of
+    16-bit samples the high byte is kept, and floats count from 0 to 1, or to 255 if there is one above 1. Alpha is
+    dropped, as timm and torchvision do (`Image.convert("RGB")`): a transparent pixel has the colour that is stored for
+    it. Of an animation the first frame is read. A file that is no image, is damaged or cut short, or has more than
+    MAX_IMAGE_PIXELS pixels, is a MediaError. An entry of a stack (`data/stacks.py`) is read as it is.
     """
     if is_stacked(path):
         return np.array(read_stacked(path, ndim=3))
@@ -59,11 +59,19 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "RGB":
         return np.array(image)
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit greyscale; some formats are opened as 32-bit "I"
-        grey = np.clip(np.asarray(image), 0, 0xFFFF) >> 8
-        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+        return _as_rgb(np.clip(np.asarray(image), 0, 0xFFFF) >> 8)
+    if image.mode == "F":  # TIFF counts brightness from 0 to 1, Pillow to 255
+        grey = np.nan_to_num(np.asarray(image))
+        grey = np.clip(grey * 255 + 0.5 if grey.max() <= 1 else grey, 0, 255)
+        return _as_rgb(grey)
     if image.mode in ("P", "PA"):  # by way of RGBA, because Pillow warns where the palette has several transparencies
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
+
+
+def _as_rgb(grey: np.ndarray) -> np.ndarray:
+    """(H, W) from 0 to 255 -> (H, W, 3) uint8."""
+    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def _turned(picture: np.ndarray, orientation: int) -> np.ndarray:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PathLike = str | os.PathLike[str]
@@ -63,6 +66,14 @@ def files_below(folder: PathLike) -> list[str]:
         seen |= set(places.values())
         found += [os.path.relpath(os.path.join(parent, name), folder) for name in names if name[0] != "."]
     return sorted(found)
+
+
+def warn_of_other_files(place: PathLike, files: Iterable[PathLike]) -> None:
+    """Warns of files that are neither images nor videos by their extensions, and so are left out."""
+    kinds = Counter(_extension(file) or "none" for file in files if not is_image(file) and not is_video(file))
+    if kinds:
+        listed = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
+        warnings.warn(f"{place}: left out what is no image or video by its extension: {listed}", stacklevel=2)
 
 
 def check_file(path: PathLike) -> None:

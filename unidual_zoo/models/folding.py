@@ -38,8 +38,10 @@ def for_inference(
     copy can be copied again.
 
     Raises:
-        ValueError: the model has no pathway `modality`.
+        ValueError: the model has no pathway `modality`, or `dtype` is no floating-point type of torch.
     """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype must be a floating-point type such as torch.bfloat16, or None, got {dtype!r}")
     served = copy.deepcopy(model).eval().requires_grad_(False)
     if modality is not None:
         _keep_pathway(served, modality)

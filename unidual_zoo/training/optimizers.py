@@ -55,21 +55,24 @@ def make_optimizer(model: Network, recipe: Recipe, *, world: int) -> Optimizer:
 def make_schedule(optimizer: Optimizer, recipe: Recipe, *, updates_per_epoch: int) -> Scheduler:
     """timm's schedule, stepped with the number of updates made: a linear warm-up, then the schedule over what is left.
 
+    A warm-up of a single update, which would be made at `warmup_rate`, is left out.
+
     Raises:
         ValueError: the schedule is unknown or needs a metric, or the warm-up is longer than the training.
     """
     check_known("schedule", recipe.schedule, SCHEDULES)
-    left = recipe.epochs - recipe.warmup_epochs
+    warmup = recipe.warmup_epochs if recipe.warmup_epochs * updates_per_epoch > 1 else 0
+    left = recipe.epochs - warmup
     if left <= 0:
         raise ValueError(f"warmup_epochs {recipe.warmup_epochs} must be less than epochs {recipe.epochs}")
     schedule, _ = create_scheduler_v2(
         optimizer,
         recipe.schedule,
         num_epochs=left,  # pyright: ignore[reportArgumentType]  (fractions are fine)
-        warmup_epochs=recipe.warmup_epochs,  # pyright: ignore[reportArgumentType]
+        warmup_epochs=warmup,  # pyright: ignore[reportArgumentType]
         warmup_prefix=True,
         warmup_lr=recipe.warmup_rate,
-        decay_milestones=[epoch - recipe.warmup_epochs for epoch in recipe.milestones],  # pyright: ignore[reportArgumentType]
+        decay_milestones=[epoch - warmup for epoch in recipe.milestones],  # pyright: ignore[reportArgumentType]
         decay_rate=recipe.decay_rate,
         step_on_epochs=False,
         updates_per_epoch=updates_per_epoch,

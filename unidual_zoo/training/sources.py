@@ -13,6 +13,7 @@ from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_m
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.training.recipes import Recipe
 
+LISTED = 5  # classes named in a warning
 TOY = "toy"  # in place of a folder: the embedded data of the task's modality
 
 
@@ -27,6 +28,8 @@ def read_sources(recipe: Recipe) -> tuple[dict[str, MediaSet], dict[str, MediaSe
         leave_out = f", or leave them out with --set tasks={others}" if others else ""
         raise ValueError(f"no data for {', '.join(missing)}: say where with --data {missing[0]}=FOLDER{leave_out}")
     pairs = {task: _read_task(recipe, task) for task in recipe.tasks}
+    for task, (train, test) in pairs.items():
+        _warn_of_classes(task, train, test)
     return {task: train for task, (train, _) in pairs.items()}, {task: test for task, (_, test) in pairs.items()}
 
 
@@ -74,6 +77,18 @@ def _read_task(recipe: Recipe, task: str) -> tuple[MediaSet, MediaSet]:
     if not len(test):
         raise ValueError(f"no test files for {task}: no class in {source} has two files, of which one could be kept")
     return train, test
+
+
+def _warn_of_classes(task: str, train: MediaSet, test: MediaSet) -> None:
+    """Warns of what makes figures say little: a single class, and classes that are not tested."""
+    if len(train.classes) == 1:
+        warnings.warn(f"{task}: {train.classes[0]!r} is the only class, there is nothing to tell apart", stacklevel=3)
+    tested = set(test.labels)
+    if untested := [name for label, name in enumerate(train.classes) if label not in tested]:
+        named = ", ".join(untested[:LISTED]) + (", …" if len(untested) > LISTED else "")
+        warnings.warn(
+            f"{task}: {len(untested)} of {len(train.classes)} classes without a test file: {named}", stacklevel=3
+        )
 
 
 def _train_split(task: str, source: str) -> str | None:

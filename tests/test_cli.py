@@ -240,7 +240,7 @@ def test_evaluate_ends_in_one_line_of_json(run, model, data):
     assert {"clip@1", "video@1", "video@5"} <= row.keys()
     assert (row["listed"], row["decoded"], row["failed"]) == (5, 4, 1)
     assert row["failures"][0]["file"].endswith("torn.mp4")
-    assert row["model"] == model
+    assert (row["model"], row["saved_as"]) == ("unidual10", model)
     assert (row["benchmark"], row["protocol"], row["task"], row["clips"]) == ("kinetics", "unidual34", "acts", 10)
     assert row["data"] == f"{data / 'acts'}, val"
     assert "video@1" in text.splitlines()[1]

@@ -258,7 +258,7 @@ def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tupl
 
 def _origin(model: str, checkpoint: Path | None) -> dict[str, str]:
     """Facts for the report where the weights are not those of a registered name."""
-    saved = {"model": model} if ":" in model else {}
+    saved = {"saved_as": model} if ":" in model else {}
     return saved | ({"checkpoint": str(checkpoint)} if checkpoint else {})
 
 

@@ -243,6 +243,8 @@ class _Batches:
     def add(self, file: _Decoded) -> None:
         """Takes a file in and scores what fills a batch."""
         views = () if file.views is None else file.views
+        if len(views) == 1:  # what comes from another process holds an open file as long as it lives
+            views = views.clone()
         self.files[file.index] = file._replace(views=None)
         self.rows[file.index], self.missing[file.index] = [], len(views)
         self.views[file.modality] += [(file.index, view) for view in views]

@@ -59,7 +59,7 @@ def csv(path, text):
 
 
 def test_folders_within_a_class_belong_to_it(tmp_path):
-    for name in ("cat/a.jpg", "cat/day/b.jpg", "cat/day/.c.jpg", "dog/d.jpg"):
+    for name in ("cat/a.jpg", "cat/day/b.jpg", "cat/day/.c.jpg", "dog/images/d.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "cat/round").symlink_to(tmp_path / "cat")  # a circle
@@ -133,6 +133,7 @@ def test_a_csv_in_another_encoding_and_one_without_splits(tmp_path):
         (["a.jpg"], {}, "no class folders with image files"),
         (["cat/a.mp4"], {}, r"no image files in class folder 'cat' \(.*\.jpeg .*\)"),
         (["cat/a.jpg", "dog/a.txt"], {}, "no image files in class folder 'dog'"),
+        (["a/cat/a.jpg", "a/dog/b.jpg"], {}, r"class folder 'a' .*; is it a split\?"),
         (["train/cat/a.jpg", "val/cat/b.jpg"], {}, r"class folder 'train' .*; is it a split\?"),
         (["train/cat/a.jpg", "val/cat/b.jpg"], {"split": "test"}, "no split 'test', there is: train, val"),
         (["cat/a.jpg"], {"modality": "audio"}, "no modality 'audio', allowed: image, video"),

@@ -24,6 +24,7 @@ REPORT = {
     "clip@1": 40.1, "video@1": 52.5, "video@5": 81.0, "model": "unidual10_aux", "modality": "video", "task": "k400",
     "protocol": "unidual34", "listed": 200, "decoded": 199, "failed": 1, "resize": [128, 171], "crop": [112, 112],
     "failures": [{"file": "/secret/place/a.mp4", "error": "broken"}], "data": "/secret/place/k400, val",
+    "saved_as": "local-dir:/secret/place/run/export",
     "decoder": "PyAV 18.1.0, FFmpeg 8", "torch": "2.15.0",
 }  # fmt: skip
 IMAGES = {

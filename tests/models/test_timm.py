@@ -1,5 +1,6 @@
 """timm's conventions over every registered name: its own checklist, with both modalities."""
 
+import copy
 import json
 import warnings
 
@@ -11,7 +12,7 @@ from timm.models._hub import save_for_hf
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from unidual_zoo.models import unidual
+from unidual_zoo.models.folding import for_inference
 from unidual_zoo.models.unidual import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import InputSpec
 
@@ -152,11 +153,37 @@ def test_gradient_checkpointing_changes_nothing(name):
         torch.testing.assert_close(a, b, msg=key)  # a batch is counted once
 
 
-def test_recomputing_counts_a_batch_once_with_synchronised_norms_too():
-    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(small("unidual10").train())
-    with unidual._statistics_kept(model.stem):
-        assert [norm.momentum for norm in model.stem.norm.children()] == [0.0, 0.0]
-    assert [norm.momentum for norm in model.stem.norm.children()] == [0.1, 0.1]
+@pytest.mark.parametrize("how", ["synchronised", "compiled"])
+def test_recomputing_counts_a_batch_once(how):
+    plain = small("unidual10").train()
+    model = copy.deepcopy(plain)
+    if how == "synchronised":
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model.set_grad_checkpointing()
+    call = torch.compile(model, backend="aot_eager", fullgraph=True) if how == "compiled" else model
+    call(x := clips()).sum().backward()
+    plain(x).sum().backward()
+    close(model.stem.spatial.weight.grad, plain.stem.spatial.weight.grad)
+    for (key, a), b in zip(plain.named_buffers(), model.buffers(), strict=True):
+        torch.testing.assert_close(a, b, msg=key)
+
+
+def as_data_parallel(module):
+    """A replica as torch.nn.DataParallel makes it, whose weights are attributes and no parameters."""
+    replica = module._replicate_for_data_parallel()
+    for name, child in module.named_children():
+        replica._modules[name] = as_data_parallel(child)
+    for name, weight in module._parameters.items():
+        setattr(replica, name, weight if weight is None else weight.detach())
+    return replica
+
+
+@pytest.mark.parametrize("prepare", [lambda model: model, for_inference])
+def test_data_parallel(prepare):
+    model = prepare(small("unidual10"))
+    replica = as_data_parallel(model)
+    for x in (images(), clips()):
+        close(replica(x), model(x), 0)
 
 
 @pytest.mark.parametrize("name", NAMES)

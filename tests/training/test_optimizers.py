@@ -53,6 +53,12 @@ def test_timms_optimizers_by_name():
     assert type(optimizer).__name__ == "AdamW"
 
 
+@pytest.mark.parametrize("name", ["kron", "cadafactorbv"])
+def test_optimizers_that_no_checkpoint_holds_are_refused(name):
+    with pytest.raises(ValueError, match=f"optimizer '{name}' cannot be used"):
+        settings(network(), dataclasses.replace(RECIPE, optimizer=name))
+
+
 def test_layer_decay_halves_the_rate_from_stage_to_stage():
     groups, _ = settings(network(), dataclasses.replace(RECIPE, layer_decay=0.5))
     scales = {name: group["lr_scale"] for name, group in groups.items()}

@@ -43,6 +43,13 @@ def test_each_process_keeps_its_statistics_between_checkpoints(out):
     assert [torch.load(out / f"broadcast-{rank}.pt") for rank in range(2)] == [[False], [False]]
 
 
+def test_processes_must_share_the_run_directory(out):
+    for rank in range(2):
+        message = (out / f"refused-{rank}.txt").read_text()
+        assert message.startswith("the processes see different runs, at steps 0, 0: ")
+        assert message.endswith("must be one directory that all machines share")
+
+
 def test_a_run_of_two_processes(media, out, tmp_path, monkeypatch):
     """The same files, shares and rates as one process with twice the batch and rate; every test file counted once."""
     steps = [line for line in read_log(out / "run" / LOG) if line["event"] == "train"]

@@ -209,6 +209,19 @@ def test_recomputed_norms_are_published(media, tmp_path):
     a, b = (timm.create_model(f"local-dir:{tmp_path / name / 'export'}", pretrained=True) for name in ("a", "b"))
     assert torch.equal(a.stem.spatial.weight, b.stem.spatial.weight)
     assert not torch.equal(a.stem.norm["image"].running_mean, b.stem.norm["image"].running_mean)
+    run(media, tmp_path / "b", "epochs=1", "recompute_norms=2", resume=True)  # publishes once more
+    again = timm.create_model(f"local-dir:{tmp_path / 'b' / 'export'}", pretrained=True)
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in b.state_dict().items())
+
+
+def test_a_run_goes_on_without_the_one_that_it_started_from(media, tmp_path):
+    run(media, tmp_path / "first", "epochs=1")
+    init = f"init={tmp_path / 'first'}"
+    expected = run(media, tmp_path / "second", init)
+    shutil.rmtree(tmp_path / "first")
+    assert run(media, tmp_path / "second", init, resume=True) == expected
+    with pytest.raises(RunError, match="there is no checkpoint"):
+        run(media, tmp_path / "third", init)
 
 
 def test_options_that_change_the_losses(media, tmp_path):

@@ -21,6 +21,7 @@ from torch.distributed import destroy_process_group, init_process_group
 
 from unidual_zoo.training import objective
 from unidual_zoo.training.objective import JointObjective
+from unidual_zoo.training.rundir import RunError
 from unidual_zoo.training.trainer import Trainer, train
 
 IMAGES, VIDEOS, MORE = {"in1k": ("image", 5)}, {"k400": ("video", 6)}, {"minisports": ("video", 4)}
@@ -86,6 +87,10 @@ def work(rank: int, media: Path, out: Path) -> None:
     torch.save([module.broadcast_buffers for module in trainer.objective.modules() if isinstance(module, wrap)],
                out / f"broadcast-{rank}.pt")  # fmt: skip
     trainer.close()
+    try:
+        Trainer(tiny_recipe(media), out=out / f"disk-{rank}")
+    except RunError as error:
+        (out / f"refused-{rank}.txt").write_text(str(error))
     destroy_process_group()
 
 

@@ -68,7 +68,8 @@ def read_media(
 ) -> MediaSet:
     """A folder `split/class/file` (or `class/file` without a split), or a CSV list `path,label` -> its MediaSet.
 
-    Files in folders within a class folder belong to the class. In a folder with a split, `split.csv` serves as well as
+    Files in folders within a class folder belong to the class; several folders without a file beside them look like a
+    split, and are refused. In a folder with a split, `split.csv` serves as well as
     a folder `split`. A CSV file may begin with a header, which may name further columns; with a column `split` the
     argument of that name chooses rows. Its paths are relative to its own folder, its labels are class names. `classes`
     fixes which classes there are and their order; without it they are those found, sorted. Files are not opened here: a
@@ -168,11 +169,17 @@ def _folder_rows(folder: Path, modality: str) -> list[tuple[str, str]]:
     files = {name: list(filter(belongs, everything[name])) for name in names}
     if not names:
         raise ValueError(f"{folder}: no class folders with {modality} files ({_extensions(modality)})")
-    if empty := [name for name in names if all("/" in file for file in files[name])]:
+    if empty := [name for name in names if not files[name] or _is_split(name, files[name])]:
         hint = "; is it a split?" if any(entry.is_dir() for entry in (folder / empty[0]).iterdir()) else ""
         raise ValueError(f"{folder}: no {modality} files in class folder {empty[0]!r} ({_extensions(modality)}){hint}")
     warn_of_other_files(folder, chain.from_iterable(everything.values()))
     return [(str(folder / name / file), name) for name in names for file in files[name]]
+
+
+def _is_split(name: str, files: Sequence[str]) -> bool:
+    """Whether a folder looks like a split: its files lie in folders in it, which are several, or its name is one."""
+    within = {file.partition("/")[0] for file in files if "/" in file}
+    return all("/" in file for file in files) and (len(within) > 1 or name in (*TRAIN, *TESTS))
 
 
 def _extensions(modality: str) -> str:

@@ -151,6 +151,12 @@ class FoldedBlock(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.residual, self.shortcut = residual, shortcut
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        first: Any = self.layers[0]
+        return next(iter(first.values())).weight.dtype
+
     def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         shortcut = None
         if self.residual:

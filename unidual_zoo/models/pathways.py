@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
@@ -79,6 +80,11 @@ class UniDualConv(nn.Module):
         if VIDEO in pathways:
             self.pointwise[VIDEO] = TemporalConv(mid_chans, out_chans, stride=temporal_stride)
         self.norm = PathwayNorm(out_chans, pathways=pathways, shared=False, eps=eps)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.spatial.weight.dtype
 
     def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         x = self.act(self.spatial_norm(self.spatial(x), pathway))

@@ -336,6 +336,9 @@ class UniDual(nn.Module):
 
     @staticmethod
     def _checkpointed(block: nn.Module, x: Tensor, pathway: str, batch: int) -> Tensor:
+        if torch.compiler.is_compiling():  # changes nothing but the forward's result, and takes no contexts
+            return checkpoint(block, x, pathway, batch, use_reentrant=False)
+
         def contexts():
             return contextlib.nullcontext(), _statistics_kept(block)
 
@@ -347,7 +350,7 @@ class UniDual(nn.Module):
             chans = self.in_chans
             allowed = f"non-empty images (B, {chans}, H, W) or clips (B, {chans}, T, H, W)"
             raise ValueError(f"needs {allowed}, got {tuple(x.shape)}")
-        dtype = next(self.stem.parameters()).dtype
+        dtype = self.stem.dtype  # not that of the first parameter: a replica of DataParallel has none
         if x.dtype != dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
             raise ValueError(f"needs normalised {dtype} input, as the weights are, got {x.dtype}")
         return IMAGE if x.ndim == 4 else VIDEO
@@ -501,8 +504,8 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """While a checkpointed block is recomputed its BatchNorms must not count the same batch again."""
     norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    for norm, _, counted in kept:
+        norm.momentum, norm.num_batches_tracked = 0.0, None if counted is None else counted.clone()
     try:
         yield
     finally:

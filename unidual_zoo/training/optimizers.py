@@ -17,6 +17,7 @@ from unidual_zoo.models.pathways import pathway_of
 from unidual_zoo.scoring import Network
 from unidual_zoo.training.recipes import Recipe
 
+UNFIT = ("adahessian", "adafactorbv", "kron")
 SCHEDULES = ("constant", "multistep", "cosine", "tanh", "wsd", "rsqrt")  # timm's that a recipe can describe
 
 
@@ -41,7 +42,13 @@ def make_optimizer(model: Network, recipe: Recipe, *, world: int) -> Optimizer:
     """timm's optimizer of the recipe's name; its rate grows with the examples per update (VMZ: × number of GPUs).
 
     Weights are decayed but for biases and, unless `decay_norms`, the scales of BatchNorms.
+
+    Raises:
+        ValueError: timm has no such optimizer, or it is of UNFIT.
     """
+    if any(kind in recipe.optimizer for kind in UNFIT):
+        raise ValueError(f"optimizer {recipe.optimizer!r} cannot be used: {', '.join(UNFIT)} and their variants need "
+                         "second derivatives, or keep what a checkpoint cannot hold")  # fmt: skip
     undecayed = [name for name, weight in model.named_parameters() if _undecayed(name, weight, recipe)]
     rules: dict[str, Any] = dict(no_weight_decay_list=undecayed, weight_decay_exclude_1d=False)
     if recipe.layer_decay is None:

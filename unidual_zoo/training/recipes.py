@@ -52,7 +52,7 @@ class Recipe:
     batch_size: int = 16  # of one process, over all tasks
     accumulate: int = 1  # batches per update
     epochs: int = 45
-    optimizer: str = "sgd"  # any of timm's
+    optimizer: str = "sgd"  # any of timm's but `optimizers.UNFIT`
     rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 1e-4  # of all weights but biases

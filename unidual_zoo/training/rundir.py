@@ -62,6 +62,11 @@ class RunDirectory:
             self._open_logs(state["progress"]["step"] if state else 0)
         return state
 
+    def recipe_text(self) -> str | None:
+        """What recipe.json holds, None without it: ranks that share the directory read the same."""
+        file = self.path / RECIPE
+        return file.read_text() if file.is_file() else None
+
     def log(self, event: str, *, step: int, curves: Mapping[str, float] | None = None, **facts: Any) -> None:
         """One line of log.jsonl, `step` being the number of steps done; `curves` go to TensorBoard, too."""
         if self._log is None or self._board is None:

@@ -39,7 +39,7 @@ from unidual_zoo.training.objective import TOTAL, JointObjective
 from unidual_zoo.training.optimizers import freeze, make_optimizer, make_schedule
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import Recipe
-from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
+from unidual_zoo.training.rundir import CURVES, LAST, LOG, RunDirectory, RunError, write_whole
 from unidual_zoo.training.sources import read_sources
 from unidual_zoo.weights import EXPORT
 
@@ -72,7 +72,9 @@ class Trainer:
         world = self.accelerator.num_processes
         self.media, self.test_media = read_sources(recipe)
         torch.manual_seed(recipe.seed)
-        self.model = make_model(recipe, self.media, self.accelerator)
+        started = resume and Path(out, LAST).exists()  # its weights replace those of another run
+        initial = dataclasses.replace(recipe, init=None) if started else recipe
+        self.model = make_model(initial, self.media, self.accelerator)
         self.averaged = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.published: Network = self.averaged.module if self.averaged else self.model
         self.plain_objective = make_objective(recipe, self.model)
@@ -96,9 +98,12 @@ class Trainer:
         )
         if state is not None:
             self.restore(state)
-        if len(steps := set(gather_object([self.done]))) > 1:
+        self.accelerator.wait_for_everyone()  # until the main process has written the recipe
+        seen = gather_object([(self.done, self.run.recipe_text())])
+        if len(set(seen)) > 1:
+            steps = ", ".join(str(step) for step, _ in seen)
             raise RunError(
-                f"the processes found checkpoints of {len(steps)} different steps ({min(steps)} to {max(steps)}): "
+                f"the processes see different runs, at steps {steps}: "
                 f"{out} must be one directory that all machines share"
             )
         self.meter = Meter(
@@ -181,7 +186,8 @@ class Trainer:
                 dtype=DTYPES[self.recipe.precision],
                 shard=(self.accelerator.process_index, self.accelerator.num_processes),
             )
-            reports[task] = Report.merge(gather_object([part]))
+            parts = gather_object([dataclasses.replace(part, files=())])  # all processes know the files
+            reports[task] = Report.merge([dataclasses.replace(other, files=part.files) for other in parts])
         return reports
 
     def save(self, *, is_best: bool = False) -> None:
@@ -215,6 +221,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self.model.load_state_dict(trained_weights(self.run.path, checkpoint=self.recipe.publish))
         if self.recipe.recompute_norms:
+            torch.manual_seed(self._seed())
+            self.plain_objective.mixup = 0.0  # as in testing
             batches = self.loader.batches(0, self.recipe.recompute_norms)
             device = self.accelerator.device
             recompute_norms(self.plain_objective, (send_to_device(batch.data, device) for batch in batches))

@@ -24,9 +24,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import validate_repo_id
 from repository import FILES, check_repository, make_repository, strange_files
 
-from unidual_zoo.models.create import create_model
+from unidual_zoo.models.create import create_model, local_dir
 from unidual_zoo.training.rundir import LOG, read_log
-from unidual_zoo.weights import EXPORT
 
 
 def publish(
@@ -49,8 +48,7 @@ def publish(
     validate_repo_id(repo)
     if repo.count("/") != 1:
         raise ValueError(f"--repo must be organisation/name, got {repo!r}")
-    export = folder / EXPORT if (folder / EXPORT).is_dir() else folder
-    model: Any = create_model(f"local-dir:{export}", pretrained=True).eval()
+    model: Any = create_model(local_dir(str(folder)), pretrained=True).eval()
     cfg = model.pretrained_cfg
     row = find_row(cfg["architecture"], cfg.get("tag"))
     facts = {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.media import MediaError, files_below, is_image, is_video, warn_of_other_files
+from unidual_zoo.data.media import MediaError, files_below, is_image, is_media, is_video, warn_of_other_files
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.folding import for_inference
 from unidual_zoo.models.summary import check_registered
@@ -157,7 +157,7 @@ def find_files(arguments: Sequence[str]) -> list[str]:
             files.append(argument)
             continue
         warn_of_other_files(argument, there)
-        media = [file for file in there if is_image(file) or is_video(file)]
+        media = list(filter(is_media, there))
         if not media:
             raise ValueError(f"{what} {argument} has no image or video in it")
         files += media

@@ -69,11 +69,11 @@ def read_media(
     """A folder `split/class/file` (or `class/file` without a split), or a CSV list `path,label` -> its MediaSet.
 
     Files in folders within a class folder belong to the class; several folders without a file beside them look like a
-    split, and are refused. In a folder with a split, `split.csv` serves as well as
-    a folder `split`. A CSV file may begin with a header, which may name further columns; with a column `split` the
-    argument of that name chooses rows. Its paths are relative to its own folder, its labels are class names. `classes`
-    fixes which classes there are and their order; without it they are those found, sorted. Files are not opened here: a
-    damaged or missing one is found when it is read.
+    split, and are refused. In a folder with a split, `split.csv` serves as well as a folder `split`. A CSV file may
+    begin with a header, which may name further columns; with a column `split` the argument of that name chooses rows.
+    Its paths are relative to its own folder, its labels are class names. `classes` fixes which classes there are and
+    their order; without it they are those found, sorted. Files are not opened here: a damaged or missing one is found
+    when it is read.
 
     Raises ValueError for a source or split that is not there, for no media of the modality, for a class folder without
     any, for malformed rows, and for labels outside `classes`.
@@ -172,7 +172,7 @@ def _folder_rows(folder: Path, modality: str) -> list[tuple[str, str]]:
     if empty := [name for name in names if not files[name] or _is_split(name, files[name])]:
         hint = "; is it a split?" if any(entry.is_dir() for entry in (folder / empty[0]).iterdir()) else ""
         raise ValueError(f"{folder}: no {modality} files in class folder {empty[0]!r} ({_extensions(modality)}){hint}")
-    warn_of_other_files(folder, chain.from_iterable(everything.values()))
+    warn_of_other_files(folder, chain.from_iterable(set(everything[name]).difference(files[name]) for name in names))
     return [(str(folder / name / file), name) for name in names for file in files[name]]
 
 

@@ -191,8 +191,8 @@ class Video:
         self._truncated = promised > len(notes)
         if self._truncated:
             warnings.warn(f"{self._path} ends early, after {len(notes)} of its {promised} packets", stacklevel=4)
-        seconds, stated = self._seconds(notes), self._stated_seconds()
-        if stated - seconds > max(LAST_FRAME, LAST_FRAME_SHARE * stated):
+        stated = self._stated_seconds()
+        if stated and stated - (seconds := self._seconds(notes)) > max(LAST_FRAME, LAST_FRAME_SHARE * stated):
             warnings.warn(f"{self._path} ends early, after {seconds:.1f} of its {stated:.1f} seconds", stacklevel=4)
         return frame_index(notes, codec=take_note.codec, reorders=take_note.reorders) if ended_well else None
 

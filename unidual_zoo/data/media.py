@@ -57,6 +57,11 @@ def is_video(path: PathLike) -> bool:
     return _extension(path) in VIDEO_EXTENSIONS
 
 
+def is_media(path: PathLike) -> bool:
+    """Whether the file's extension is that of an image or a video."""
+    return is_image(path) or is_video(path)
+
+
 def files_below(folder: PathLike) -> list[str]:
     """The files in a folder and in all folders and links to folders in it, sorted, relative to it; no hidden ones."""
     found, seen = [], {os.path.realpath(folder)}
@@ -70,7 +75,7 @@ def files_below(folder: PathLike) -> list[str]:
 
 def warn_of_other_files(place: PathLike, files: Iterable[PathLike]) -> None:
     """Warns of files that are neither images nor videos by their extensions, and so are left out."""
-    kinds = Counter(_extension(file) or "none" for file in files if not is_image(file) and not is_video(file))
+    kinds = Counter(_extension(file) or "none" for file in files if not is_media(file))
     if kinds:
         listed = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
         warnings.warn(f"{place}: left out what is no image or video by its extension: {listed}", stacklevel=2)

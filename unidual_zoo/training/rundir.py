@@ -40,6 +40,10 @@ class RunDirectory:
         self.writes = writes
         self._log = self._board = None
 
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return (self.path / LAST).exists()
+
     def begin(
         self, recipe: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
@@ -50,7 +54,7 @@ class RunDirectory:
         Raises:
             RunError: there is a run already and `resume` is False, or its recipe is another one.
         """
-        state = load_checkpoint(self.path / LAST) if resume and (self.path / LAST).exists() else None
+        state = load_checkpoint(self.path / LAST) if resume and self.has_checkpoint() else None
         if self.writes:
             file = self.path / RECIPE
             if file.exists() and not resume:

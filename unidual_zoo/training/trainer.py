@@ -39,7 +39,7 @@ from unidual_zoo.training.objective import TOTAL, JointObjective
 from unidual_zoo.training.optimizers import freeze, make_optimizer, make_schedule
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import Recipe
-from unidual_zoo.training.rundir import CURVES, LAST, LOG, RunDirectory, RunError, write_whole
+from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
 from unidual_zoo.training.sources import read_sources
 from unidual_zoo.weights import EXPORT
 
@@ -72,9 +72,11 @@ class Trainer:
         world = self.accelerator.num_processes
         self.media, self.test_media = read_sources(recipe)
         torch.manual_seed(recipe.seed)
-        started = resume and Path(out, LAST).exists()  # its weights replace those of another run
-        initial = dataclasses.replace(recipe, init=None) if started else recipe
-        self.model = make_model(initial, self.media, self.accelerator)
+        self.run = RunDirectory(out, writes=self.accelerator.is_main_process)
+        replaced = resume and self.run.has_checkpoint()  # the weights of another run are
+        self.model = make_model(
+            dataclasses.replace(recipe, init=None) if replaced else recipe, self.media, self.accelerator
+        )
         self.averaged = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.published: Network = self.averaged.module if self.averaged else self.model
         self.plain_objective = make_objective(recipe, self.model)
@@ -89,7 +91,6 @@ class Trainer:
 
         self.done, self.best = 0, None
         self._logged: set[str] = set()
-        self.run = RunDirectory(out, writes=self.accelerator.is_main_process)
         files = {task: [self.media[task].fingerprint(), self.test_media[task].fingerprint()] for task in self.media}
         state = self.run.begin(
             {**recipe.to_dict(), "processes": world, "files": files},

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 PathLike = str | os.PathLike[str]
@@ -28,6 +29,21 @@ class MediaError(Exception):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+@contextmanager
+def file_boundary(path: PathLike) -> Iterator[None]:
+    """Whatever reading the file raises becomes a MediaError that names it; only a lack of memory stays what it is.
+
+    Decoders raise errors of their own for files that nobody foresaw, and one file must not end a batch of others.
+    """
+    try:
+        yield
+    except (MediaError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise MediaError(path, f"it cannot be read ({type(error).__name__}: {reason[0]})") from error
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tiny import tiny_recipe
 
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.spec import ClipSpec
-from unidual_zoo.training.network import build_model, convert_pathways, export, recompute_norms, trained_weights
+from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import JointObjective
 from unidual_zoo.training.rundir import BEST, LAST, RunError, save_checkpoint
 from unidual_zoo.training.sources import hold_out, read_sources
@@ -97,7 +97,7 @@ def test_both_pathways_start_from_one(media, tmp_path):
     torch.testing.assert_close(
         dual.stem.pointwise["video"].weight.sum(2), images.stem.pointwise["image"].weight[:, :, 0]
     )
-    assert set(convert_pathways(dual.state_dict(), ("image",))) == set(images.state_dict()) | {
+    assert set(images.adopt(dual.state_dict())) == set(images.state_dict()) | {
         "heads.image.films.weight",
         "heads.image.films.bias",
     }

@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from unidual_zoo import models
-from unidual_zoo.spec import IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
+from unidual_zoo.spec import DENSE, IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
 from unidual_zoo.tabular import markdown_table, mean_and_deviation
 from unidual_zoo.weights import Checkpoint, Figure
 
@@ -266,7 +266,8 @@ def describe_input(spec: InputSpec) -> str:
     stride = f", stride {clip.stride}" if clip.stride > 1 else ""
     rate = f" at {clip.rate:g}/s" if clip.rate else ""
     resize = f"short side {spec.resize}" if isinstance(spec.resize, int) else "×".join(map(str, spec.resize))
-    return f"{clip.length} frames{stride}{rate}, {resize}, crop {'×'.join(map(str, spec.crop))}"
+    sampled = f"{clip.length} frames{stride}{rate}" if clip.sampling == DENSE else f"{clip.length} frames of the whole"
+    return f"{sampled}, {resize}, crop {'×'.join(map(str, spec.crop))}"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -10,8 +10,12 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
+from unidual_zoo.checks import check_known
+
 IMAGE, VIDEO = "image", "video"
 MODALITIES = (IMAGE, VIDEO)
+DENSE, SEGMENTS = "dense", "segments"
+SAMPLINGS = (DENSE, SEGMENTS)
 
 # VMZ's constants, used by the paper's authors and by every public R(2+1)D checkpoint (facts: facebookresearch/VMZ).
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
@@ -37,19 +41,25 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """`length` frames, `stride` frames apart, of a video read at `rate` frames per second (None: its own rate)."""
+    """`length` frames of a video.
+
+    With `sampling` "dense" they lie `stride` frames apart in a video read at `rate` frames per second (None: its own
+    rate); with "segments" each is of one of `length` equal parts of the whole video, whatever its rate.
+    """
 
     length: int = 8
     stride: int = 1
     rate: float | None = None
+    sampling: str = DENSE
 
     def __post_init__(self) -> None:
+        check_known("sampling", self.sampling, SAMPLINGS)
         if self.length < 1 or self.stride < 1 or (self.rate is not None and self.rate <= 0):
             raise ValueError(f"a clip needs length >= 1, stride >= 1 and a positive rate or None, got {self}")
 
     @property
     def span(self) -> int:
-        """Number of video frames from the clip's first to its last."""
+        """Number of video frames from a dense clip's first to its last."""
         return (self.length - 1) * self.stride + 1
 
 

@@ -174,8 +174,10 @@ Written by `uv run hub/card.py` from the tables of checkpoints in `unidual_zoo/m
 `timm.create_model(name, pretrained=True)` fetches the weights; a name without its tag takes the first of its rows.
 
 {published}
-*Theirs* is what the weights' authors report for clips, by this protocol or one much like it; *ours* is what this
-project measured, see docs/results.md. Inputs are RGB in 0..1, less the mean ({mean}), divided by ({std}).
+*Theirs* is what the weights' authors report, for clips by this protocol or one much like it, for images at the side of
+so many pixels; *ours* is what this project measured, see docs/results.md. Inputs are RGB in 0..1, less the mean
+({mean}), divided by ({std}); on a trunk of timm, timm's own mean and deviation
+(`model.spec`).
 
 IG-65M is 65 million Instagram videos with hashtags as labels; the classes have no public names. Its two sets of classes
 belong to clips of 8 and of 32 frames.

@@ -109,7 +109,7 @@ def build(
         model = family.model_class(**arguments).to(dtype=dtype)
     if pretrained:
         where, weights = _find_weights(name, row, (overlay, saved_cfg), cache_dir=cache_dir)
-        task = resolution.classifier_task(architecture, row)
+        task = resolution.classifier_task(architecture, row, family.classifier_modality)
         _load(family, model, weights, where=where, task=task, fresh_heads=not asked.keys().isdisjoint(_HEADS))
     if features:
         model.keep_pathway(features.pop("pathway"))

@@ -41,7 +41,7 @@ def freeze(model: Network, *, first: int) -> list[str]:
 def make_optimizer(model: Network, recipe: Recipe, *, world: int) -> Optimizer:
     """timm's optimizer of the recipe's name; its rate grows with the examples per update (VMZ: × number of GPUs).
 
-    Weights are decayed but for biases and, unless `decay_norms`, the scales of BatchNorms.
+    Weights are decayed but for biases, what the network itself excepts and, unless `decay_norms`, the scales of norms.
 
     Raises:
         ValueError: timm has no such optimizer, or it is of UNFIT.
@@ -49,7 +49,8 @@ def make_optimizer(model: Network, recipe: Recipe, *, world: int) -> Optimizer:
     if any(kind in recipe.optimizer for kind in UNFIT):
         raise ValueError(f"optimizer {recipe.optimizer!r} cannot be used: {', '.join(UNFIT)} and their variants need "
                          "second derivatives, or keep what a checkpoint cannot hold")  # fmt: skip
-    undecayed = [name for name, weight in model.named_parameters() if _undecayed(name, weight, recipe)]
+    excepted = model.no_weight_decay()
+    undecayed = [n for n, weight in model.named_parameters() if n in excepted or _undecayed(n, weight, recipe)]
     rules: dict[str, Any] = dict(no_weight_decay_list=undecayed, weight_decay_exclude_1d=False)
     if recipe.layer_decay is None:
         groups = param_groups_weight_decay(model, recipe.weight_decay, **rules)

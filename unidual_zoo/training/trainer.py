@@ -20,9 +20,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, send_to_device
+from timm.layers.norm_act import convert_sync_batchnorm
 from timm.utils.distributed import distribute_bn
 from timm.utils.model_ema import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from unidual_zoo.checks import check_known
@@ -288,7 +289,7 @@ def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accel
     model = build_model(recipe, media).to(accelerator.device, memory_format=torch.channels_last)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     if recipe.sync_norms:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = convert_sync_batchnorm(model)  # torch's own would lose the activations in timm's norms
     freeze(model, first=recipe.freeze)
     return model
 

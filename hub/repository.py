@@ -3,7 +3,7 @@
 config.json         timm's fields and, at the root, ours: spec, parameters, sha256 of the weights
 model.safetensors   the weights
 golden.safetensors  seeded inputs, and what every head answered
-results.json        the reports of our own measurements: the only source of the card's figures
+results.json        the reports of our own measurements: the only source of the card's metrics
 README.md           the model card
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from card import README, check_card, figures, make_card
+from card import README, check_card, make_card, metrics_of
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
@@ -124,7 +124,7 @@ def _check_model(model: Any, config: Mapping[str, Any], expected: Mapping[str, T
 
 
 def _publishable(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report without paths of the machine that made it. Raises ValueError if it has no figures or no source."""
-    figures(report)
+    """A report without paths of the machine that made it. Raises ValueError if it has no metrics or no source."""
+    metrics_of(report)
     kept = {key: value for key, value in report.items() if key not in ("failures", "saved_as", "checkpoint")}
     return kept | ({"data": Path(str(kept["data"])).name} if "data" in kept else {})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
+
+LISTED = 5  # names in a sentence; the rest are counted
 
 
 def check_known(what: str, value: Any, allowed: Iterable[str]) -> None:
@@ -15,3 +17,15 @@ def check_known(what: str, value: Any, allowed: Iterable[str]) -> None:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         names = ", ".join(name or repr(name) for name in allowed) or "none"
         raise ValueError(f"no {what} {value!r}, allowed: {names}{hint}")
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first names as a list in a sentence, and how many more there are."""
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says as the end of a sentence: its first line, or its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__

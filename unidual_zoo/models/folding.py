@@ -24,6 +24,7 @@ from unidual_zoo.models.pathways import (
     time_to_rows,
 )
 from unidual_zoo.models.unidual import Block, UniDual
+from unidual_zoo.weights import check_finite
 
 
 def for_inference(
@@ -39,15 +40,19 @@ def for_inference(
 
     Raises:
         ValueError: the model has no pathway `modality`, or `dtype` is no floating-point type of torch.
+        CheckpointError: weights are not finite, as they are or when they are folded and cast; it names them.
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be a floating-point type such as torch.bfloat16, or None, got {dtype!r}")
     served = copy.deepcopy(model).eval().requires_grad_(False)
     if modality is not None:
         _keep_pathway(served, modality)
+    check_finite(served.state_dict(), what="the network")
     if isinstance(model, UniDual) and not isinstance(model.stem, FoldedBlock):
         _fold(served, served.pathways)
     served.to(dtype=dtype, memory_format=torch.channels_last)
+    cast = f" in {str(dtype).removeprefix('torch.')}" if dtype else ""
+    check_finite(served.state_dict(), what=f"the folded network{cast}")
     if compile:
         served.compile()
     return served

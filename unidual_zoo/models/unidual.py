@@ -33,7 +33,7 @@ from unidual_zoo.models.pathways import (
     unfold_frames,
 )
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, ClipSpec, InputSpec, Task, parse_tasks
-from unidual_zoo.weights import HEADS, Checkpoint, Figure, fit_to_model
+from unidual_zoo.weights import HEADS, Checkpoint, Metric, fit_to_model
 
 STEM_CHANS, STEM_MID_CHANS, STEM_KERNEL = 64, 45, 7  # VMZ fixes 45; its formula would give 83
 BOTTLENECK_EXPANSION = 4
@@ -629,12 +629,12 @@ _ROW_152 = Checkpoint(  # trained at 112×112 without the pool; the numbers in t
 )  # fmt: skip
 
 
-def _figures(task: str, values: Mapping[str, float], *, source: str, protocol: str = "unidual34") -> list[Figure]:
-    return [Figure(task=task, metric=m, value=v, protocol=protocol, source=source) for m, v in values.items()]
+def _metrics(task: str, values: Mapping[str, float], *, source: str, protocol: str = "unidual34") -> list[Metric]:
+    return [Metric(task=task, metric=m, value=v, protocol=protocol, source=source) for m, v in values.items()]
 
 
-def _theirs(video_1: float, video_5: float, *, protocol: str = "unidual34", source: str = _ZOO) -> list[Figure]:
-    return _figures("k400", {"video@1": video_1, "video@5": video_5}, protocol=protocol, source=source)
+def _theirs(video_1: float, video_5: float, *, protocol: str = "unidual34", source: str = _ZOO) -> list[Metric]:
+    return _metrics("k400", {"video@1": video_1, "video@5": video_5}, protocol=protocol, source=source)
 
 
 CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with weights is the default
@@ -643,9 +643,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         arguments={"tasks": _CIFAR, "auxiliary": False},
         sha256="41fa3780e4fdd57f71283850e8e9366d39bab175ba005c931c5a54f131ed640e",
         license="apache-2.0", about="CIFAR-10 and CIFAR-Motion", recipe="cifar",
-        figures=[
-            *_figures("cifar10", {"top-1": 74.2, "top-5": 98.2}, source="benchmarks/table2.py"),
-            *_figures(
+        metrics=[
+            *_metrics("cifar10", {"top-1": 74.2, "top-5": 98.2}, source="benchmarks/table2.py"),
+            *_metrics(
                 "cifar_motion", {"clip@1": 68.2, "video@1": 72.5, "video@5": 98.0}, source="benchmarks/table2.py"
             ),
         ],
@@ -654,9 +654,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         file="unidual10_aux.toy.safetensors", spec=_SPEC_TOY, arguments={"tasks": _TOY, "auxiliary": False},
         sha256="7914e8bc3efd9c389842b825dca895e34e76c08b24f7dc1320e1ae32f80a202c",
         license="apache-2.0", about="the embedded data", recipe="toy",
-        figures=[
-            *_figures("toy_objects", {"top-1": 83.3, "top-5": 97.6}, source="benchmarks/imagenet.py"),
-            *_figures(
+        metrics=[
+            *_metrics("toy_objects", {"top-1": 83.3, "top-5": 97.6}, source="benchmarks/imagenet.py"),
+            *_metrics(
                 "toy_actions", {"clip@1": 93.6, "video@1": 95.6, "video@5": 99.6}, source="benchmarks/kinetics.py"
             ),
         ],
@@ -665,14 +665,14 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         file="r2d10.cifar10.safetensors", spec=_spec_cifar("cifar10"), arguments={"tasks": {"cifar10": (IMAGE, 10)}},
         sha256="5221ccf61a0c289d6cbd3b01e60e560f4e221d8bb51d8a6f14f1073ee8582791",
         license="apache-2.0", about="CIFAR-10", recipe="cifar",
-        figures=_figures("cifar10", {"top-1": 70.2, "top-5": 97.7}, source="benchmarks/table2.py"),
+        metrics=_metrics("cifar10", {"top-1": 70.2, "top-5": 97.7}, source="benchmarks/table2.py"),
     ),
     "r2plus1d10.cifar_motion": Checkpoint(
         file="r2plus1d10.cifar_motion.safetensors", spec=_spec_cifar("cifar_motion"),
         arguments={"tasks": {"cifar_motion": (VIDEO, 12)}},
         sha256="6e33119dfdcb2b287d054fd5d57fe34990fcfb788ae17b22492ff661128bbb5f",
         license="apache-2.0", about="CIFAR-Motion", recipe="cifar",
-        figures=_figures(
+        metrics=_metrics(
             "cifar_motion", {"clip@1": 67.3, "video@1": 69.8, "video@5": 97.7}, source="benchmarks/table2.py"
         ),
     ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from numbers import Integral, Real
+from reprlib import repr as short_repr
 from typing import Any
 
 LISTED = 5  # names in a sentence; the rest are counted
@@ -17,6 +19,18 @@ def check_known(what: str, value: Any, allowed: Iterable[str]) -> None:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         names = ", ".join(name or repr(name) for name in allowed) or "none"
         raise ValueError(f"no {what} {value!r}, allowed: {names}{hint}")
+
+
+def is_number(value: Any, *, least: float, most: float, whole: bool = True) -> bool:
+    """Whether a value is a number from `least` to `most`; NaN and booleans are none."""
+    return not isinstance(value, bool) and isinstance(value, Integral if whole else Real) and least <= value <= most
+
+
+def check_number(what: str, value: Any, *, least: float, most: float, whole: bool = True) -> None:
+    """Raises a ValueError if `value` is not a number from `least` to `most`."""
+    if not is_number(value, least=least, most=most, whole=whole):
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{what} must be a {kind} from {least:,} to {most:,}, got {short_repr(value)}")
 
 
 def shorten(names: Sequence[str]) -> str:

@@ -23,7 +23,8 @@ def check_known(what: str, value: Any, allowed: Iterable[str]) -> None:
 
 def is_number(value: Any, *, least: float, most: float, whole: bool = True) -> bool:
     """Whether a value is a number from `least` to `most`; NaN and booleans are none."""
-    return not isinstance(value, bool) and isinstance(value, Integral if whole else Real) and least <= value <= most
+    kind: Any = Integral if whole else Real
+    return not isinstance(value, bool) and isinstance(value, kind) and least <= value <= most
 
 
 def check_number(what: str, value: Any, *, least: float, most: float, whole: bool = True) -> None:

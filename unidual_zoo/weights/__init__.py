@@ -4,6 +4,7 @@ from unidual_zoo.spec import InputSpec
 from unidual_zoo.weights.fetch import check_hash, fetch, fetch_from_hub, fetch_url
 from unidual_zoo.weights.files import CONFIG, EXPORT, WEIGHTS_FILE, make_readable, sha256_of
 from unidual_zoo.weights.fit import HEADS, RGB, check_finite, check_plain, fit_to_model, is_finite, read_weights
+from unidual_zoo.weights.key_map import KeyMap
 from unidual_zoo.weights.rows import Checkpoint, CheckpointError, Metric
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "InputSpec",
+    "KeyMap",
     "Metric",
     "check_finite",
     "check_hash",

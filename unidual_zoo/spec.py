@@ -21,7 +21,7 @@ IMAGE, VIDEO = "image", "video"
 MODALITIES = (IMAGE, VIDEO)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
-MAX_CLASSES = 100_000  # of a task
+MAX_TASKS, MAX_CLASSES = 1000, 100_000  # classes of each task
 MAX_FRAMES = 4096  # of a clip, and between two of its frames
 MAX_SIDE = 4096  # pixels of a resized picture
 MAX_CLIP_PIXELS = 1 << 28  # of all resized frames of a clip; 4096 frames of 256×256
@@ -218,12 +218,14 @@ def packaged_classes(name: str) -> tuple[str, ...]:
 def parse_tasks(tasks: Mapping[str, Any]) -> dict[str, Task]:
     """`{"in1k": ("image", 1000)}` (or lists, as JSON leaves them) -> `{"in1k": Task("in1k", "image", 1000)}`."""
     if not isinstance(tasks, Mapping):
-        raise ValueError(f"tasks must be {{name: (modality, number of classes)}}, got {tasks!r}")
+        raise ValueError(f"tasks must be {{name: (modality, number of classes)}}, got {short_repr(tasks)}")
+    if len(tasks) > MAX_TASKS:
+        raise ValueError(f"a network has at most {MAX_TASKS:,} tasks, got {len(tasks):,}")
     parsed = {}
     for name, value in tasks.items():
         value = (value.modality, value.num_classes) if isinstance(value, Task) else value
         if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-            raise ValueError(f"task {name!r} must be (modality, number of classes), got {value!r}")
+            raise ValueError(f"task {name!r} must be (modality, number of classes), got {short_repr(value)}")
         modality, num_classes = value
         parsed[name] = Task(name, modality, num_classes)
     return parsed

@@ -157,6 +157,23 @@ SPOILED = {
     ),
     "the count": (lambda f: change_config(f, parameters=7), r"the model has \d+ parameters, config.json says 7"),
     "the spec": (lambda f: change_config(f, spec={}), "the model's spec is not the one in config.json"),
+    "the whole config": (
+        lambda f: (f / "config.json").write_text("[]"),
+        r"config.json must be fields and their values, got \[\]",
+    ),
+    "a field of a newer version": (
+        lambda f: change_config(f, pretrained_cfg={"views": 3}),
+        r"config.json does not fit this version of unidual_zoo: unknown fields pretrained_cfg.views",
+    ),
+    "other weights": (
+        lambda f: change_config(f, pretrained_cfg={"url": "https://x/y.pth", "license": "apache-2.0"}),
+        r"config.json of .* names other weights \(url\), which are not read",
+    ),
+    "the reports": (lambda f: (f / "results.json").write_text("[5]"), r"TypeError|AttributeError"),
+    "the golden inputs": (
+        lambda f: save_file({"x": torch.zeros(1)}, f / "golden.safetensors"),
+        r"KeyError: 'input.image'",
+    ),
     "a pickle": (lambda f: torch.save({}, f / "pytorch_model.bin"), r"pytorch_model.bin does not belong"),
     "code": (lambda f: (f / "modeling.py").touch(), r"modeling.py does not belong in a repository"),
     "no golden": (lambda f: (f / "golden.safetensors").unlink(), r"golden.safetensors is missing"),

@@ -8,7 +8,6 @@ weights are read and fitted here, strictly, since timm loads loosely as soon as 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +27,14 @@ from unidual_zoo.weights import (
     WEIGHTS_FILE,
     Checkpoint,
     CheckpointError,
+    check_config,
     check_plain,
+    check_saved,
+    check_size,
     fetch,
     fetch_from_hub,
     fetch_url,
+    read_config,
     read_weights,
 )
 
@@ -87,11 +90,13 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         cache_dir = kwargs.get("cache_dir")
         path = fetch_from_hub(where, CONFIG, cache_dir=cache_dir) if source == _HUB else Path(where, CONFIG)
         try:
-            architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
+            config = read_config(path)
+            architecture = config["architecture"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             meant = local_dir(where) if source == _FOLDER else name
             hint = f"; did you mean {meant}?" if meant != name else ""
             raise CheckpointError(f"{name} has no {CONFIG} that names an architecture: {error!r}{hint}") from error
+        check_config(config, what=f"{CONFIG} of {where}")
         if not timm.is_model(architecture):
             raise CheckpointError(f"{name} is a {architecture!r}, which nothing imported here has registered")
     return timm.create_model(name, **kwargs)
@@ -133,12 +138,14 @@ def build(
     """
     if isinstance(pretrained_cfg, PretrainedCfg):
         pretrained_cfg = pretrained_cfg.to_dict()
-    saved_cfg = pretrained_cfg if isinstance(pretrained_cfg, dict) else {}
+    saved, saved_cfg = pretrained_model_args or {}, {}
+    if isinstance(pretrained_cfg, dict):
+        pretrained_cfg = saved_cfg = check_saved(pretrained_cfg, saved, family.model_class)
     tag = pretrained_cfg if isinstance(pretrained_cfg, str) else saved_cfg.get("tag")
     name, row = family.row(variant, tag) if tag or (pretrained and not saved_cfg) else (variant, None)
     if row is None and isinstance(pretrained_cfg, str) and pretrained_cfg:
         raise RuntimeError(f"{variant} has no tag {tag!r}, allowed: {', '.join(family.tags(variant)) or 'none'}")
-    architecture, saved = family.architectures[variant], pretrained_model_args or {}
+    architecture = family.architectures[variant]
     asked = {key: value for key, value in explicit.items() if key not in saved or saved[key] != value}
     own = saved or ({**row.arguments, "spec": row.spec} if row else {})
     arguments = _resolve_arguments(architecture, own, asked)
@@ -155,9 +162,14 @@ def build(
         pretrained_cfg = name.removeprefix(f"{variant}.") if row else dict(architecture=variant, **described)
 
     def make(**arguments: Any) -> nn.Module:
-        model = family.model_class(**arguments)
+        where, weights = "", None
         if pretrained:
             where, weights = _find_weights(name, row, (overlay, saved_cfg), cache_dir=cache_dir)
+        if saved:
+            own_weights = None if overlay else weights
+            check_size(family.model_class, {**architecture, **saved}, cfg=saved_cfg, weights=own_weights)
+        model = family.model_class(**arguments)
+        if weights is not None:
             # Another code base's classifier belongs to the first video task of the tag, not of the caller.
             task = first_task(parse_tasks({**architecture, **(row.arguments if row else {})}["tasks"]), VIDEO)
             try:

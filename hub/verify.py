@@ -27,7 +27,7 @@ def verify(where: str) -> list[str]:
         return check_repository(Path(where))
     repository = where.removeprefix("hf-hub:")
     paths = [fetch_from_hub(repository, name) for name in NEEDED]
-    with contextlib.suppress(CheckpointError):  # a repository without figures has no results
+    with contextlib.suppress(CheckpointError):  # a repository without metrics has no results
         fetch_from_hub(repository, RESULTS)
     return check_repository(paths[0].parent)
 

@@ -17,10 +17,9 @@ from torchvision.transforms.v2 import functional as F
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.decode import fit_short_side
-from unidual_zoo.spec import InputSpec
+from unidual_zoo.spec import INTERPOLATIONS, InputSpec
 
 CROPS = (1, 3)
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 
 @dataclass(frozen=True)

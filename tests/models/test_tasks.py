@@ -185,7 +185,7 @@ def test_autocast_takes_float_input():
         (dict(tasks={"type": ("image", 3)}), "task name 'type' is taken"),
         (dict(pathways=()), "needs a pathway, allowed: image, video"),
         (dict(width=0.01), "width 0.01 leaves no channels"),
-        (dict(spec={"clip": {"frames": 3}}), r"unknown spec fields \['frames'\]"),
+        (dict(spec={"clip": {"frames": 3}}), r"unknown spec.clip fields \['frames'\]"),
         (dict(norms="both"), "no norms 'both', allowed: split, shared"),
         (dict(heads={"image": ["food"]}), "'food', allowed: in1k, k400"),
         (dict(heads={"audio": []}), "no pathway in heads 'audio', allowed: image, video"),

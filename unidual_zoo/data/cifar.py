@@ -27,7 +27,7 @@ from tqdm import tqdm
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.media import is_image
 from unidual_zoo.data.motion import CAMERA_MOTIONS, make_clip
-from unidual_zoo.data.stacks import write_stack
+from unidual_zoo.data.stacks import is_whole, write_stack
 from unidual_zoo.data.toy import cache_folder
 from unidual_zoo.spec import packaged_classes
 
@@ -104,7 +104,7 @@ def cifar_images(root: str | Path, *, count: int = 10_000, download: bool = Fals
     """
     folder = cache_folder() / f"cifar10-v{VERSION}-{_kind(root, download)}-{count}"
     for split in SPLITS:
-        if (folder / f"{split}.csv").exists():
+        if is_whole(folder, split, shape=(SIDE, SIDE, 3)):
             continue
         source = _source(root, split, download)
         chosen = source.order[:count] if split == "train" else source.part(split)
@@ -140,8 +140,9 @@ def cifar_clips(
     check_known("column", column, COLUMNS)
     folder = cache_folder() / f"{column}-v{VERSION}-{_kind(root, download)}-seed{seed}-{clips}-{test_clips}-{images}"
     counts = {"train": clips, "holdout": HOLDOUT_CLIPS, "test": test_clips}
+    shape = (COLUMNS[column].num_frames, *COLUMNS[column].size, 3)
     for number, split in enumerate(SPLITS):
-        if (folder / f"{split}.csv").exists():
+        if is_whole(folder, split, shape=shape):
             continue
         source = _source(root, split, download)
         chosen = source.part(split)
@@ -152,7 +153,6 @@ def cifar_clips(
         bar = tqdm(total=len(plan), desc=f"making {column}/{split}", unit="clip", mininterval=0.5)
         make = partial(_clip, source.pictures, plan, COLUMNS[column], key, bar.update)
         labels = [label for _, label in plan]
-        shape = (COLUMNS[column].num_frames, *COLUMNS[column].size, 3)
         write_stack(folder, split, shape=shape, labels=labels, make=make)
         bar.close()
     return folder

@@ -98,7 +98,7 @@ def files_matching(pattern: str) -> Found:
     start = pattern.rfind(os.sep, 0, _first_magic(pattern)) + 1
     machine_made: set[str] = set()
     files: set[str] = set()
-    for match in set(_expand(pattern[:start], pattern[start:].split(os.sep), machine_made)):
+    for match in set(_expand(os.path.dirname(pattern[:start]), pattern[start:].split(os.sep), machine_made)):
         if not os.path.isdir(match or os.curdir):
             files.add(match)
             continue
@@ -164,6 +164,8 @@ def _expand(folder: str, parts: Sequence[str], machine_made: set[str]) -> Iterat
     """What the parts of a pattern match in a folder, "" being the current one; adds what was skipped."""
     if not parts:
         yield folder
+        return
+    if not os.path.isdir(folder or os.curdir):
         return
     part, rest = parts[0], parts[1:]
     if part == _ANY_FOLDERS and not rest:

@@ -247,6 +247,7 @@ def test_a_csv_in_another_encoding_and_one_without_splits(tmp_path):
         (["a/cat/a.jpg", "a/dog/b.jpg"], {}, r"class folder 'a' .*; is it a split\?"),
         (["train/cat/a.jpg", "val/cat/b.jpg"], {}, r"class folder 'train' .*; is it a split\?"),
         (["train/cat/a.jpg", "val/cat/b.jpg"], {"split": "test"}, "no split 'test', there is: train, val"),
+        (["cat/a.jpg", "\u00a0/b.jpg"], {}, r"class folder '\\xa0' has no name that one sees"),
         (["cat/a.jpg"], {"modality": "audio"}, "no modality 'audio', allowed: image, video"),
     ],
 )

@@ -105,8 +105,7 @@ def read_media(
     elif folders:
         rows = _folder_rows(folders, modality)
     elif source.is_dir():
-        there = ", ".join(splits(source)) or "nothing"
-        raise ValueError(f"{source}: no split {split!r}, there is: {there}")
+        raise ValueError(f"{source}: no split {split!r}, there is: {', '.join(splits(source)) or 'nothing'}")
     else:
         raise ValueError(f"{source}: no such file or folder")
     return _labelled(source, rows, modality, classes)
@@ -205,6 +204,8 @@ def _class_rows(folder: Path, modality: str) -> list[_Row]:
     if empty := [name for name in names if not files[name] or _is_split(name, files[name])]:
         hint = "; is it a split?" if any("/" in file for file in everything[empty[0]].files) else ""
         raise ValueError(f"{folder}: no {modality} files in class folder {empty[0]!r} ({_extensions(modality)}){hint}")
+    if unseen := [name for name in names if not tidy(name)]:
+        raise ValueError(f"{folder}: class folder {ascii(unseen[0])} has no name that one sees")
     others = [file for name in names for file in everything[name].files if not belongs(file)]
     machine_made = Counter(entry.name for entry in inside.machine_made)
     warn_of_left_out(folder, others, sum((found.machine_made for found in everything.values()), machine_made))

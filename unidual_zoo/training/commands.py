@@ -23,7 +23,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in th
 FreezeNorms = Annotated[
     bool, typer.Option("--freeze-norms", help="BatchNorms keep their statistics, for batches of a few examples.")
 ]
-Source = Annotated[str | None, typer.Option(help="A folder class/file or split/class/file, or a CSV of path,label.")]
+Source = Annotated[
+    str | None, typer.Option(help="A folder class/file or split/class/file, or a CSV of path,label[,split,group].")
+]
 
 
 def train(

@@ -205,7 +205,7 @@ def _class_rows(folder: Path, modality: str) -> list[_Row]:
         hint = "; is it a split?" if any("/" in file for file in everything[empty[0]].files) else ""
         raise ValueError(f"{folder}: no {modality} files in class folder {empty[0]!r} ({_extensions(modality)}){hint}")
     if unseen := [name for name in names if not tidy(name)]:
-        raise ValueError(f"{folder}: class folder {ascii(unseen[0])} has no name that one sees")
+        raise ValueError(f"{folder}: class folder {unseen[0]!a} has no name that one sees")
     others = [file for name in names for file in everything[name].files if not belongs(file)]
     machine_made = Counter(entry.name for entry in inside.machine_made)
     warn_of_left_out(folder, others, sum((found.machine_made for found in everything.values()), machine_made))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -76,25 +74,6 @@ def is_video(path: PathLike) -> bool:
 def is_media(path: PathLike) -> bool:
     """Whether the file's extension is that of an image or a video."""
     return is_image(path) or is_video(path)
-
-
-def files_below(folder: PathLike) -> list[str]:
-    """The files in a folder and in all folders and links to folders in it, sorted, relative to it; no hidden ones."""
-    found, seen = [], {os.path.realpath(folder)}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        places = {name: os.path.realpath(os.path.join(parent, name)) for name in folders if name[0] != "."}
-        folders[:] = [name for name, place in places.items() if place not in seen]  # links may go round in circles
-        seen |= set(places.values())
-        found += [os.path.relpath(os.path.join(parent, name), folder) for name in names if name[0] != "."]
-    return sorted(found)
-
-
-def warn_of_other_files(place: PathLike, files: Iterable[PathLike]) -> None:
-    """Warns of files that are neither images nor videos by their extensions, and so are left out."""
-    kinds = Counter(_extension(file) or "none" for file in files if not is_media(file))
-    if kinds:
-        listed = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
-        warnings.warn(f"{place}: left out what is no image or video by its extension: {listed}", stacklevel=2)
 
 
 def check_file(path: PathLike) -> None:

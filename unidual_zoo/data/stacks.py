@@ -20,6 +20,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from unidual_zoo.data.media import MediaError, PathLike, VideoInfo
+from unidual_zoo.names import csv_cell
 
 SUFFIX = ".npy"
 RATE = 25.0  # frames per second of every stacked clip
@@ -110,9 +111,20 @@ def write_stack(
         with rows.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "label"))
-            writer.writerows((f"{split}{SUFFIX}/{number:05d}", label) for number, label in enumerate(labels))
+            writer.writerows((f"{split}{SUFFIX}/{number:05d}", csv_cell(label)) for number, label in enumerate(labels))
         os.replace(unfinished, folder / unfinished.name)
         os.replace(rows, folder / rows.name)
+
+
+def is_whole(folder: Path, split: str, *, shape: Sequence[int]) -> bool:
+    """Whether `write_stack` has written this split, of entries of this shape, and nothing of it was lost since."""
+    try:
+        with (folder / f"{split}.csv").open(newline="", encoding="utf-8") as file:
+            num_rows = sum(1 for _ in csv.reader(file)) - 1
+        stack = np.load(folder / f"{split}{SUFFIX}", mmap_mode="r", allow_pickle=False)  # its size is checked
+    except (OSError, ValueError, csv.Error):
+        return False
+    return stack.dtype == np.uint8 and stack.shape == (num_rows, *shape)
 
 
 @lru_cache(maxsize=16)

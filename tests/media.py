@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -103,18 +104,24 @@ def _silence(stream, seconds: float) -> list[av.Packet]:
     return packets + stream.encode()
 
 
-def full_decode(path: Path) -> list[np.ndarray]:
-    """Every frame by the plainest means: PyAV's own loop, RGB, turned for display. Ends at the first error.
+def full_decode(path: Path, *, stream: int = 0) -> list[np.ndarray]:
+    """Every frame of the `stream`-th video by the plainest means: PyAV's own loop, RGB, turned for display.
 
-    One thread, because what FFmpeg paints in place of damaged blocks depends on the number of threads.
+    As ffmpeg does, it skips empty packets and goes on behind one that cannot be decoded. One thread, because what FFmpeg
+    paints in place of damaged blocks depends on the number of threads.
     """
     frames = []
     with av.open(str(path)) as container:
-        container.streams.video[0].codec_context.thread_count = 1
-        try:
-            for frame in container.decode(video=0):
-                picture = frame.to_ndarray(format="rgb24")
-                frames.append(np.rot90(picture, round(frame.rotation / 90)).copy())
-        except FFmpegError:
-            pass
+        video = container.streams.video[stream]
+        video.codec_context.thread_count = 1
+        for packet in (*_demuxed(container, video), None):
+            with suppress(FFmpegError):
+                for frame in video.codec_context.decode(packet):
+                    picture = frame.to_ndarray(format="rgb24")
+                    frames.append(np.rot90(picture, round(frame.rotation / 90)).copy())
     return frames
+
+
+def _demuxed(container, video) -> Iterator[av.Packet]:
+    with suppress(FFmpegError):
+        yield from (packet for packet in container.demux(video) if packet.size)

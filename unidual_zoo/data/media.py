@@ -111,3 +111,14 @@ def check_file(path: PathLike) -> None:
 
 def _extension(path: PathLike) -> str:
     return os.path.splitext(os.fspath(path))[1].lower()
+
+
+class MediaWarning(UserWarning):
+    """A file was read, but not all of it as it should be: `path` and `reason`, in one sentence."""
+
+    def __init__(self, path: PathLike, reason: str) -> None:
+        super().__init__(os.fspath(path), reason)  # the arguments make it survive pickling between processes
+        self.path, self.reason = os.fspath(path), reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"

@@ -38,7 +38,7 @@ class MediaError(Exception):
 
 
 class MediaWarning(UserWarning):
-    """A file that was read although something is wrong with it: `path` and `reason`, all in one."""
+    """A file that was read although something is wrong with it: `path` and `reason`, in one sentence."""
 
     def __init__(self, path: PathLike, reason: str) -> None:
         super().__init__(os.fspath(path), reason)

@@ -162,7 +162,7 @@ def _known(what: str, plain: Any, owner: type) -> Mapping[str, Any]:
         raise ValueError(f"{what} must be fields and their values, got {short_repr(plain)}")
     known = {f.name for f in dataclasses.fields(owner)}
     if unknown := sorted(set(plain) - known):
-        raise ValueError(f"unknown {what} fields {unknown}, allowed: {sorted(known)}")
+        raise ValueError(f"unknown spec fields {unknown}, allowed: {sorted(known)}")
     return plain
 
 

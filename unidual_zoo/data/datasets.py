@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.data.decode import open_video
+from unidual_zoo.data.decode import open_video, read_clips
 from unidual_zoo.data.identity import check_one_label, identities
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.listing import files_below, look_into, warn_of_left_out
@@ -154,9 +154,7 @@ def load_clips(
         transform = transform.draw()
     size = transform.size if isinstance(transform, Framing) and transform.interpolation == "bilinear" else None
     with open_video(path) as video:
-        clips = clips(video.frames, video.rate) if callable(clips) else clips
-        numbers = sorted(set(chain.from_iterable(clips)))
-        pictures = video.read(numbers, size=size)
+        clips, numbers, pictures = read_clips(video, clips, size=size)
     frames = torch.from_numpy(pictures).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
     if isinstance(transform, Framing):
         crops = transform.views(frames)

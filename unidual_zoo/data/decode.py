@@ -126,6 +126,31 @@ def open_video(path: PathLike) -> Video | StackedClip:
     return StackedClip(path) if is_stacked(path) else Video(path)
 
 
+def read_clips(
+    video: Video | StackedClip,
+    clips: Sequence[Sequence[int]] | Callable[[int, float], Sequence[Sequence[int]]],
+    *,
+    size: Size | None = None,
+) -> tuple[Sequence[Sequence[int]], list[int], np.ndarray]:
+    """The clips, the numbers of all their frames, ascending, and these frames (N, H, W, 3) uint8, each decoded once.
+
+    `clips` are lists of frame numbers, or a function that makes them of the video's number of frames and rate. It makes
+    them again if decoding shows that the video has fewer frames than its packets promise.
+    """
+    while True:
+        frames = video.frames
+        chosen = clips(frames, video.rate) if callable(clips) else clips
+        numbers = sorted(set(chain.from_iterable(chosen)))
+        try:
+            pictures = video.read(numbers, size=size)
+        except (MediaError, IndexError):
+            if not callable(clips) or video.frames == frames:
+                raise
+        else:
+            if not callable(clips) or video.frames == frames:
+                return chosen, numbers, pictures
+
+
 class Video:
     """An open video file: how many frames it has, at which rate, and their pixels. Use it in a `with` statement.
 
@@ -140,6 +165,7 @@ class Video:
         self._pictures: list[av.VideoFrame] | None = None  # all frames, if they had to be counted and are small
         self._cut: str | None = None  # why there are no more packets, if that is not the end
         self._empty = 0  # packets without data
+        self._missing = 0  # packets that the container states, and does not have
         self._faults: dict[str, None] = {}  # what is wrong with the file, each once, in order
         self._undecodable: dict[int, str | None] = {}  # position of a packet -> what FFmpeg says of it
         self._corrupt: set[int] = set()  # frames that FFmpeg marks as damaged
@@ -279,19 +305,22 @@ class Video:
                 packets.append(packet)
         if self._cut is None and held_bytes <= HELD_BYTES:
             self._packets = packets
+        if stated > len(notes) + self._empty:  # FFmpeg leaves out empty packets of some codecs
+            self._empty = max(self._empty, sum(entry.size == 0 for entry in self._stream.index_entries))
+        self._missing = max(0, stated - len(notes) - self._empty)
         self._promised = promised_frames(notes) + self._empty
-        self._note_end(notes, packets=len(notes) + self._empty, stated=stated)
+        self._note_end(notes)
         if self._cut is not None:
             return None
         return frame_index(notes, codec=take_note.codec, reorders=take_note.reorders)
 
-    def _note_end(self, notes: Sequence[PacketNote], *, packets: int, stated: int) -> None:
+    def _note_end(self, notes: Sequence[PacketNote]) -> None:
         """What is wrong with the number of packets, of which the container states some, and with their duration."""
-        self._missing = max(0, stated - packets)
+        count = len(notes) + self._empty
         if self._missing:
-            self._faults[f"it ends early, after {packets} of its {stated} packets"] = None
+            self._faults[f"it ends early, after {count} of its {count + self._missing} packets"] = None
         elif self._cut is not None:
-            self._faults[f"it ends early, after {packets} packets ({self._cut})"] = None
+            self._faults[f"it ends early, after {_count(count, 'packet')} ({self._cut})"] = None
         seconds = self._stated_seconds()
         if seconds and seconds - (latest := self._seconds(notes)) > max(LAST_FRAME, LAST_FRAME_SHARE * seconds):
             self._faults[f"it ends early, after {latest:.1f} of its {seconds:.1f} seconds"] = None
@@ -416,6 +445,8 @@ class Video:
 
     def _no_frame(self) -> MediaError:
         why = next(iter(self._undecodable.values()), self._cut or "no data")
+        if self._codec.width == 0:  # as FFmpeg leaves it where MAX_FRAME_PIXELS or the header forbid to decode
+            why = f"{why}; its size is not known, or beyond {MAX_FRAME_PIXELS:,} pixels"
         return MediaError(self._path, f"it has no video frame that can be decoded ({why})")
 
     def _out_of_range(self, number: int) -> Exception:

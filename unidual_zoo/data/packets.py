@@ -48,7 +48,8 @@ FIELD, FRAME = 1, 2
 SKIPPING = ("h264", "hevc")  # codecs that mark frames which no other frame needs
 GAP = 1.5  # in usual steps between frames
 JUMP, JUMP_SECONDS = 10, 1.0  # in usual steps, and at least: a longer step in time is none between frames
-BLANK = bytes(16)  # a packet that begins so is in doubt: it may have been written over
+BLANK, BEGINNING = bytes(16), 64  # a packet that has so many zeros at its beginning may have been written over
+JPEG_START = b"\xff\xd8"
 HARMLESS_SIDE_DATA = frozenset(  # what comes with a packet and changes no pixel of others
     ("mpegts_stream_id", "matroska_block_additional", "a53_cc", "afd", "prft", "s12m_timecode", "dynamic_hdr10_plus")
     + ("mastering_display_metadata", "content_light_level", "stereo_3d", "spherical", "quality_stats", "cpb_properties")
@@ -177,8 +178,10 @@ class NoteTaker:
             "vp9": _vp9_note,
             "av1": _key_note,
             "mpeg4": _mpeg4_note,
+            "mjpeg": _mjpeg_note,
         }
         self._read = readers.get(name, _key_note if codec.codec.intra_only else _unsound_note)
+        self._beginning = len(BLANK) if codec.codec.intra_only else BEGINNING
         # After a seek 4:4:4 H.264 is garbage: its decoder needs a message that only the first packet carries.
         self._in_doubt = name == "h264" and any(kind in (codec.pix_fmt or "444") for kind in ("444", "gbr"))
         self._pictures_began = False
@@ -194,7 +197,7 @@ class NoteTaker:
             note = self._read(packet)
         except ValueError:  # it is shorter than its own header
             note = _unsound_note(packet)
-        if memoryview(packet)[: len(BLANK)] == BLANK:
+        if BLANK in bytes(memoryview(packet)[: self._beginning]):
             return note._replace(sound=False, fields=FRAME)
         if self._in_doubt or packet.is_corrupt or _changes_decoder(packet):
             return note._replace(sound=False)
@@ -308,6 +311,10 @@ def _vp9_note(packet: av.Packet) -> PacketNote:
         sound=shows and not damaged,
         fields=FRAME if shows else 0,
     )
+
+
+def _mjpeg_note(packet: av.Packet) -> PacketNote:
+    return _key_note(packet)._replace(sound=memoryview(packet)[:2] == JPEG_START)
 
 
 def _mpeg4_note(packet: av.Packet) -> PacketNote:

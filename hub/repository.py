@@ -22,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 from torch import Tensor
 
+from unidual_zoo.files import make_readable
 from unidual_zoo.models.create import create_model
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
-from unidual_zoo.weights import CONFIG, WEIGHTS_FILE, make_readable, sha256_of
+from unidual_zoo.weights import CONFIG, WEIGHTS_FILE, sha256_of
 
 GOLDEN, RESULTS = "golden.safetensors", "results.json"
 NEEDED = (CONFIG, WEIGHTS_FILE, GOLDEN, README)

@@ -50,13 +50,6 @@ _TIMEOUT = 30  # seconds without an answer
 _CHUNK = 1 << 20
 
 
-def make_readable(path: Path) -> None:
-    """Gives a file the permissions of any new one: safetensors keeps what it writes to its owner."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
-
-
 class CheckpointError(RuntimeError):
     """Weights cannot be had, or do not fit; the message says which, from where and why, in one sentence."""
 

@@ -23,9 +23,10 @@ from timm.models import save_for_hf
 from torch import Tensor
 
 from unidual_zoo.checks import first_line
+from unidual_zoo.files import make_readable
 from unidual_zoo.models.create import create_model
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
-from unidual_zoo.weights import CONFIG, WEIGHTS_FILE, check_config, make_readable, read_config, sha256_of
+from unidual_zoo.weights import CONFIG, WEIGHTS_FILE, check_config, read_config, sha256_of
 
 GOLDEN, RESULTS = "golden.safetensors", "results.json"
 NEEDED = (CONFIG, WEIGHTS_FILE, GOLDEN, README)

@@ -1,20 +1,12 @@
-"""The files of a saved network: how they are called, who may read them, and their hashes."""
+"""The files of a saved network: how they are called, and their hashes."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 WEIGHTS_FILE, CONFIG = "model.safetensors", "config.json"  # as timm names them; no other weights are read from the Hub
 EXPORT = "export"  # the folder of a run directory that holds the two
-
-
-def make_readable(path: Path) -> None:
-    """Gives a file the permissions of any new one: safetensors keeps what it writes to its owner."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
 
 
 def sha256_of(path: Path) -> str:

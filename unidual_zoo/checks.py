@@ -40,9 +40,9 @@ def check_number(what: str, value: Any, *, least: float, most: float, whole: boo
 
 
 def shorten(names: Sequence[str]) -> str:
-    """The first names as a list in a sentence, and how many more there are."""
+    """The first names as a list in a sentence, control characters escaped, and how many more there are."""
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    return ", ".join(name if name.isprintable() else short_repr(name) for name in names[:LISTED]) + more
 
 
 def first_line(error: BaseException) -> str:

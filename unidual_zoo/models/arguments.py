@@ -56,9 +56,9 @@ def resolve(
     return {**arguments, "tasks": tasks}
 
 
-def classifier_task(architecture: Mapping[str, Any], row: Checkpoint | None) -> str | None:
-    """The task that another code base's classifier belongs to: the tag's first video task, not the caller's."""
-    return first_task(parse_tasks({**architecture, **(row.arguments if row else {})}["tasks"]), VIDEO)
+def classifier_task(architecture: Mapping[str, Any], row: Checkpoint | None, modality: str) -> str | None:
+    """The task that another code base's classifier belongs to: the tag's first of a modality, not the caller's."""
+    return first_task(parse_tasks({**architecture, **(row.arguments if row else {})}["tasks"]), modality)
 
 
 def _resolve_tasks(

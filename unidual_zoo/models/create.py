@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.models import arguments as resolution
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.family import Family
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.weights import (
@@ -43,11 +44,12 @@ _HEADS = resolution.HEAD_ARGUMENTS
 _GETTER, _HOOK = "getter", "hook"  # of timm's feature extractors
 
 
-def create_model(name: str, **kwargs: Any) -> nn.Module:
+def create_model(name: str, **kwargs: Any) -> TaskModel:
     """`timm.create_model`, with clear errors for what it does before it calls `build`: reading a saved config.json.
 
     Raises:
         CheckpointError: what a "hf-hub:…" or "local-dir:…" name stands for cannot be had or is not registered here.
+        ValueError: the name is registered by somebody whose models have no tasks.
     """
     source, _, where = name.partition(":")
     if source in (_HUB, _FOLDER):
@@ -63,7 +65,10 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         check_config(config, what=f"{CONFIG} of {where}")
         if not timm.is_model(architecture):
             raise CheckpointError(f"{name} is a {architecture!r}, which nothing imported here has registered")
-    return timm.create_model(name, **kwargs)
+    model = timm.create_model(name, **kwargs)
+    if not isinstance(model, TaskModel):
+        raise ValueError(f"{name} is a {type(model).__name__}, which is none of this package's models")
+    return model
 
 
 def local_dir(folder: str) -> str:
@@ -94,7 +99,7 @@ def build(
         pretrained_model_args: the arguments of a saved model, as timm hands them on; `explicit` holds them too.
         device, dtype: of the weights.
         features_only: a timm feature extractor over one pathway: `modality`, by default the image pathway, with
-            timm's `out_indices` and `feature_cls`, "getter" or (on images) "hook".
+            timm's `out_indices` (by default all) and `feature_cls`, "getter" or (on images) "hook".
         explicit: constructor arguments, `num_classes` (of the primary task) and `num_video_classes`.
 
     Raises:
@@ -120,10 +125,11 @@ def build(
     with contextlib.nullcontext() if device is None else torch.device(device):
         model = family.model_class(**arguments).to(dtype=dtype)
     if weights is not None:
-        task = resolution.classifier_task(architecture, row)
+        task = resolution.classifier_task(architecture, row, family.classifier_of)
         _load(family, model, weights, where=where, task=task, fresh_heads=not asked.keys().isdisjoint(_HEADS))
     if features:
         model.keep_pathway(features.pop("pathway"))
+        features.setdefault("out_indices", tuple(range(len(model.feature_info))))
     described = family.timm_cfg(arguments)
     cfg = pretrained_cfg or (name.removeprefix(f"{variant}.") if row else dict(architecture=variant, **described))
     return _hand_to_timm(model, variant, cfg=cfg, overlay=overlay, described=described, features=features)
@@ -152,7 +158,7 @@ def _take_feature_arguments(
 
 
 def _load(
-    family: Family, model: Any, weights: Mapping[str, Tensor], *, where: str, task: str | None, fresh_heads: bool
+    family: Family, model: TaskModel, weights: Mapping[str, Tensor], *, where: str, task: str | None, fresh_heads: bool
 ) -> None:
     """Fits weights of any format the family reads to the model, strictly, and loads them."""
     try:

@@ -9,15 +9,32 @@ from typing import TYPE_CHECKING, Any
 from timm.models import generate_default_cfgs
 from torch import Tensor
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.models.heads import assign_heads, primary_task
-from unidual_zoo.spec import IMAGE, InputSpec, parse_tasks
+from unidual_zoo.spec import IMAGE, VIDEO, InputSpec, parse_tasks
 from unidual_zoo.weights import HEADS, Checkpoint
 
 if TYPE_CHECKING:
     from unidual_zoo.models.base import TaskModel
 
 Arguments = Mapping[str, Any]
-_FAMILIES: dict[str, Family] = {}  # of each registered architecture
+STATED = ("pathways", "tasks", "spec")  # what every architecture says
+_FAMILIES: dict[str, Family] = {}  # of each declared architecture
+
+
+def families() -> list[Family]:
+    """The families that were imported, whoever wrote them."""
+    return list({id(family): family for family in _FAMILIES.values()}.values())
+
+
+def find_family(architecture: str) -> Family:
+    """The family of a registered architecture.
+
+    Raises:
+        ValueError: no family has it; it names the nearest.
+    """
+    check_known("architecture", architecture, _FAMILIES)
+    return _FAMILIES[architecture]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +49,11 @@ class Family:
             model (see `weights.fit_to_model`). Another code base's classifier becomes the head of `task`.
         first_conv: the layer that sees the input, as timm's PretrainedCfg names it.
         reduction: constructor arguments -> pixels of the input per position of the last features, for its pool_size.
+        about: what the networks are, as model cards say it: a noun phrase in markdown that links to the paper.
+        classifier_of: the modality whose first task another code base's classifier belongs to.
+
+    Raises:
+        ValueError: an architecture does not say its pathways, its tasks or its spec.
     """
 
     model_class: type[TaskModel]
@@ -40,6 +62,13 @@ class Family:
     filter_fn: Callable[..., dict[str, Tensor]]
     first_conv: str
     reduction: Callable[[Arguments], int]
+    about: str = ""
+    classifier_of: str = VIDEO
+
+    def __post_init__(self) -> None:
+        for variant, architecture in self.architectures.items():
+            if lacking := [name for name in STATED if name not in architecture]:
+                raise ValueError(f"the architecture {variant} must say its {', '.join(STATED)}: no {lacking[0]}")
 
     def default_cfgs(self) -> dict:
         """timm's `default_cfgs`, to be set in the family's module before its models are registered.

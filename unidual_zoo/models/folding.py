@@ -118,7 +118,7 @@ def _fuses(x: Tensor, dtype: torch.dtype) -> bool:
     """Whether oneDNN's fused convolution serves this input: not where somebody records or counts the operations."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
         return False
-    recorded = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    recorded = torch.jit.is_tracing()
     if recorded or type(x) is not Tensor or torch._C._len_torch_dispatch_stack() > 0:
         return False
     if torch.is_grad_enabled() and x.requires_grad:  # it has no gradient

@@ -217,6 +217,8 @@ class UniDual(TaskModel):
         global_pool: "avg", or "" for unpooled features (only without heads).
     """
 
+    fully_convolutional = True
+
     def __init__(
         self,
         *,
@@ -308,9 +310,6 @@ class UniDual(TaskModel):
     def dtype(self) -> torch.dtype:
         """Of the weights."""
         return self.stem.dtype
-
-    def _features(self, x: Tensor, pathway: str) -> Tensor:
-        return self._intermediates(x, pathway, take=(), last=len(self.stages))[0]
 
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         """The stem (0) and the stages up to number `last`: the output of the last, and of those to take."""
@@ -474,6 +473,8 @@ FAMILY = Family(
     filter_fn=checkpoint_filter_fn,
     first_conv="stem.spatial",
     reduction=_reduction,
+    about="one network for images and videos ([UniDual](https://arxiv.org/abs/1906.03857)) or one of that paper's "
+    "baselines",
 )
 default_cfgs = FAMILY.default_cfgs()
 

@@ -233,7 +233,7 @@ class VJepa21(TaskModel):
         return outputs[0], outputs[1:]
 
     def _check_sides(self, x: Tensor) -> None:
-        if not torch.jit.is_tracing() and any(side % PATCH for side in x.shape[-2:]):  # pyright: ignore[reportPrivateImportUsage]
+        if not torch.jit.is_tracing() and any(side % PATCH for side in x.shape[-2:]):
             raise ValueError(f"needs height and width that are multiples of {PATCH}, got {tuple(x.shape)}")
 
     def _pool(self, features: Tensor, pathway: str) -> Tensor:

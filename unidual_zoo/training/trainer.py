@@ -30,8 +30,8 @@ from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import csv_cell, printable
-from unidual_zoo.scoring import Network
 from unidual_zoo.spec import IMAGE, InputSpec
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.meter import Meter
@@ -77,7 +77,7 @@ class Trainer:
             dataclasses.replace(recipe, init=None) if replaced else recipe, self.media, self.accelerator
         )
         self.averaged = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-        self.published: Network = self.averaged.module if self.averaged else self.model
+        self.published: TaskModel = self.averaged.module if self.averaged else self.model
         self.plain_objective = make_objective(recipe, self.model)
         self.loader = make_loader(recipe, self.media, self.model.spec, self.accelerator)
         self.steps_per_epoch = self.loader.sampler.steps_per_epoch
@@ -185,7 +185,7 @@ class Trainer:
             if self.run.writes:
                 write_whole(self.run.path / CURVES, lambda path: plot_curves(self.run.path / LOG, path))
 
-    def evaluate(self, model: Network, *, clips: int | None = None) -> dict[str, Report]:
+    def evaluate(self, model: TaskModel, *, clips: int | None = None) -> dict[str, Report]:
         """The report of every task's test files, which the processes share."""
         protocol = PROTOCOLS[self.recipe.protocol]
         reports = {}
@@ -290,7 +290,7 @@ class Trainer:
             raise RunError(f"{len(self._logged)} files could not be read, max_failed is {self.recipe.max_failed}")
 
 
-def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accelerator) -> Network:
+def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accelerator) -> TaskModel:
     """The network on its device, with what is not to learn frozen.
 
     Raises:
@@ -298,15 +298,15 @@ def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accel
     """
     if recipe.sync_norms and accelerator.device.type == "cpu":
         raise ValueError("sync_norms needs GPUs, the run is on the CPU")
-    model = build_model(recipe, media).to(accelerator.device, memory_format=torch.channels_last)
+    model = build_model(recipe, media).to(device=accelerator.device).to(memory_format=torch.channels_last)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     if recipe.sync_norms:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place
     freeze(model, first=recipe.freeze)
     return model
 
 
-def make_objective(recipe: Recipe, model: Network) -> JointObjective:
+def make_objective(recipe: Recipe, model: TaskModel) -> JointObjective:
     """The recipe's losses of the network."""
     return JointObjective(
         model,

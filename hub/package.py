@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import unidual_zoo
-from unidual_zoo.weights import EXPORT, WEIGHTS_FILE, make_readable, sha256_of
+from unidual_zoo.files import make_readable
+from unidual_zoo.weights import EXPORT, WEIGHTS_FILE, sha256_of
 
 LARGEST = 10 * 2**20  # bytes
 STATISTICS = ("running_mean", "running_var")  # of BatchNorms

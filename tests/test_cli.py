@@ -137,7 +137,12 @@ def test_predict_names_every_bad_file_and_does_the_others(run, model, files, tmp
         (["predict", "{files}", "--batch-size", "0"], "needs batch_size >= 1"),
         (["predict", "{files}", "--top", "0"], "top must be 1 or more"),
         (["predict", "{files}", "--checkpoint", "{files}/none.pth"], "no file of weights {files}/none.pth"),
-        (["evaluate", "kinetix"], "no benchmark 'kinetix', allowed: kinetics, imagenet, sports1m"),
+        (
+            ["evaluate", "kinetix"],
+            "no folder or list kinetix, and no benchmark of that name (they are kinetics, imagenet, sports1m)",
+        ),
+        (["evaluate", "kinetics", "imagenet"], "benchmark 'kinetics' stands alone"),
+        (["evaluate", "{files}", "--modality", "sound"], "no modality 'sound', allowed: image, video"),
         (["evaluate", "kinetics", "--data", "{files}/none"], "{files}/none"),
         (["evaluate", "kinetics", "--data", "{files}/empty"], "{files}/empty"),
         (["evaluate", "imagenet", "--data", "{files}", "--pathway", "audio"], "no 'audio' pathway"),
@@ -252,6 +257,23 @@ def test_evaluate_ends_in_one_line_of_json(run, model, data):
     assert (row["dtype"], row["listed"], row["labels"]) == ("bfloat16", 3, "by name")
 
 
+def test_evaluate_sees_what_its_sources_hold(run, model, data):
+    out = data / "reports.json"
+    status, text, _ = run("evaluate", data / "things", data / "acts", "--model", model, "--json", out)
+    assert status == 0
+    assert [(row["modality"], row["task"], row["listed"]) for row in lines(out)] == [
+        ("image", "things", 3), ("video", "acts", 5),
+    ]  # fmt: skip
+    assert json.loads(text.splitlines()[-1]) == lines(out)[1]
+    assert lines(out)[0]["data"] == f"{data / 'things'}, test"
+    rows = [f"{file},{file.parent.name}" for file in sorted(data.glob("*/*/*/?.*"))]
+    (data / "both.csv").write_text("\n".join(rows))
+    run("evaluate", data / "both.csv", "--model", model, "--json", out)
+    assert [(row["modality"], row["listed"]) for row in lines(out)] == [("image", 3), ("video", 4)]
+    run("evaluate", data / "both.csv", "--model", model, "--modality", "video", "--json", out)
+    assert [row["listed"] for row in lines(out)] == [4]
+
+
 def test_evaluate_of_nothing_but_broken_files_fails(run, model, data):
     (data / "list.csv").write_text("none/0.png,bird\nnone/1.png,cup\n")
     status, text, err = run("evaluate", "imagenet", "--model", model, "--data", data / "list.csv")
@@ -321,6 +343,28 @@ def test_a_name_that_is_not_text(run, model, tmp_path):
     assert status == 0
     assert os.fsdecode(b"\xff") not in table
     assert lines(out)[0]["file"] == str(tmp_path / odd)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such file names")
+@pytest.mark.filterwarnings("default")
+def test_names_of_files_do_not_act_on_the_terminal(run, model, tmp_path):
+    folder = tmp_path / "data\x1b[2J"
+    for number, name in enumerate(CLASSES["things"]):
+        grey_image(folder / f"val/{name}/a\n\x1b]0;owned\x07{number}.png", number)
+    (folder / "val/bird/torn\n\x9b31m.png").write_text("torn")
+    (folder / "val/bird/no\x1b[31mtes.t\x1bxt").touch()
+    seen = [run("predict", folder, "--model", model), run("evaluate", "imagenet", "--model", model, "--data", folder)]
+    seen += [run("predict", folder / "none*", "--model", model)]
+    assert [status for status, _, _ in seen] == [1, 0, 2]
+    for _, out, err in seen:
+        assert not {"\x1b", "\x07", "\x9b"} & set(out + err)
+    table = seen[0][1].splitlines()
+    assert len(table) == 4  # one line a file
+    assert r"a\n\x1b]0;owned\x070.png" in table[0]
+    first, torn = table[0], next(line for line in table if "torn" in line)
+    assert first.index("0.png  ") + len("0.png") <= torn.index("  error: ")  # columns of what is shown
+    assert rf"failed: {tmp_path}/data\x1b[2J/val/bird/torn\n\x9b31m.png: " in seen[1][1]
+    assert rf"pattern {tmp_path}/data\x1b[2J/none* has no image" in one_sentence(seen[2][2])
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "models"])

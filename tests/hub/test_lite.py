@@ -107,9 +107,8 @@ def test_a_lite_network_becomes_a_folder(lite, tmp_path):
 def test_other_networks_are_refused(lite, tmp_path):
     with pytest.raises(CheckpointError, match=r"lite.pth holds an EfficientNet-Lite, r2d10.cifar10 is none"):
         convert.convert("r2d10.cifar10", out=tmp_path / "a", file=tmp_path / "lite.pth")
-    with pytest.raises(CheckpointError, match=r"EfficientNet-Lite of 16 blocks has no _blocks.16._bn1.weight"):
-        convert.from_lite({"_blocks.16._bn1.weight": torch.zeros(1)}, [f"blocks.{i}" for i in range(16)])
-    with pytest.raises(CheckpointError, match=r"EfficientNet-Lite of 1 blocks has no _se_reduce.weight"):
-        convert.from_lite({"_se_reduce.weight": torch.zeros(1)}, ["blocks.0"])
+    torch.save(lite.state_dict() | {"_blocks.16._bn1.weight": torch.zeros(1)}, tmp_path / "deeper.pth")
+    with pytest.raises(CheckpointError, match=r"does not fit DualTrunk: unknown: trunk._blocks.16._bn1.weight"):
+        convert.convert(NAME, out=tmp_path / "a", file=tmp_path / "deeper.pth")
     with pytest.raises(ValueError, match="only the weights of a trunk are shipped as timm's"):
         convert.convert("unidual10_aux.toy", out=tmp_path / "a.safetensors")

@@ -3,10 +3,12 @@
 import copy
 import dataclasses
 import math
+from typing import ClassVar
 
 import pytest
 import timm
 import torch
+from models.base import FamilyTests
 from models.small import TASKS, clips, close, images, randomise_norms
 from timm.layers.norm_act import convert_sync_batchnorm
 from timm.models import group_parameters
@@ -14,7 +16,7 @@ from timm.models._hub import save_for_hf
 from torch import nn
 
 from unidual_zoo import for_inference
-from unidual_zoo.models import create, trunks
+from unidual_zoo.models import create, dual_trunk, trunks
 from unidual_zoo.models.dual_trunk import ARCHITECTURES, CHECKPOINTS, DualTrunk, timm_spec
 from unidual_zoo.models.pathways import pathway_of
 from unidual_zoo.models.temporal import Adapter, centred, temporal_projection
@@ -56,6 +58,15 @@ def stir(model: nn.Module) -> nn.Module:
                 nn.init.normal_(module.up.weight, std=0.3)
                 nn.init.normal_(module.up.bias, std=0.1)
     return model
+
+
+OPTIONS = dict(norms="shared", pixelwise=True, reduction=4.0)
+SHALLOW = dict(stages=2, neck=False)
+
+
+class TestEfficientNet(FamilyTests):
+    family, names, options, shallow = dual_trunk.FAMILY, ("unidual_trunk",), OPTIONS, SHALLOW
+    small: ClassVar = dict(trunk="test_efficientnet", num_frames=4)
 
 
 # ---- the start ------------------------------------------------------------------------------------------------------
@@ -463,13 +474,6 @@ def test_a_clip_frame_average_needs_no_temporal_weights_at_all():
             "test_efficientnet", operator="none", norms="shared", num_classes=0, num_video_classes=0
         ).named_parameters()
     )
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("trunk", MAPS)
-def test_compiled(trunk):
-    model, x = stirred(trunk), clips(size=SIDE)
-    close(torch.compile(model, backend="eager", fullgraph=True)(x), model(x), 1e-6)
 
 
 # ---- serving --------------------------------------------------------------------------------------------------------

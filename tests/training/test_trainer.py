@@ -1,6 +1,7 @@
 """Whole training runs of a few steps, each with an option or a mishap."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -63,7 +64,8 @@ def test_a_run_leaves_everything_in_its_directory(media, tmp_path, pictures):
     log = read_log(out / LOG)
     assert [line["step"] for line in log if line["event"] == "train"] == list(range(1, 9))
     assert [(line["step"], line["epoch"]) for line in log if line["event"] == "evaluate"] == [(4, 1), (8, 2)]
-    first = log[0]
+    assert log[0].items() >= {"event": "begin", "step": 0, "processes": 1, "precision": "no", "accumulate": 1}.items()
+    first = log[1]
     names = ("pictures.image", "films.video", "pictures.video", "films.image", "total")
     assert set(first) >= {*(f"loss/{name}" for name in names), "rate", "examples/s", "waiting for data"}
     assert 0 <= first["waiting for data"] <= 1
@@ -257,9 +259,56 @@ def test_unknown_choices(media, tmp_path, setting, message):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(media, tmp_path):
-    with pytest.raises(RunError, match=r"loss .*(nan|inf) in step \d, epoch 1, at rate 1e\+30"):
+    message = r"loss .*(nan|inf) in step \d, epoch 1, at rate 1e\+30; there is no checkpoint yet; a lower rate"
+    with pytest.raises(RunError, match=message):
         run(media, tmp_path, "rate=1e30", "schedule=constant", "save_every=100", "log_every=3")
     assert not (tmp_path / LAST).exists()
+
+
+@pytest.mark.parametrize("step", [5, 7])
+def test_weights_that_are_not_finite_are_neither_kept_nor_evaluated(media, tmp_path, monkeypatch, step):
+    """Of steps 1 to 8, checkpoints after 3, 4 and 6 and an evaluation after 4 and 8."""
+    settings = ("log_every=10", "tasks=pictures:image", "model=r2d10", "epoch_size=16")
+    whole = run(media, tmp_path / "whole", *settings)
+    taught = Trainer.training_step
+
+    def spoil(self, batch):
+        losses = taught(self, batch)
+        if self.done == step:
+            self.model.stem.spatial.weight.data[0, 0] = float("inf")
+        return losses
+
+    monkeypatch.setattr(Trainer, "training_step", spoil)
+    kept = {5: 4, 7: 6}[step]
+    message = rf"model\.stem\.spatial\.weight is not finite after step {step + 1}; .*--resume goes on after step {kept}"
+    with pytest.raises(RunError, match=message):
+        run(media, tmp_path / "run", *settings)
+    assert load_checkpoint(tmp_path / "run" / LAST)["progress"]["step"] == kept
+    assert [line["step"] for line in read_log(tmp_path / "run" / LOG) if line["event"] == "evaluate"] == [4]
+    monkeypatch.setattr(Trainer, "training_step", taught)
+    assert run(media, tmp_path / "run", *settings, resume=True) == whole
+
+
+def test_a_run_goes_on_though_its_log_and_its_recipe_are_damaged(media, tmp_path):
+    settings = ("epochs=1", "tasks=pictures:image", "model=r2d10")
+    whole = run(media, tmp_path, *settings)
+    for name in ("recipe.json", LOG):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text[: len(text) // 2] + "\n")
+    with pytest.warns(UserWarning, match=r"recipe\.json cannot be read"), pytest.warns(UserWarning, match="is damaged"):
+        again = run(media, tmp_path, *settings, resume=True)
+    assert again == whole[: len(again)]
+
+
+def test_two_runs_in_one_directory(media, tmp_path):
+    settings = ("epochs=1", "tasks=pictures:image", "model=r2d10")
+    first = Trainer(tiny_recipe(media, *settings), out=tmp_path)
+    with pytest.raises(RunError, match=f"is in use by process {os.getpid()} on"):
+        train(tiny_recipe(media, *settings), out=tmp_path, resume=True)
+    first.fit()
+    first.publish()
+    first.close()
+    train(tiny_recipe(media, *settings), out=tmp_path, resume=True)
 
 
 def test_files_that_cannot_be_read_are_logged_and_the_run_goes_on(media, tmp_path):

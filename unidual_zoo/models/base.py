@@ -38,6 +38,7 @@ class TaskModel(nn.Module, ABC):
 
     fully_convolutional = False  # whether `forward_features` gives maps (B, C, [T,] H, W) of inputs of any size
     feature_info: list[dict[str, Any]]  # timm's: channels, reduction and module of each intermediate output
+    pretrained_cfg: dict[str, Any]  # timm's factory sets it
 
     def __init__(
         self,
@@ -96,12 +97,12 @@ class TaskModel(nn.Module, ABC):
         """Of the weights, read off a layer: a replica of DataParallel has no parameters."""
 
     @abstractmethod
-    def _features(self, x: Tensor, pathway: str) -> Tensor:
-        """Unpooled features of a checked input on a pathway that the network has; images (4-D) and clips (5-D)."""
-
-    @abstractmethod
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
-        """The output number `last` of `feature_info`, and those to take."""
+        """Unpooled features after output number `last` of `feature_info`, and the outputs to take as maps.
+
+        The input is checked and the network has the pathway; images are (B, C, H, W), clips (B, C, T, H, W), and maps
+        (B, D, H', W') or (B, D, T', H', W').
+        """
 
     @abstractmethod
     def _pool(self, features: Tensor, pathway: str) -> Tensor:
@@ -111,23 +112,35 @@ class TaskModel(nn.Module, ABC):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's groups of parameters from input to output, for layer decay; what no pattern matches comes last."""
 
-    @abstractmethod
-    def explained_layers(self) -> tuple[list[str], list[str]]:
-        """Names of the modules whose feature maps can be drawn, and of the one that each residual block stands for."""
+    def _features(self, x: Tensor, pathway: str) -> Tensor:
+        """Unpooled features of a checked input on a pathway that the network has."""
+        return self._intermediates(x, pathway, take=(), last=len(self.feature_info) - 1)[0]
 
-    @abstractmethod
+    def explained_layers(self) -> tuple[list[str], list[str]]:
+        """Names of the modules whose feature maps can be drawn, and of the one that each residual block stands for.
+
+        Raises:
+            ValueError: the family does not name any.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be explained: it does not say which layers have feature maps")
+
     def _prune(self, last: int) -> None:
-        """Removes the layers behind output number `last` of `feature_info`."""
+        """Removes the layers behind output number `last` of `feature_info`.
+
+        Raises:
+            ValueError: the family does not say which they are.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be pruned: it does not say what lies behind an output")
 
     def _drop_neck(self) -> None:
         """Removes layers between the features and the heads."""
 
     def layer_maps(self, output: Tensor) -> Tensor:
-        """What a module of `explained_layers` gave for one input -> maps (T', C, H', W')."""
+        """What a module of `explained_layers` gave for one input -> maps (T', D, H', W')."""
         return output
 
     def feature_maps(self, features: Tensor, pathway: str) -> Tensor:
-        """What `_features` gave -> maps (B, C, [T',] H', W'), for Grad-CAM."""
+        """Unpooled features of inputs of the spec's size -> maps (B, D, [T',] H', W')."""
         return features
 
     def features_modality(self, features: Tensor) -> str:
@@ -150,7 +163,7 @@ class TaskModel(nn.Module, ABC):
             )
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a network of this family, with other pathways perhaps -> weights named as this one's.
+        """Weights of a network of this family with other pathways or clips of another length -> weights as this one's.
 
         Raises:
             ValueError: this network has a pathway that the weights lack.
@@ -229,7 +242,7 @@ class TaskModel(nn.Module, ABC):
 
     def _check_input(self, x: Tensor) -> str:
         """The modality of the input by its rank, after its shape and type are found to be right."""
-        if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  # sizes are tensors then, whose comparisons a trace warns of
+        if torch.jit.is_tracing():  # sizes are tensors then, whose comparisons a trace warns of
             return IMAGE if x.ndim == 4 else VIDEO
         if x.ndim not in (4, 5) or x.shape[1] != self.in_chans or 0 in x.shape:
             chans = self.in_chans

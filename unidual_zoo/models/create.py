@@ -7,7 +7,6 @@ since timm loads loosely as soon as the number of classes differs.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.models import arguments as resolution
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.family import Family
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.weights import (
@@ -27,10 +27,14 @@ from unidual_zoo.weights import (
     WEIGHTS_FILE,
     Checkpoint,
     CheckpointError,
+    check_config,
     check_plain,
+    check_saved,
+    check_size,
     fetch,
     fetch_from_hub,
     fetch_url,
+    read_config,
     read_weights,
 )
 
@@ -40,25 +44,31 @@ _HEADS = resolution.HEAD_ARGUMENTS
 _GETTER, _HOOK = "getter", "hook"  # of timm's feature extractors
 
 
-def create_model(name: str, **kwargs: Any) -> nn.Module:
+def create_model(name: str, **kwargs: Any) -> TaskModel:
     """`timm.create_model`, with clear errors for what it does before it calls `build`: reading a saved config.json.
 
     Raises:
         CheckpointError: what a "hf-hub:…" or "local-dir:…" name stands for cannot be had or is not registered here.
+        ValueError: the name is registered by somebody whose models have no tasks.
     """
     source, _, where = name.partition(":")
     if source in (_HUB, _FOLDER):
         cache_dir = kwargs.get("cache_dir")
         path = fetch_from_hub(where, CONFIG, cache_dir=cache_dir) if source == _HUB else Path(where, CONFIG)
         try:
-            architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
+            config = read_config(path)
+            architecture = config["architecture"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             meant = local_dir(where) if source == _FOLDER else name
             hint = f"; did you mean {meant}?" if meant != name else ""
             raise CheckpointError(f"{name} has no {CONFIG} that names an architecture: {error!r}{hint}") from error
+        check_config(config, what=f"{CONFIG} of {where}")
         if not timm.is_model(architecture):
             raise CheckpointError(f"{name} is a {architecture!r}, which nothing imported here has registered")
-    return timm.create_model(name, **kwargs)
+    model = timm.create_model(name, **kwargs)
+    if not isinstance(model, TaskModel):
+        raise ValueError(f"{name} is a {type(model).__name__}, which is none of this package's models")
+    return model
 
 
 def local_dir(folder: str) -> str:
@@ -89,7 +99,7 @@ def build(
         pretrained_model_args: the arguments of a saved model, as timm hands them on; `explicit` holds them too.
         device, dtype: of the weights.
         features_only: a timm feature extractor over one pathway: `modality`, by default the image pathway, with
-            timm's `out_indices` and `feature_cls`, "getter" or (on images) "hook".
+            timm's `out_indices` (by default all) and `feature_cls`, "getter" or (on images) "hook".
         explicit: constructor arguments, `num_classes` (of the primary task) and `num_video_classes`.
 
     Raises:
@@ -98,21 +108,28 @@ def build(
         RuntimeError: the tag is unknown, or (CheckpointError) has no weights, or they cannot be had or do not fit.
     """
     tag, saved_cfg = resolution.split_cfg(pretrained_cfg)
+    saved = pretrained_model_args or {}
+    if saved_cfg:
+        pretrained_cfg = saved_cfg = check_saved(saved_cfg, saved, family.model_class)
     name, row = family.choose(variant, tag, default=pretrained and not saved_cfg)
     if row is None and tag and not saved_cfg:
         raise RuntimeError(f"{variant} has no tag {tag!r}, allowed: {', '.join(family.tags(variant)) or 'none'}")
     architecture, overlay = family.architectures[variant], dict(pretrained_cfg_overlay or {})
     features = _take_feature_arguments(variant, architecture, explicit, features_only=features_only)
-    asked = resolution.asked_arguments(explicit, pretrained_model_args or {})
-    arguments = resolution.resolve(architecture, row, pretrained_model_args or {}, asked)
+    asked = resolution.asked_arguments(explicit, saved)
+    arguments = resolution.resolve(architecture, row, saved, asked)
+    weights, where = _find_weights(name, row, (overlay, saved_cfg), cache_dir=cache_dir) if pretrained else (None, "")
+    if saved:
+        own_weights = None if overlay else weights
+        check_size(family.model_class, {**architecture, **saved}, cfg=saved_cfg, weights=own_weights)
     with contextlib.nullcontext() if device is None else torch.device(device):
         model = family.model_class(**arguments).to(dtype=dtype)
-    if pretrained:
-        where, weights = _find_weights(name, row, (overlay, saved_cfg), cache_dir=cache_dir)
-        task = resolution.classifier_task(architecture, row, family.classifier_modality)
+    if weights is not None:
+        task = resolution.classifier_task(architecture, row, family.classifier_of)
         _load(family, model, weights, where=where, task=task, fresh_heads=not asked.keys().isdisjoint(_HEADS))
     if features:
         model.keep_pathway(features.pop("pathway"))
+        features.setdefault("out_indices", tuple(range(len(model.feature_info))))
     described = family.timm_cfg(arguments)
     cfg = pretrained_cfg or (name.removeprefix(f"{variant}.") if row else dict(architecture=variant, **described))
     return _hand_to_timm(model, variant, cfg=cfg, overlay=overlay, described=described, features=features)
@@ -141,7 +158,7 @@ def _take_feature_arguments(
 
 
 def _load(
-    family: Family, model: Any, weights: Mapping[str, Tensor], *, where: str, task: str | None, fresh_heads: bool
+    family: Family, model: TaskModel, weights: Mapping[str, Tensor], *, where: str, task: str | None, fresh_heads: bool
 ) -> None:
     """Fits weights of any format the family reads to the model, strictly, and loads them."""
     try:
@@ -170,8 +187,8 @@ def _hand_to_timm(
 
 def _find_weights(
     name: str, row: Checkpoint | None, places: Sequence[Mapping[str, Any]], *, cache_dir: str | None
-) -> tuple[str, dict[str, Tensor]]:
-    """Where the weights come from and the weights: of the first place that names some not in the row, else the row's.
+) -> tuple[dict[str, Tensor], str]:
+    """The weights and where they come from: of the first place that names some not in the row, else the row's.
 
     The places are fields of timm's PretrainedCfg, the caller's before a saved model's.
     """
@@ -179,15 +196,15 @@ def _find_weights(
     for given in places:
         kind = next((key for key in _SOURCES if given.get(key) and given[key] != published.get(key)), None)
         if kind == "state_dict":
-            return kind, check_plain(given[kind], what=kind)
+            return check_plain(given[kind], what=kind), kind
         if kind == "file":
-            return str(given[kind]), read_weights(given[kind])
+            return read_weights(given[kind]), str(given[kind])
         if kind == "hf_hub_id":
             filename = given.get("hf_hub_filename") or WEIGHTS_FILE
             path = fetch_from_hub(given[kind], filename, cache_dir=cache_dir)
             what = f"{filename} of {given[kind]}, {path},"
-            return what, read_weights(path, what=what)
+            return read_weights(path, what=what), what
         if kind == "url":
-            return given[kind], read_weights(fetch_url(given[kind], cache_dir=cache_dir))
+            return read_weights(fetch_url(given[kind], cache_dir=cache_dir)), given[kind]
     path = fetch(name, row, cache_dir=cache_dir)
-    return str(path), read_weights(path)
+    return read_weights(path), str(path)

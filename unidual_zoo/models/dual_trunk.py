@@ -142,7 +142,7 @@ class DualTrunk(TaskModel):
         self.fully_convolutional = not kind.tokens
         self._check_options(pixelwise=pixelwise)
         if stages is not None:
-            network.prune_intermediate_layers([stages - 1], prune_head=not neck)
+            kind.cut(network, stages - 1, neck=neck)
         self.feature_info = [{**info, "module": f"{TRUNK}{info['module']}"} for info in network.feature_info[:stages]]
         own = {name: self._operators(name, reduction or ADAPTER_REDUCTION, pixelwise) for name in self.block_names}
         self.units = _tree({name: Unit(kind, operators) for name, operators in own.items()})
@@ -312,7 +312,7 @@ class DualTrunk(TaskModel):
 
     def _cut(self, last: int, *, neck: bool) -> None:
         for network in (self.trunk, *(own.trunk for own in self._own_norms())):
-            network.prune_intermediate_layers([last], prune_head=not neck)
+            self.kind.cut(network, last, neck=neck)
         self._own_arguments |= dict(stages=last + 1, neck=neck)
         self.units = _tree({name: self.units.get_submodule(name) for name in self.block_names})
 
@@ -444,14 +444,19 @@ def _first_conv(arguments: Arguments) -> str:
     return f"{TRUNK}{_timm_cfg(arguments).first_conv}"
 
 
-def _reduction(arguments: Arguments) -> int | None:
-    """Pixels of the input per position of the last features; None where these are tokens."""
+def _reduction(arguments: Arguments) -> int:
+    """Pixels of the input per position of the last features."""
     cfg, asked = _timm_cfg(arguments), (arguments.get("trunk_args") or {}).get("output_stride")
-    return asked or (cfg.input_size[-1] // cfg.pool_size[-1] if cfg.pool_size else None)
+    assert cfg.pool_size
+    return asked or cfg.input_size[-1] // cfg.pool_size[-1]
 
 
 # ---- registered names -----------------------------------------------------------------------------------------------
 
+ABOUT = (
+    "a network of [timm](https://github.com/huggingface/pytorch-image-models) for images and, with operators over the "
+    "frames, for videos, after [UniDual](https://arxiv.org/abs/1906.03857)"
+)
 FAMILY = Family(
     model_class=DualTrunk,
     architectures=ARCHITECTURES,
@@ -459,7 +464,8 @@ FAMILY = Family(
     filter_fn=checkpoint_filter_fn,
     first_conv=_first_conv,
     reduction=_reduction,
-    classifier_modality=IMAGE,
+    about=ABOUT,
+    classifier_of=IMAGE,
 )
 default_cfgs = FAMILY.default_cfgs()
 

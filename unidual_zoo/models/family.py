@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from timm.models import generate_default_cfgs
 from torch import Tensor
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.models.heads import assign_heads, primary_task
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec, parse_tasks
 from unidual_zoo.weights import HEADS, Checkpoint
@@ -17,7 +18,23 @@ if TYPE_CHECKING:
     from unidual_zoo.models.base import TaskModel
 
 Arguments = Mapping[str, Any]
-_FAMILIES: dict[str, Family] = {}  # of each registered architecture
+STATED = ("pathways", "tasks", "spec")  # what every architecture says
+_FAMILIES: dict[str, Family] = {}  # of each declared architecture
+
+
+def families() -> list[Family]:
+    """The families that were imported, whoever wrote them."""
+    return list({id(family): family for family in _FAMILIES.values()}.values())
+
+
+def find_family(architecture: str) -> Family:
+    """The family of a registered architecture.
+
+    Raises:
+        ValueError: no family has it; it names the nearest.
+    """
+    check_known("architecture", architecture, _FAMILIES)
+    return _FAMILIES[architecture]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +48,12 @@ class Family:
         filter_fn: (state dict of any format the family reads, model, task=, fresh_heads=) -> exactly the weights of the
             model (see `weights.fit_to_model`). Another code base's classifier becomes the head of `task`.
         first_conv: the layer that sees the input, as timm's PretrainedCfg names it; it may depend on the arguments.
-        reduction: constructor arguments -> pixels of the input per position of the last features, for its pool_size,
-            or None where these are no maps.
-        classifier_modality: of the tag's task that another code base's classifier belongs to, the first of its kind.
+        reduction: constructor arguments -> pixels of the input per position of the last features, for its pool_size.
+        about: what the networks are, as model cards say it: a noun phrase in markdown that links to the paper.
+        classifier_of: the modality whose first task another code base's classifier belongs to.
+
+    Raises:
+        ValueError: an architecture does not say its pathways, its tasks or its spec.
     """
 
     model_class: type[TaskModel]
@@ -41,8 +61,14 @@ class Family:
     checkpoints: Mapping[str, Checkpoint]
     filter_fn: Callable[..., dict[str, Tensor]]
     first_conv: str | Callable[[Arguments], str]
-    reduction: Callable[[Arguments], int | None]
-    classifier_modality: str = VIDEO
+    reduction: Callable[[Arguments], int]
+    about: str = ""
+    classifier_of: str = VIDEO
+
+    def __post_init__(self) -> None:
+        for variant, architecture in self.architectures.items():
+            if lacking := [name for name in STATED if name not in architecture]:
+                raise ValueError(f"the architecture {variant} must say its {', '.join(STATED)}: no {lacking[0]}")
 
     def default_cfgs(self) -> dict:
         """timm's `default_cfgs`, to be set in the family's module before its models are registered.
@@ -68,7 +94,7 @@ class Family:
         primary = primary_task(tasks)
         return dict(
             input_size=(3, *spec.crop),
-            pool_size=reduction and tuple(-(-side // reduction) for side in spec.crop),
+            pool_size=tuple(-(-side // reduction) for side in spec.crop),
             crop_pct=min(spec.crop) / spec.short_side,
             crop_mode="squash" if spec.resize == spec.crop else "center",
             interpolation=spec.interpolation,

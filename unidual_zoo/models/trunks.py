@@ -72,6 +72,16 @@ class TrunkKind(ABC):
         """What `pool` gave -> (N, D), through the norms that `tail` and `forward_head` have."""
         return pooled
 
+    @abstractmethod
+    def pooling(self, network: Network) -> str:
+        """How `forward_head` pools, as timm's `reset_classifier` takes it."""
+
+    def cut(self, network: Network, last: int, *, neck: bool) -> None:
+        """Removes the layers behind output number `last` of `feature_info`, without `neck` all up to the pooling."""
+        pooling = self.pooling(network)
+        network.prune_intermediate_layers([last], prune_head=not neck)
+        network.reset_classifier(0, pooling)  # pruning took it
+
     def from_timm(self, weights: Mapping[str, Tensor], network: Network) -> Mapping[str, Tensor]:
         """A checkpoint as timm publishes it -> the weights of this network, as timm makes them fit."""
         return weights
@@ -107,6 +117,9 @@ class EfficientNetKind(TrunkKind):
 
     def tail(self, network: Network, x: Tensor) -> Tensor:
         return network.bn2(network.conv_head(x))
+
+    def pooling(self, network: Network) -> str:
+        return network.global_pool.pool_type
 
     def projection(self, block: Any) -> tuple[str, str | None] | None:
         if getattr(block, "conv_s2d", None) is not None:

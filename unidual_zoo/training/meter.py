@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unidual_zoo.training.objective import TOTAL
-from unidual_zoo.training.rundir import RunDirectory, RunError
+from unidual_zoo.training.rundir import ADVICE, RunDirectory, RunError
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class Meter:
             name, step = names[column], first + row + 1
             raise RunError(
                 f"loss {name} is {values[row, column].item()} in step {step}, epoch {self._epoch(step)}, at rate "
-                f"{self._rate:.3g}; the checkpoints are from before it; a lower rate or clip_norm may help"
+                f"{self._rate:.3g}; {self.run.what_is_kept()}; {ADVICE}"
             )
         seconds = time.perf_counter() - self._since
         means = dict(zip(names, values.mean(0).tolist(), strict=True))

@@ -3,48 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import timm
 import torch
 from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.files import PARTIAL
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
+from unidual_zoo.models.family import find_family
 from unidual_zoo.models.summary import check_registered
-from unidual_zoo.scoring import Network
 from unidual_zoo.training.recipes import Recipe
-from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
-from unidual_zoo.weights import WEIGHTS_FILE, fit_to_model, make_readable
+from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint, write_whole
+from unidual_zoo.weights import fit_to_model
 
 CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
 
-def build_model(recipe: Recipe, media: Mapping[str, MediaSet]) -> Network:
+def build_model(recipe: Recipe, media: Mapping[str, MediaSet]) -> TaskModel:
     """The recipe's network with a head for each task, its spec telling the recipe's inputs and the class names."""
     check_registered(recipe.model)
     tasks = {task: (data.modality, len(data.classes)) for task, data in media.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no weights for")  # the heads of new tasks are fresh
         try:
-            model: Network = create_model(recipe.model, pretrained=recipe.pretrained, tasks=tasks, **recipe.model_args)
+            model = create_model(recipe.model, pretrained=recipe.pretrained, tasks=tasks, **recipe.model_args)
         except TypeError as error:  # what Python says of an argument that is not there
             raise ValueError(f"model_args {dict(recipe.model_args)} do not fit {recipe.model}: {error}") from error
     architecture = model.pretrained_cfg["architecture"]
-    # Published weights come without the heads that only training needs.
-    if architecture.endswith("_aux") and not {"auxiliary", "heads"} & set(recipe.model_args):
-        model.add_auxiliary_heads()
+    declared = find_family(architecture).architectures[architecture]
+    if declared.get("auxiliary") and not {"auxiliary", "heads"} & set(recipe.model_args):
+        model.add_auxiliary_heads()  # published weights come without the heads that only training needs
     spec = recipe.spec(
         dataclasses.replace(model.spec, classes={task: tuple(data.classes) for task, data in media.items()})
     )
     weights = model.state_dict()
     arguments = {**model._model_args, "spec": spec, "num_frames": spec.clip.length}
-    model = timm.create_model(architecture, **arguments)  # anew, so that its configuration tells these inputs
-    model.load_state_dict(weights)
+    model = create_model(architecture, **arguments)  # anew, so that its configuration tells these inputs
+    model.load_state_dict(model.adopt(weights))
     if recipe.init is not None:
         model.load_state_dict(_fitted(trained_weights(recipe.init), model))
     return model
@@ -80,14 +83,17 @@ def recompute_norms(objective: nn.Module, batches: Iterable) -> None:
     objective.train(was_training)
 
 
-def export(model: Network, folder: Path) -> None:
+def export(model: TaskModel, folder: Path) -> None:
     """Writes what `timm.create_model("local-dir:FOLDER", pretrained=True)` loads, class names included."""
     model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
-    save_for_hf(model, str(folder), safe_serialization=True)
-    make_readable(folder / WEIGHTS_FILE)
+    with tempfile.TemporaryDirectory(prefix=".export-", suffix=PARTIAL, dir=folder.parent) as written:
+        save_for_hf(model, written, safe_serialization=True)
+        folder.mkdir(exist_ok=True)
+        for file in Path(written).iterdir():
+            write_whole(folder / file.name, lambda path, file=file: os.replace(file, path))
 
 
-def _fitted(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
+def _fitted(weights: Mapping[str, Tensor], model: TaskModel) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no weights for")
         return fit_to_model(model.adopt(weights), model)

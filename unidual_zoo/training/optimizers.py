@@ -5,23 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from timm.models import group_parameters
-from timm.optim._optim_factory import create_optimizer_v2
-from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
+from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
-from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import nn
 from torch.optim import Optimizer
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import pathway_of
-from unidual_zoo.scoring import Network
 from unidual_zoo.training.recipes import Recipe
 
 UNFIT = ("adahessian", "adafactorbv", "kron")
 SCHEDULES = ("constant", "multistep", "cosine", "tanh", "wsd", "rsqrt")  # timm's that a recipe can describe
 
 
-def freeze(model: Network, *, first: int) -> list[str]:
+def freeze(model: TaskModel, *, first: int) -> list[str]:
     """Stops the gradients of the `first` layers (stem, stage 1, ...) and of pathways without a head; their names.
 
     Raises:
@@ -38,10 +37,10 @@ def freeze(model: Network, *, first: int) -> list[str]:
     return frozen
 
 
-def make_optimizer(model: Network, recipe: Recipe, *, world: int) -> Optimizer:
+def make_optimizer(model: TaskModel, recipe: Recipe, *, world: int) -> Optimizer:
     """timm's optimizer of the recipe's name; its rate grows with the examples per update (VMZ: × number of GPUs).
 
-    Weights are decayed but for biases, what the network itself excepts and, unless `decay_norms`, the scales of norms.
+    Weights are decayed but for biases, what the network exempts and, unless `decay_norms`, the scales of norms.
 
     Raises:
         ValueError: timm has no such optimizer, or it is of UNFIT.
@@ -49,8 +48,10 @@ def make_optimizer(model: Network, recipe: Recipe, *, world: int) -> Optimizer:
     if any(kind in recipe.optimizer for kind in UNFIT):
         raise ValueError(f"optimizer {recipe.optimizer!r} cannot be used: {', '.join(UNFIT)} and their variants need "
                          "second derivatives, or keep what a checkpoint cannot hold")  # fmt: skip
-    excepted = model.no_weight_decay()
-    undecayed = [n for n, weight in model.named_parameters() if n in excepted or _undecayed(n, weight, recipe)]
+    exempt = model.no_weight_decay()
+    undecayed = [
+        name for name, weight in model.named_parameters() if name in exempt or _undecayed(name, weight, recipe)
+    ]
     rules: dict[str, Any] = dict(no_weight_decay_list=undecayed, weight_decay_exclude_1d=False)
     if recipe.layer_decay is None:
         groups = param_groups_weight_decay(model, recipe.weight_decay, **rules)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, send_to_device
 from timm.layers.norm_act import convert_sync_batchnorm
 from timm.utils.distributed import distribute_bn
@@ -32,8 +31,10 @@ from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
-from unidual_zoo.scoring import Network
+from unidual_zoo.models.base import TaskModel
+from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.spec import IMAGE, InputSpec
+from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective
@@ -43,8 +44,6 @@ from unidual_zoo.training.recipes import Recipe
 from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
 from unidual_zoo.training.sources import read_sources
 from unidual_zoo.weights import EXPORT
-
-DTYPES = {"no": None, "bf16": torch.bfloat16}
 
 
 def train(recipe: Recipe, *, out: str | Path, resume: bool = False) -> dict[str, Report]:
@@ -79,7 +78,7 @@ class Trainer:
             dataclasses.replace(recipe, init=None) if replaced else recipe, self.media, self.accelerator
         )
         self.averaged = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-        self.published: Network = self.averaged.module if self.averaged else self.model
+        self.published: TaskModel = self.averaged.module if self.averaged else self.model
         self.plain_objective = make_objective(recipe, self.model)
         self.loader = make_loader(recipe, self.media, self.model.spec, self.accelerator)
         self.steps_per_epoch = self.loader.sampler.steps_per_epoch
@@ -92,22 +91,7 @@ class Trainer:
 
         self.done, self.best = 0, None
         self._logged: set[str] = set()
-        files = {task: [self.media[task].fingerprint(), self.test_media[task].fingerprint()] for task in self.media}
-        state = self.run.begin(
-            {**recipe.to_dict(), "processes": world, "files": files},
-            resume=resume,
-            defaults={**Recipe().to_dict(), "files": files},
-        )
-        if state is not None:
-            self.restore(state)
-        self.accelerator.wait_for_everyone()  # until the main process has written the recipe
-        seen = gather_object([(self.done, self.run.recipe_text())])
-        if len(set(seen)) > 1:
-            steps = ", ".join(str(step) for step, _ in seen)
-            raise RunError(
-                f"the processes see different runs, at steps {steps}: "
-                f"{out} must be one directory that all machines share"
-            )
+        self._begin(resume=resume)
         self.meter = Meter(
             self.accelerator,
             self.run,
@@ -117,6 +101,34 @@ class Trainer:
             examples=recipe.batch_size * world,
             every=recipe.log_every,
         )
+
+    def _begin(self, *, resume: bool) -> None:
+        """Opens the run directory and goes on from its checkpoint. What refuses it on one process does on all."""
+        files = {task: [self.media[task].fingerprint(), self.test_media[task].fingerprint()] for task in self.media}
+        state = refusal = None
+        try:
+            state = self.run.begin(
+                {**self.recipe.to_dict(), "processes": self.accelerator.num_processes, "files": files},
+                resume=resume,
+                defaults={**Recipe().to_dict(), "files": files},
+            )
+        except RunError as error:
+            refusal = str(error)
+        # Only now has the main process written the recipe.
+        if refusals := [text for text in gather_object([refusal]) if text is not None]:
+            self.run.close()
+            raise RunError(refusals[0])
+        if state is not None:
+            self.restore(state)
+        seen = gather_object([(self.done, self.run.recipe_text())])
+        if len(set(seen)) > 1:
+            self.run.close()
+            steps = ", ".join(str(step) for step, _ in seen)
+            raise RunError(
+                f"the processes see different runs, at steps {steps}: "
+                f"{self.run.path} must be one directory that all machines share"
+            )
+        self.run.log("begin", step=self.done, **engine_facts(self.accelerator))
 
     def fit(self) -> None:
         """The steps from `done` to the last, with a checkpoint now and then and an evaluation after every epoch."""
@@ -158,6 +170,7 @@ class Trainer:
         if not self.recipe.eval_every or self.done // self.steps_per_epoch % self.recipe.eval_every:
             self.save()
             return
+        self.run.check_finite(self.state())
         with self.meter.paused():
             reports = self.evaluate(self.published, clips=self.recipe.eval_clips)
             scores = {
@@ -173,7 +186,7 @@ class Trainer:
             if self.run.writes:
                 write_whole(self.run.path / CURVES, lambda path: plot_curves(self.run.path / LOG, path))
 
-    def evaluate(self, model: Network, *, clips: int | None = None) -> dict[str, Report]:
+    def evaluate(self, model: TaskModel, *, clips: int | None = None) -> dict[str, Report]:
         """The report of every task's test files, which the processes share."""
         protocol = PROTOCOLS[self.recipe.protocol]
         reports = {}
@@ -193,18 +206,21 @@ class Trainer:
         return reports
 
     def save(self, *, is_best: bool = False) -> None:
-        """A checkpoint. It needs no random state: every step begins with a seed of its own."""
+        """A checkpoint."""
         self.meter.flush()
         self._share_failures()
         self._sync_norms()
+        self.run.save(self.state(), best=is_best)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds. It needs no random state: every step begins with a seed of its own."""
         optimizer = self.optimizer.state_dict()
-        state = {
+        return {
             "model": self.model.state_dict(),
             "ema": self.averaged and self.averaged.module.state_dict(),
             "optimizer": {**optimizer, "state": {str(index): kept for index, kept in optimizer["state"].items()}},
             "progress": {"step": self.done, "best": self.best, "failed": self.loader.failed},
         }
-        self.run.save(state, best=is_best)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from a checkpoint."""
@@ -229,22 +245,28 @@ class Trainer:
             device = self.accelerator.device
             recompute_norms(self.plain_objective, (send_to_device(batch.data, device) for batch in batches))
             self._sync_norms()
+        self.run.check_finite(self.state())
         self.model.drop_auxiliary_heads()
         reports = self.evaluate(self.model)
         self.run.log("end", step=self.done, reports={task: report.to_dict() for task, report in reports.items()})
         if self.run.writes:
             export(self.model, self.run.path / EXPORT)
             for task, report in reports.items():
-                classes = self.media[task].classes
-                picture = self.run.path / f"confusion-{task}.png"
-                plot_confusion([(r.label, r.top[0]) for r in report.results if r.top], classes, picture, title=task)
-                write_predictions(report, classes, self.run.path / f"predictions-{task}.csv")
+                self._write_report(task, report)
         return reports
 
     def close(self) -> None:
         """Ends the progress bar and the logs."""
         self.meter.bar.close()
         self.run.close()
+
+    def _write_report(self, task: str, report: Report) -> None:
+        """A task's confusion matrix, and the list of what was predicted."""
+        classes = self.media[task].classes
+        pairs = [(result.label, result.top[0]) for result in report.results if result.top]
+        confusion, predictions = self.run.path / f"confusion-{task}.png", self.run.path / f"predictions-{task}.csv"
+        write_whole(confusion, lambda path: plot_confusion(pairs, classes, path, title=task))
+        write_whole(predictions, lambda path: write_predictions(report, classes, path))
 
     def _seed(self) -> int:
         words = [self.recipe.seed, self.done, self.accelerator.process_index]
@@ -263,38 +285,29 @@ class Trainer:
         for file in sorted(set(self.loader.failed) - self._logged):
             self.run.log("unreadable", step=self.done, file=file, reason=self.loader.failed[file])
             if self.run.writes:
-                self.meter.bar.write(f"unreadable: {file}: {self.loader.failed[file]}", file=sys.stderr)
+                self.meter.bar.write(printable(f"unreadable: {file}: {self.loader.failed[file]}"), file=sys.stderr)
         self._logged = set(self.loader.failed)
         if len(self._logged) > self.recipe.max_failed:
             raise RunError(f"{len(self._logged)} files could not be read, max_failed is {self.recipe.max_failed}")
 
 
-def make_accelerator(recipe: Recipe) -> Accelerator:
-    """Accelerate's engine, on the CPU where there is nothing faster."""
-    check_known("precision", recipe.precision, DTYPES)
-    AcceleratorState._reset_state()  # a process may train several recipes, one after the other
-    accelerator = Accelerator(
-        mixed_precision=recipe.precision,
-        gradient_accumulation_steps=recipe.accumulate,
-        dynamo_backend=recipe.compile,
-        cpu=not torch.accelerator.is_available(),
-    )
+def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accelerator) -> TaskModel:
+    """The network on its device, with what is not to learn frozen.
+
+    Raises:
+        ValueError: the recipe does not fit the model, the data or the device.
+    """
     if recipe.sync_norms and accelerator.device.type == "cpu":
         raise ValueError("sync_norms needs GPUs, the run is on the CPU")
-    return accelerator
-
-
-def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accelerator) -> Network:
-    """The network on its device, with what is not to learn frozen."""
-    model = build_model(recipe, media).to(accelerator.device, memory_format=torch.channels_last)
+    model = build_model(recipe, media).to(device=accelerator.device).to(memory_format=torch.channels_last)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     if recipe.sync_norms:
-        model = convert_sync_batchnorm(model)  # torch's own would lose the activations in timm's norms
+        convert_sync_batchnorm(model)  # in place; torch's own would lose the activations in timm's norms
     freeze(model, first=recipe.freeze)
     return model
 
 
-def make_objective(recipe: Recipe, model: Network) -> JointObjective:
+def make_objective(recipe: Recipe, model: TaskModel) -> JointObjective:
     """The recipe's losses of the network."""
     return JointObjective(
         model,
@@ -345,4 +358,5 @@ def write_predictions(report: Report, classes: Sequence[str], path: Path) -> Non
         rows.writerow((PATH, LABEL, "prediction"))
         for result in report.results:
             predicted = classes[result.top[0]] if result.top else ""
-            rows.writerow((os.path.abspath(report.files[result.index]), classes[result.label], predicted))
+            names = [csv_cell(name) for name in (classes[result.label], predicted)]
+            rows.writerow((os.path.abspath(report.files[result.index]), *names))

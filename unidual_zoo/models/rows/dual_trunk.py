@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from unidual_zoo.spec import ClipSpec, InputSpec
-from unidual_zoo.weights import Checkpoint, Figure
+from unidual_zoo.weights import Checkpoint, Metric
 
 IN1K, K400 = {"in1k": ("image", 1000)}, {"k400": ("video", 400)}
 NAMES = {"in1k": "imagenet1k", "k400": "kinetics400"}
@@ -39,6 +39,6 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         file="unidual_efficientnet_lite0.in1k.safetensors", spec=SPEC_LITE0, arguments=IN1K_EVERYWHERE,
         sha256="e0a9fe79850a6db1fe965df5b0c2ff77b855c6b2e17da40be2abe43ad1d6b337",
         license="apache-2.0", source=LITE, about=f"ImageNet-1k, by Google; {FRAME_MEAN}",
-        upstream=[Figure(task="in1k", metric="top-1", value=75.1, protocol="224", source=LITE)],
+        upstream=[Metric(task="in1k", metric="top-1", value=75.1, protocol="224", source=LITE)],
     ),
 }  # fmt: skip

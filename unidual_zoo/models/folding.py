@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.pathways import SHARED, PerPathway, TemporalConv, time_to_batch, time_to_rows
+from unidual_zoo.models.pathways import SHARED, PerPathway, TemporalConv, time_to_batch, time_to_rows, to_channels_last
 from unidual_zoo.weights import check_finite
 
 
@@ -43,7 +43,8 @@ def for_inference(
         served.keep_pathway(modality)
     check_finite(served.state_dict(), what="the network")
     served.fold()
-    served.to(dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    served.to(dtype=dtype)
+    to_channels_last(served)
     cast = f" in {str(dtype).removeprefix('torch.')}" if dtype else ""
     check_finite(served.state_dict(), what=f"the folded network{cast}")
     if compile:

@@ -31,6 +31,7 @@ from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointS
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
 from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.spec import IMAGE, InputSpec
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
@@ -298,7 +299,8 @@ def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accel
     """
     if recipe.sync_norms and accelerator.device.type == "cpu":
         raise ValueError("sync_norms needs GPUs, the run is on the CPU")
-    model = build_model(recipe, media).to(device=accelerator.device).to(memory_format=torch.channels_last)
+    model = build_model(recipe, media).to(device=accelerator.device)
+    to_channels_last(model)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     if recipe.sync_norms:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place

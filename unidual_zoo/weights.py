@@ -44,7 +44,6 @@ from unidual_zoo.spec import InputSpec
 HEADS = "heads."
 WEIGHTS_FILE, CONFIG = "model.safetensors", "config.json"  # as timm names them; no other weights are read from the Hub
 EXPORT = "export"  # the folder of a run directory that holds the two
-RGB = 3
 _LISTED = 5  # keys named in an error; the rest are counted
 _TIMEOUT = 30  # seconds without an answer
 _CHUNK = 1 << 20
@@ -277,8 +276,8 @@ def fit_to_model(
     """The checkpoint's weights as exactly the model's, in names and shapes.
 
     Heads that the model lacks are left out. With `fresh_heads`, heads that are missing or of another size keep the
-    model's values, and one warning names them. RGB filters of the `adaptable` weights are fitted to the model's number
-    of input channels as timm does.
+    model's values, and one warning names them. Filters of the `adaptable` weights are fitted to the model's number of
+    input channels as timm does: summed for one channel, else repeated or cut off and scaled.
 
     Raises:
         CheckpointError: other weights are missing, unknown or of another shape; it names some of each.
@@ -286,8 +285,8 @@ def fit_to_model(
     own = model.state_dict()
     fitted = {key: value for key, value in state_dict.items() if key in own or not key.startswith(HEADS)}
     for key in {*adaptable} & {*fitted} & {*own}:
-        if fitted[key].ndim == 4 and fitted[key].shape[1] == RGB:
-            fitted[key] = adapt_input_conv(own[key].shape[1], fitted[key])
+        if _differs_in_channels(fitted[key], own[key]):
+            fitted[key] = _fit_channels(fitted[key], own[key].shape[1])
     differing = {key for key in fitted if key in own and fitted[key].shape != own[key].shape}
     fresh = [key for key in own if key.startswith(HEADS) and (key not in fitted or key in differing)]
     excused = set(fresh) if fresh_heads else set()
@@ -310,6 +309,18 @@ def fit_to_model(
         message = f"no weights for {', '.join(heads)} in the checkpoint{what}: freshly initialised"
         warnings.warn(message, stacklevel=2)
     return {**fitted, **{key: own[key] for key in fresh}}
+
+
+def _differs_in_channels(theirs: Tensor, own: Tensor) -> bool:
+    """Whether filters (O, I, ...) differ from the model's in nothing but the number of input channels."""
+    sizes = [(weight.ndim, weight.shape[:1], weight.shape[2:]) for weight in (theirs, own)]
+    return sizes[0] == sizes[1] and theirs.ndim > 2 and 0 < theirs.shape[1] != own.shape[1]
+
+
+def _fit_channels(weight: Tensor, chans: int) -> Tensor:
+    """Filters (O, I, ...) of any kernel for inputs of `chans` channels."""
+    flat = weight.flatten(2).unsqueeze(-1)  # timm takes 2-D kernels alone
+    return adapt_input_conv(chans, flat, base_chans=weight.shape[1]).reshape(len(weight), chans, *weight.shape[2:])
 
 
 def _shorten(keys: Sequence[str]) -> str:

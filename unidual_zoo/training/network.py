@@ -9,17 +9,17 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.models.create import create_model
+from unidual_zoo.models.saving import save
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.scoring import Network
 from unidual_zoo.training.recipes import Recipe
 from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
-from unidual_zoo.weights import WEIGHTS_FILE, fit_to_model, make_readable
+from unidual_zoo.weights import fit_to_model
 
 CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
@@ -82,9 +82,7 @@ def recompute_norms(objective: nn.Module, batches: Iterable) -> None:
 
 def export(model: Network, folder: Path) -> None:
     """Writes what `timm.create_model("local-dir:FOLDER", pretrained=True)` loads, class names included."""
-    model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
-    save_for_hf(model, str(folder), safe_serialization=True)
-    make_readable(folder / WEIGHTS_FILE)
+    save(model, folder)
 
 
 def _fitted(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:

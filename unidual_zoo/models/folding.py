@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unidual_zoo.models.base import TaskModel
@@ -122,7 +123,7 @@ def _fuses(x: Tensor, dtype: torch.dtype) -> bool:
     recorded = torch.jit.is_tracing()
     if recorded or type(x) is not Tensor or torch._C._len_torch_dispatch_stack() > 0:
         return False
-    if torch.is_grad_enabled() and x.requires_grad:  # it has no gradient
+    if torch.is_grad_enabled() and (x.requires_grad or unpack_dual(x).tangent is not None):  # it has no derivative
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

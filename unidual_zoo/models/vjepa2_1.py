@@ -347,7 +347,8 @@ FAMILY = Family(
     filter_fn=checkpoint_filter_fn,
     first_conv="tokeniser.image.proj",
     reduction=_reduction,
-    about="[V-JEPA 2.1](https://github.com/facebookresearch/vjepa2), one transformer behind a tokeniser for each modality",
+    about="[V-JEPA 2.1](https://github.com/facebookresearch/vjepa2), one transformer behind a tokeniser for each "
+    "modality",
 )
 default_cfgs = FAMILY.default_cfgs()
 

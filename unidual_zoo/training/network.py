@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.datasets import MediaSet
-from unidual_zoo.files import PARTIAL
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.family import find_family
+from unidual_zoo.models.saving import save
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.training.recipes import Recipe
-from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint, write_whole
+from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
 from unidual_zoo.weights import fit_to_model
 
 CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
@@ -85,12 +82,7 @@ def recompute_norms(objective: nn.Module, batches: Iterable) -> None:
 
 def export(model: TaskModel, folder: Path) -> None:
     """Writes what `timm.create_model("local-dir:FOLDER", pretrained=True)` loads, class names included."""
-    model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
-    with tempfile.TemporaryDirectory(prefix=".export-", suffix=PARTIAL, dir=folder.parent) as written:
-        save_for_hf(model, written, safe_serialization=True)
-        folder.mkdir(exist_ok=True)
-        for file in Path(written).iterdir():
-            write_whole(folder / file.name, lambda path, file=file: os.replace(file, path))
+    save(model, folder)
 
 
 def _fitted(weights: Mapping[str, Tensor], model: TaskModel) -> dict[str, Tensor]:

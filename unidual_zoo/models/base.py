@@ -163,7 +163,7 @@ class TaskModel(nn.Module, ABC):
             )
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a network of this family with other pathways or clips of another length -> weights as this one's.
+        """Weights of a network of this family, with other pathways or for inputs of another size -> weights as this one's.
 
         Raises:
             ValueError: this network has a pathway that the weights lack.

@@ -124,7 +124,9 @@ def test_position_embeddings_do_not_decay(media, tmp_path):
     trainer = Trainer(tiny_recipe(media, *NETWORK, "weight_decay=0.1"), out=tmp_path)
     names = {id(weight): name for name, weight in trainer.model.named_parameters()}
     decay = {
-        names[id(weight)]: group["weight_decay"] for group in trainer.optimizer.param_groups for weight in group["params"]
+        names[id(weight)]: group["weight_decay"]
+        for group in trainer.optimizer.param_groups
+        for weight in group["params"]
     }
     trainer.close()
     assert (decay["position"], decay["time.video.weight"], decay["embed.weight"]) == (0, 0, 0.1)
@@ -178,7 +180,9 @@ def test_a_family_that_says_no_more_than_it_must():
         explained_layers, _prune = tokennet.TaskModel.explained_layers, tokennet.TaskModel._prune
 
     model = Silent(**ARGUMENTS, tasks=TASKS, spec=dataclasses.replace(tokennet.SPEC, crop=(32, 32))).eval()
-    with pytest.raises(ValueError, match="^Silent cannot be explained: it does not say which layers have feature maps$"):
+    with pytest.raises(
+        ValueError, match="^Silent cannot be explained: it does not say which layers have feature maps$"
+    ):
         explain(model, torch.zeros(3, 4, 32, 32, dtype=torch.uint8))
     with pytest.raises(ValueError, match="^Silent cannot be pruned: it does not say what lies behind an output$"):
         model.prune_intermediate_layers([0])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
 
 
-def check_known(what: str, value: Any, allowed: Iterable[str]) -> None:
+def check_known(what: str, value: object, allowed: Iterable[str]) -> None:
     """Raises a ValueError with the nearest allowed name, and all of them, if `value` is not one."""
     allowed = list(allowed)
     if value not in allowed:

@@ -105,7 +105,7 @@ class TokenNet(TaskModel):
     def _pool(self, features: Tensor, pathway: str) -> Tensor:
         return features.flatten(1, -2).mean(1)
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         return dict(stem=r"^embed|^position|^time", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
 
     # ---- hooks, each of which has a default ----

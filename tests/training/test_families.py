@@ -180,10 +180,8 @@ def test_a_family_that_says_no_more_than_it_must():
         explained_layers, _prune = tokennet.TaskModel.explained_layers, tokennet.TaskModel._prune
 
     model = Silent(**ARGUMENTS, tasks=TASKS, spec=dataclasses.replace(tokennet.SPEC, crop=(32, 32))).eval()
-    with pytest.raises(
-        ValueError, match="^Silent cannot be explained: it does not say which layers have feature maps$"
-    ):
+    with pytest.raises(ValueError, match="Silent cannot be explained: it does not say which layers have feature maps"):
         explain(model, torch.zeros(3, 4, 32, 32, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="^Silent cannot be pruned: it does not say what lies behind an output$"):
+    with pytest.raises(ValueError, match="Silent cannot be pruned: it does not say what lies behind an output"):
         model.prune_intermediate_layers([0])
     assert model(torch.randn(1, 3, 4, 32, 32)).shape == (1, 2)

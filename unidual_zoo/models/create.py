@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unidual_zoo.checks import check_known
 from unidual_zoo.models import arguments as resolution
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.family import Family
+from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.weights import (
     CONFIG,
@@ -125,7 +125,7 @@ def build(
 
 
 def _take_feature_arguments(
-    variant: str, architecture: Mapping[str, Any], explicit: dict[str, Any], *, features_only: bool
+    variant: str, architecture: Arguments, explicit: dict[str, Any], *, features_only: bool
 ) -> dict[str, Any]:
     """Takes what only a feature extractor knows out of the explicit arguments; empty for a whole model."""
     modality = explicit.pop("modality", None)

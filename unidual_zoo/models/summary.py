@@ -13,12 +13,13 @@ from urllib.parse import urlparse
 
 import timm
 import torch
+from timm.models import get_pretrained_cfg
 from timm.utils import natural_key
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.create import local_dir
+from unidual_zoo.models.create import create_model, local_dir
 from unidual_zoo.models.family import families
 from unidual_zoo.spec import IMAGE, Task
 
@@ -98,15 +99,18 @@ def summarise(names: Iterable[str]) -> Iterator[Summary]:
     """The rows of registered names or `name.tag`, counted on networks without memory (no weights are fetched)."""
     counted: dict[tuple, dict[str, int]] = {}  # tags often differ in their weights alone
     for name in names:
-        model: Any
         with torch.device("meta"):
-            model = timm.create_model(name)
+            model = create_model(name)
         network = (str(model), model.spec.crop, model.spec.clip.length)
         if network not in counted:
             counted[network] = {pathway: multiply_adds(model, pathway) for pathway in model.pathways}
         architecture, _, tag = name.partition(".")
-        cfg: Any = timm.models.get_pretrained_cfg(name) if tag else None
-        sources = (cfg.file and "packaged", cfg.hf_hub_id and f"hf-hub:{cfg.hf_hub_id}", cfg.url) if cfg else ()
+        cfg = get_pretrained_cfg(name) if tag else None
+        sources = (
+            (cfg.file and "packaged", cfg.hf_hub_id and f"hf-hub:{cfg.hf_hub_id}", cfg.url and str(cfg.url))
+            if cfg
+            else ()
+        )
         yield Summary(
             name=architecture,
             tag=tag or None,

@@ -20,8 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object, send_to_device
-from timm.utils.distributed import distribute_bn
-from timm.utils.model_ema import ModelEmaV3
+from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -285,7 +284,8 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
 
 def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accelerator) -> TaskModel:
     """The network on its device, with what is not to learn frozen."""
-    model = build_model(recipe, media).to(accelerator.device, memory_format=torch.channels_last)
+    model = build_model(recipe, media)
+    model.to(accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     if recipe.sync_norms:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place

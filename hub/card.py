@@ -191,7 +191,8 @@ shape. They come from
 ## How the systems compare
 
 Small networks of every system of the paper's Table 2, trained on CIFAR-10 and on clips made from it: % correct, mean ±
-standard deviation over the seeds. Drawn from docs/results/table2_mini.json; docs/results.md says how they were made.
+standard deviation over the seeds. Drawn from docs/results/table2_mini.json; docs/results/tables.md says how they were
+made.
 
 {miniature}
 ## Without weights

@@ -268,7 +268,7 @@ def _plain(name: str) -> str:
     return tidy(name.replace("_", " ")).casefold()
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if isinstance(value, tuple | list):
         return "×".join(map(str, value))
     return "-" if value is None else str(value)

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
-from timm.utils.distributed import distribute_bn
-from timm.utils.model_ema import ModelEmaV3
+from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -299,7 +298,8 @@ def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accel
     """
     if recipe.sync_norms and accelerator.device.type == "cpu":
         raise ValueError("sync_norms needs GPUs, the run is on the CPU")
-    model = build_model(recipe, media).to(device=accelerator.device)
+    model = build_model(recipe, media)
+    model.to(device=accelerator.device)
     to_channels_last(model)
     model.set_grad_checkpointing(recipe.grad_checkpointing)
     if recipe.sync_norms:

@@ -246,6 +246,16 @@ def test_rotation(folder, rotation):
     assert (info.rotation, info.height, info.width) == (rotation, *shape)
 
 
+def test_a_distorted_display_matrix_turns_as_ffmpeg_does():
+    for matrix, transposes in [
+        ((1, 0, 0, 1), False),
+        ((0, 1, -1, 0), True),
+        ((1, 0, 128, 1), False),
+        ((0,) * 4, False),
+    ]:
+        assert decode.Display(*matrix).transposes is transposes
+
+
 def test_a_mirrored_video_is_mirrored_not_turned(folder):
     path = write_video(folder / "mirrored.mp4", 4, mirror=True)
     upright = full_decode(write_video(folder / "unmirrored.mp4", 4))

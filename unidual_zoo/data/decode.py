@@ -502,7 +502,8 @@ class Display(NamedTuple):
 
     @property
     def transposes(self) -> bool:
-        return abs(self.b) + abs(self.c) > abs(self.a) + abs(self.d)
+        """Whether rows become columns, by the same terms that make the angle of a distorted matrix in FFmpeg."""
+        return abs(self.b) * math.hypot(self.a, self.c) > abs(self.a) * math.hypot(self.b, self.d)
 
     @property
     def rotation(self) -> int:

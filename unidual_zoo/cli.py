@@ -106,10 +106,11 @@ def predict(
             workers=_workers(workers, place), device=place, dtype=_dtype(dtype),
         )  # fmt: skip
         width, num_failed = max(map(len, paths)), 0
-        for result in tqdm(predictor(paths), total=len(paths), unit="file", disable=None):
-            write(result)
-            num_failed += "error" in result
-            tqdm.write(f"{result['file']:<{width}}  {_labels(result)}", file=sys.stdout)
+        with predictor.deaths_explained():
+            for result in tqdm(predictor(paths), total=len(paths), unit="file", disable=None):
+                write(result)
+                num_failed += "error" in result
+                tqdm.write(f"{result['file']:<{width}}  {_labels(result)}", file=sys.stdout)
     if num_failed:
         typer.echo(f"unidual: {num_failed} of {len(paths)} files failed", err=True)
         raise typer.Exit(FAILED_FILES)
@@ -162,7 +163,7 @@ def evaluate(
     typer.echo(report.table())
     typer.echo(json.dumps(report.to_dict()))
     if len(report.failures) == len(report.files):
-        typer.echo("unidual: not one file could be read", err=True)
+        typer.echo(f"unidual: not one file could be read and scored: {report.failures[0]['error']}", err=True)
         raise typer.Exit(FAILED_FILES)
 
 
@@ -268,18 +269,35 @@ def _lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     if path is None:
         yield lambda row: None
         return
-    with path.open("a", encoding="utf-8") as file:
-        begun = False
+    file = path.open("a", encoding="utf-8")
+    begun = False
 
-        def write(row: dict[str, Any]) -> None:
-            nonlocal begun
+    def write(row: dict[str, Any]) -> None:
+        nonlocal begun
+        with _named(path):
             if not begun and path.is_file():  # /dev/stdout is none
                 file.truncate(0)
             begun = True
             file.write(json.dumps(row) + "\n")
             file.flush()
 
+    try:
         yield write
+    except BaseException:
+        with contextlib.suppress(OSError):  # what could not be written is tried again
+            file.close()
+        raise
+    with _named(path):
+        file.close()
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of writing, such as of a full disk, with the file's name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _device(name: str | None) -> torch.device:

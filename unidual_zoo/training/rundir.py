@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
@@ -240,10 +241,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def not_finite(state: Mapping[str, Any]) -> str | None:
     """The path ("model.stem.spatial.weight") of the first tensor in a state that is not finite, None if all are."""
-    for name, tensor in _tensors(state):
-        if (tensor.is_floating_point() or tensor.is_complex()) and not tensor.isfinite().all():
-            return name
-    return None
+    return next((name for name, tensor in _tensors(state) if not _is_finite(tensor)), None)
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -298,6 +296,12 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from _tensors(item, f"{name}.{index}")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(math.isfinite(extreme.item()) for extreme in tensor.aminmax())  # a NaN is either extreme
 
 
 def _hash(text: str, tensors: Mapping[str, Tensor]) -> str:

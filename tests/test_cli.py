@@ -323,6 +323,28 @@ def test_a_name_that_is_not_text(run, model, tmp_path):
     assert lines(out)[0]["file"] == str(tmp_path / odd)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such file names")
+@pytest.mark.filterwarnings("default")
+def test_names_of_files_do_not_act_on_the_terminal(run, model, tmp_path):
+    folder = tmp_path / "data\x1b[2J"
+    for number, name in enumerate(CLASSES["things"]):
+        grey_image(folder / f"val/{name}/a\n\x1b]0;owned\x07{number}.png", number)
+    (folder / "val/bird/torn\n\x9b31m.png").write_text("torn")
+    (folder / "val/bird/no\x1b[31mtes.t\x1bxt").touch()
+    seen = [run("predict", folder, "--model", model), run("evaluate", "imagenet", "--model", model, "--data", folder)]
+    seen += [run("predict", folder / "none*", "--model", model)]
+    assert [status for status, _, _ in seen] == [1, 0, 2]
+    for _, out, err in seen:
+        assert not {"\x1b", "\x07", "\x9b"} & set(out + err)
+    table = seen[0][1].splitlines()
+    assert len(table) == 4  # one line a file
+    assert r"a\n\x1b]0;owned\x070.png" in table[0]
+    first, torn = table[0], next(line for line in table if "torn" in line)
+    assert first.index("0.png  ") + len("0.png") <= torn.index("  error: ")  # columns of what is shown
+    assert rf"failed: {tmp_path}/data\x1b[2J/val/bird/torn\n\x9b31m.png: " in seen[1][1]
+    assert rf"pattern {tmp_path}/data\x1b[2J/none* has no image" in one_sentence(seen[2][2])
+
+
 @pytest.mark.parametrize("command", ["predict", "evaluate", "models"])
 def test_help(run, command):
     status, text, _ = run(command, "--help")

@@ -211,6 +211,11 @@ def test_names_that_differ_in_capitals_alone_are_not_mixed_up():
         map_labels(["CARDIGAN"], model, "greys")
 
 
+def test_names_that_look_the_same_are_the_same():
+    model = GreyNet(dataclasses.replace(SPEC, classes={"greys": ("cafe\u0301", "big\u00a0cat", "x")}))
+    assert map_labels(["big cat", "caf\u00e9"], model, "greys") == ([1, 0], "by name")
+
+
 @pytest.mark.parametrize(
     ("classes", "task", "message"),
     [

@@ -245,6 +245,21 @@ def test_find_files(tmp_path, monkeypatch):
         find_files([])
 
 
+def test_find_files_skips_what_cannot_be_looked_at_and_what_systems_leave_behind(tmp_path):
+    for name in ("d/a.jpg", "d/@eaDir/a.jpg", "d/e/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "d/loop").symlink_to(tmp_path / "d/loop")
+    (tmp_path / "d/e/up").symlink_to(tmp_path)
+    for argument in (tmp_path / "d", tmp_path / "d/**"):
+        with pytest.warns(UserWarning, match="left out") as told:
+            assert find_files([str(argument)]) == [str(tmp_path / "d/a.jpg"), str(tmp_path / "d/e/b.mp4")]
+        texts = [str(warning.message) for warning in told]
+        assert any("loop: left out, it cannot be looked at" in text for text in texts)
+        assert f"{argument}: left out what systems leave behind: @eaDir 1" in texts
+    assert find_files([str(tmp_path / "d/loop")]) == [str(tmp_path / "d/loop")]  # reading it will say why
+
+
 def test_load_model_names_what_is_near(tmp_path):
     with pytest.raises(ValueError, match="no model 'unidaul34', nearest: unidual34"):
         load_model("unidaul34")

@@ -23,6 +23,7 @@ from unidual_zoo.data.datasets import TESTS, MediaSet, find_split, read_media
 from unidual_zoo.evaluation import evaluate as measure
 from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
 from unidual_zoo.models.summary import registered_names, summarise
+from unidual_zoo.names import printable
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.tabular import aligned_table, markdown_table
 from unidual_zoo.training.commands import finetune, train
@@ -105,11 +106,11 @@ def predict(
             load_model(model, checkpoint=checkpoint), task=task, top=top, protocol=protocol, batch_size=batch_size,
             workers=_workers(workers, place), device=place, dtype=_dtype(dtype),
         )  # fmt: skip
-        width, num_failed = max(map(len, paths)), 0
+        width, num_failed = max(len(printable(path)) for path in paths), 0
         for result in tqdm(predictor(paths), total=len(paths), unit="file", disable=None):
             write(result)
             num_failed += "error" in result
-            tqdm.write(f"{result['file']:<{width}}  {_labels(result)}", file=sys.stdout)
+            tqdm.write(f"{printable(result['file']):<{width}}  {printable(_labels(result))}", file=sys.stdout)
     if num_failed:
         typer.echo(f"unidual: {num_failed} of {len(paths)} files failed", err=True)
         raise typer.Exit(FAILED_FILES)
@@ -235,12 +236,17 @@ def main(arguments: Sequence[str] | None = None, application: typer.Typer = app)
     except (MediaError, ValueError, RuntimeError, OSError) as error:
         if "--traceback" in arguments:
             raise
-        typer.echo(f"unidual: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"unidual: {_sentence(error)}", err=True)
         sys.exit(BAD_INPUT)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    tqdm.write(f"unidual: {' '.join(str(message).split())}", file=sys.stderr)
+    tqdm.write(f"unidual: {_sentence(message)}", file=sys.stderr)
+
+
+def _sentence(message: object) -> str:
+    """A message on one line of a terminal."""
+    return printable(" ".join(str(message).split()))
 
 
 def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tuple[MediaSet, str]:

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.names import printable, tidy
 from unidual_zoo.scoring import PROTOCOLS, FileScores, Network, Protocol, Route, score_files
 from unidual_zoo.spec import VIDEO
 
@@ -122,7 +123,7 @@ class Report:
         lines += [f"failed: {failure['file']}: {failure['error']}" for failure in failures[:_NAMED]]
         if len(failures) > _NAMED:
             lines.append(f"failed: {len(failures) - _NAMED} more")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def evaluate(
@@ -263,7 +264,7 @@ def _facts(model: Network, media: MediaSet, route: Route) -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
+    return tidy(name.replace("_", " ")).casefold()
 
 
 def _cell(value: Any) -> str:

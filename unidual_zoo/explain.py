@@ -21,7 +21,7 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from unidual_zoo.data.transforms import normalize
-from unidual_zoo.models.pathways import UniDualConv
+from unidual_zoo.names import printable
 from unidual_zoo.scoring import Network, Protocol, ViewReader
 from unidual_zoo.spec import IMAGE, VIDEO
 
@@ -126,8 +126,7 @@ def explain(
 
 def find_layer(model: Network, layer: str | int) -> str:
     """The module name of a unit, given by that name or by an index over the residual blocks (their last unit)."""
-    names = [name for name, module in model.named_modules() if isinstance(module, UniDualConv)]
-    blocks = list({name.rpartition(".")[0]: name for name in names if "." in name}.values())
+    names, blocks = model.explained_layers()
     if isinstance(layer, str) and layer in names:
         return layer
     try:
@@ -140,13 +139,13 @@ def find_layer(model: Network, layer: str | int) -> str:
 def _respond(model: Network, x: Tensor, pathway: str, *, layer: str, top: int, label: str | None) -> Response:
     """Runs x (1, 3, [T,] H, W) through a pathway."""
     outputs = []
-    hook = model.get_submodule(layer).register_forward_hook(lambda unit, inputs, output: outputs.append(output.relu()))
+    hook = model.get_submodule(layer).register_forward_hook(lambda unit, inputs, output: outputs.append(output))
     try:
         with torch.no_grad():
             features = model.forward_features(x, modality=pathway)
     finally:
         hook.remove()
-    maps = _middle(outputs[0], 0).float().cpu()  # (T', C, H', W') -> (C, H', W')
+    maps = _middle(model.layer_maps(outputs[0]), 0).relu().float().cpu()  # (T', C, H', W') -> (C, H', W')
     if not 1 <= top <= len(maps):
         raise ValueError(f"top must be from 1 to the {len(maps)} channels of {layer}, got {top}")
     activations = maps.amax((1, 2))
@@ -174,8 +173,8 @@ def _class_map(model: Network, features: Tensor, pathway: str, label: str | None
         logits = model.forward_head(features, modality=pathway, task=task)[0]
         number = _labels(model, task).index(label) if label and knowing else int(logits.argmax())
         (gradient,) = torch.autograd.grad(logits[number], features)
-    dims = tuple(range(2, features.ndim))
-    cam = (gradient.mean(dims, keepdim=True) * features.detach()).sum(1)[0].relu()  # ([T',] H', W')
+    gradient, maps = (model.feature_maps(x, pathway) for x in (gradient, features.detach()))  # (1, C, [T',] H', W')
+    cam = (gradient.mean(tuple(range(2, maps.ndim)), keepdim=True) * maps).sum(1)[0].relu()  # ([T',] H', W')
     return ClassMap(
         task=task,
         label=_labels(model, task)[number],
@@ -272,7 +271,7 @@ def _draw_class_maps(part: SubFigure, explanation: Explanation) -> None:
         if named is None:
             axes.set_title("no head", color=GREY, fontsize="small", pad=2)
             continue
-        title = f"{named.label} {named.probability:.0%}"
+        title = printable(f"{named.label} {named.probability:.0%}")
         axes.set_title(textwrap.fill(title, TITLE_LETTERS, max_lines=2), fontsize="small", pad=2, parse_math=False)
         cam = F.interpolate(named.cam[None, None], size=frame.shape, mode="bilinear")[0, 0]
         share = (cam / (cam.max() or 1)).numpy()

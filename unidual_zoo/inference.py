@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from glob import glob
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.media import MediaError, files_below, is_image, is_media, is_video, warn_of_other_files
+from unidual_zoo.data.listing import files_below, files_matching, is_pattern, warn_of_left_out
+from unidual_zoo.data.media import MediaError, is_image, is_media, is_video
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.folding import for_inference
 from unidual_zoo.models.summary import check_registered
@@ -140,31 +140,27 @@ def find_files(arguments: Sequence[str]) -> list[str]:
     """Files, folders and glob patterns -> files in that order, each path beginning as its argument does.
 
     A file is taken as named, whatever its extension and even if it does not exist. Of a folder (with all folders in
-    it) and of a pattern the images and videos are taken, sorted; hidden ones are not. A warning tells what is left out.
+    it) and of a pattern the images and videos are taken, sorted; hidden ones and those that systems leave behind are
+    not. A warning tells what is left out.
 
     Raises:
         ValueError: a folder or pattern without images and videos, or no argument at all.
     """
     files = []
     for argument in arguments:
-        if Path(argument).is_dir():
-            there, what = _files_in(argument), "folder"
-        elif any(letter in argument for letter in "*?[") and not Path(argument).exists():
-            matches = glob(argument, recursive=True)
-            found = {file for match in matches for file in (_files_in(match) if Path(match).is_dir() else [match])}
-            there, what = sorted(found), "pattern"
+        if os.path.isdir(argument):
+            found, what = files_below(argument), "folder"
+        elif is_pattern(argument):
+            found, what = files_matching(argument), "pattern"
         else:
             files.append(argument)
             continue
-        warn_of_other_files(argument, there)
-        media = list(filter(is_media, there))
+        warn_of_left_out(argument, *found)
+        start = argument if what == "folder" else ""
+        media = [os.path.join(start, file) for file in found.files if is_media(file)]
         if not media:
             raise ValueError(f"{what} {argument} has no image or video in it")
         files += media
     if not files:
         raise ValueError("no file, folder or pattern given")
     return files
-
-
-def _files_in(folder: str) -> list[str]:
-    return [os.path.join(folder, name) for name in files_below(folder)]

@@ -7,7 +7,7 @@ torch's convolution with the rest in place, which `torch.compile` fuses.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,20 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from unidual_zoo.models.pathways import (
-    SHARED,
-    PathwayNorm,
-    TemporalConv,
-    UniDualConv,
-    time_to_batch,
-    time_to_rows,
-)
-from unidual_zoo.models.unidual import Block, UniDual
+from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.pathways import SHARED, PerPathway, TemporalConv, time_to_batch, time_to_rows
+from unidual_zoo.weights import check_finite
 
 
 def for_inference(
-    model: Any, dtype: torch.dtype | None = None, compile: bool = False, modality: str | None = None
-) -> Any:
+    model: TaskModel, dtype: torch.dtype | None = None, compile: bool = False, modality: str | None = None
+) -> TaskModel:
     """A copy of the model to serve with: in evaluation mode, every BatchNorm folded into the convolution before it.
 
     The copy takes the same calls and gives the same outputs to rounding; it cannot be trained, and its weights have
@@ -38,16 +32,20 @@ def for_inference(
     copy can be copied again.
 
     Raises:
-        ValueError: the model has no pathway `modality`, or `dtype` is no floating-point type of torch.
+        ValueError: the model has no pathway `modality`, `dtype` is no floating-point type of torch, or the model's
+            family does not say how its BatchNorms fold.
+        CheckpointError: weights are not finite, as they are or when they are folded and cast; it names them.
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be a floating-point type such as torch.bfloat16, or None, got {dtype!r}")
     served = copy.deepcopy(model).eval().requires_grad_(False)
     if modality is not None:
-        _keep_pathway(served, modality)
-    if isinstance(model, UniDual) and not isinstance(model.stem, FoldedBlock):
-        _fold(served, served.pathways)
-    served.to(dtype=dtype, memory_format=torch.channels_last)
+        served.keep_pathway(modality)
+    check_finite(served.state_dict(), what="the network")
+    served.fold()
+    served.to(dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    cast = f" in {str(dtype).removeprefix('torch.')}" if dtype else ""
+    check_finite(served.state_dict(), what=f"the folded network{cast}")
     if compile:
         served.compile()
     return served
@@ -117,22 +115,27 @@ class FoldedConv(nn.Module):
 
 
 def _fuses(x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether oneDNN's fused convolution serves this input."""
+    """Whether oneDNN's fused convolution serves this input: not where somebody records or counts the operations."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
+        return False
+    recorded = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    if recorded or type(x) is not Tensor or torch._C._len_torch_dispatch_stack() > 0:
         return False
     if torch.is_grad_enabled() and x.requires_grad:  # it has no gradient
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-class FoldedConvs(nn.ModuleDict):
+class FoldedConvs(PerPathway):
     """Each pathway's folded convolution; pathways that share convolution and norm share it."""
 
-    def __init__(self, convs: dict[str, Any], norm: PathwayNorm) -> None:
+    def __init__(self, convs: Mapping[str, nn.Module], norm: nn.ModuleDict) -> None:
         made: dict[tuple[nn.Module, nn.Module], FoldedConv] = {}
         super().__init__()
         for pathway, conv in convs.items():
-            own: Any = norm[SHARED if SHARED in norm else pathway]
+            own = norm[SHARED if SHARED in norm else pathway]
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(own, nn.BatchNorm2d)
             if (conv, own) not in made:
                 made[conv, own] = FoldedConv(conv, own)
             self[pathway] = made[conv, own]
@@ -146,7 +149,9 @@ class FoldedConvs(nn.ModuleDict):
 class FoldedBlock(nn.Module):
     """The stem or a residual block: convolutions in a row, a ReLU behind each, the shortcut added before the last."""
 
-    def __init__(self, layers: Sequence[FoldedConvs], *, residual: bool, shortcut: nn.Module | None) -> None:
+    def __init__(
+        self, layers: Sequence[FoldedConvs], *, residual: bool = True, shortcut: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.residual, self.shortcut = residual, shortcut
@@ -165,48 +170,3 @@ class FoldedBlock(nn.Module):
         for layer in first:
             x = layer(x, pathway, batch, relu=True)
         return last(x, pathway, batch, relu=True, shortcut=shortcut)
-
-
-def _fold(model: Any, pathways: Sequence[str]) -> None:
-    model.stem = FoldedBlock(list(_layers(model.stem, pathways)), residual=False, shortcut=None)
-    model.act = nn.Identity()
-    for stage in model.stages:
-        for name, block in stage.named_children():
-            assert isinstance(block, Block)
-            if block.shortcut is not None:
-                _fold_shortcut(block.shortcut, pathways)
-            layers = list(_layers(block, pathways))
-            stage[int(name)] = FoldedBlock(layers, residual=True, shortcut=block.shortcut)
-
-
-def _layers(module: nn.Module, pathways: Sequence[str]) -> Iterator[FoldedConvs]:
-    """The convolutions of a unit or a block in their order, each with the norm behind it."""
-    if isinstance(module, UniDualConv):
-        pointwise: Any = module.pointwise
-        yield FoldedConvs(dict.fromkeys(pathways, module.spatial), module.spatial_norm)
-        yield FoldedConvs({pathway: pointwise[pathway] for pathway in pathways}, module.norm)
-        return
-    for name, child in module.named_children():
-        if isinstance(child, UniDualConv):
-            yield from _layers(child, pathways)
-        elif isinstance(child, nn.Conv2d):
-            norm: Any = module.get_submodule(f"{name}_norm")
-            yield FoldedConvs(dict.fromkeys(pathways, child), norm)
-
-
-def _fold_shortcut(shortcut: Any, pathways: Sequence[str]) -> None:
-    shortcut.conv_norm = FoldedConvs(dict.fromkeys(pathways, shortcut.conv), shortcut.conv_norm)
-    shortcut.conv = nn.Identity()
-
-
-def _keep_pathway(model: Any, pathway: str) -> None:
-    """Removes what the other pathways alone use."""
-    if pathway not in model.pathways:
-        raise ValueError(f"the model has no {pathway!r} pathway, allowed: {', '.join(model.pathways)}")
-    modules = list(model.modules())
-    norms = [module for module in modules if isinstance(module, PathwayNorm)]
-    pointwise = [module.pointwise for module in modules if isinstance(module, UniDualConv)]
-    for parts in (*norms, *pointwise, model.heads):
-        for name in (set(model.pathways) - {pathway}) & set(parts):
-            del parts[name]
-    model.pathways = (pathway,)

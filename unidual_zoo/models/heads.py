@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.models.pathways import PerPathway
 from unidual_zoo.spec import IMAGE, Task
+from unidual_zoo.weights import HEADS
 
 
 def first_task(tasks: Mapping[str, Task], modality: str) -> str | None:
@@ -22,7 +24,33 @@ def primary_task(tasks: Mapping[str, Task]) -> str | None:
     return first_task(tasks, IMAGE) or next(iter(tasks), None)
 
 
-class TaskHeads(nn.ModuleDict):
+def assign_heads(tasks: Mapping[str, Task], pathways: Iterable[str], *, auxiliary: bool) -> dict[str, list[str]]:
+    """The tasks with a head on each pathway: those of its modality and those whose modality has no pathway, or all."""
+    pathways = list(pathways)
+    return {
+        pathway: [
+            name
+            for name, task in tasks.items()
+            if auxiliary or task.modality == pathway or task.modality not in pathways
+        ]
+        for pathway in pathways
+    }
+
+
+HeadSizes = Mapping[str, Mapping[str, int]]  # pathway -> task -> classes
+
+
+def head_sizes(weights: Mapping[str, Any]) -> HeadSizes:
+    """`{pathway: {task: classes}}` of the heads among a network's weights."""
+    sizes: dict[str, dict[str, int]] = {}
+    for key, weight in weights.items():
+        parts = key.removeprefix(HEADS).split(".")
+        if key.startswith(HEADS) and len(parts) == 3 and parts[2] == "weight":
+            sizes.setdefault(parts[0], {})[parts[1]] = len(weight)
+    return sizes
+
+
+class TaskHeads(PerPathway):
     """`heads[pathway][task]`: linear heads (B, in_features) -> (B, classes); a task of 0 classes has none.
 
     `assignment` says which tasks hang on which pathway, `{"image": ["in1k"], "video": [...]}`. By default a task hangs
@@ -58,7 +86,7 @@ class TaskHeads(nn.ModuleDict):
         if taken := [name for name in tasks if hasattr(nn.ModuleDict(), name)]:
             raise ValueError(f"task name {taken[0]!r} is taken: torch's modules have an attribute of that name")
         if assignment is None:
-            assignment = self._rule(tasks, auxiliary)
+            assignment = assign_heads(tasks, self, auxiliary=auxiliary)
         for pathway, hung in assignment.items():
             check_known("pathway in heads", pathway, self)
             for task in hung:
@@ -96,6 +124,11 @@ class TaskHeads(nn.ModuleDict):
         """Gives every task a head on every pathway."""
         self.set(self.tasks, auxiliary=True)
 
+    def keep(self, pathway: str) -> None:
+        """Removes the other pathways' heads."""
+        super().keep(pathway)
+        self.assignment = {pathway: self.assignment[pathway]}
+
     def on(self, pathway: str) -> tuple[str, ...]:
         """The tasks that have a head on a pathway, in the order of `tasks`."""
         return tuple(task for task in self.tasks if task in self[pathway])
@@ -119,18 +152,12 @@ class TaskHeads(nn.ModuleDict):
     def arguments(self) -> dict[str, Any]:
         """The constructor arguments `tasks`, `auxiliary` and, where the rule does not give them, `heads`."""
         tasks = {name: [task.modality, task.num_classes] for name, task in self.tasks.items()}
-        own = {} if self.assignment == self._rule(self.tasks, self.auxiliary) else {"heads": self.assignment}
+        own = (
+            {}
+            if self.assignment == assign_heads(self.tasks, self, auxiliary=self.auxiliary)
+            else {"heads": self.assignment}
+        )
         return {"tasks": tasks, "auxiliary": self.auxiliary, **own}
-
-    def _rule(self, tasks: Mapping[str, Task], auxiliary: bool) -> dict[str, list[str]]:
-        return {
-            pathway: [
-                name
-                for name, task in tasks.items()
-                if auxiliary or task.modality == pathway or task.modality not in self
-            ]
-            for pathway in self
-        }
 
     def _is_auxiliary(self, task: str, pathway: str) -> bool:
         home = self.tasks[task].modality

@@ -8,6 +8,7 @@ spatial convolution is then the same Conv2d for both modalities, and a temporal 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,18 @@ SHARED = "shared"
 TEMPORAL_KERNEL = 3
 
 
-class PathwayNorm(nn.ModuleDict):
+class PerPathway(nn.ModuleDict):
+    """Modules by pathway, of which `keep` leaves one pathway's; one named "shared" serves all."""
+
+    def keep(self, pathway: str) -> None:
+        """Removes the other pathways' modules; a shared one becomes this pathway's own."""
+        if SHARED in self:
+            self[pathway] = self.pop(SHARED)
+        for name in set(self) - {pathway}:
+            del self[name]
+
+
+class PathwayNorm(PerPathway):
     """BatchNorm of (N, C, H, W): each pathway's own, or one that all pathways use."""
 
     def __init__(self, channels: int, *, pathways: Sequence[str], shared: bool, eps: float) -> None:
@@ -27,6 +39,23 @@ class PathwayNorm(nn.ModuleDict):
 
     def forward(self, x: Tensor, pathway: str) -> Tensor:
         return self[SHARED if SHARED in self else pathway](x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norms:
+    """The BatchNorms of a network's blocks: for which pathways, and whether those behind shared layers are shared."""
+
+    pathways: Sequence[str]
+    shared: bool
+    eps: float
+
+    def behind_shared(self, channels: int) -> PathwayNorm:
+        """The norm behind a layer that all pathways use."""
+        return PathwayNorm(channels, pathways=self.pathways, shared=self.shared, eps=self.eps)
+
+    def behind_own(self, channels: int) -> PathwayNorm:
+        """The norm behind a layer that each pathway has for itself."""
+        return PathwayNorm(channels, pathways=self.pathways, shared=False, eps=self.eps)
 
 
 class TemporalConv(nn.Conv2d):
@@ -63,23 +92,21 @@ class UniDualConv(nn.Module):
         mid_chans: int,
         out_chans: int,
         *,
-        pathways: Sequence[str],
+        norms: Norms,
         kernel: int = 3,
         stride: int = 1,
         temporal_stride: int = 1,
-        shared_norms: bool,
-        eps: float,
     ) -> None:
         super().__init__()
         self.spatial = nn.Conv2d(in_chans, mid_chans, kernel, stride, kernel // 2, bias=False)
-        self.spatial_norm = PathwayNorm(mid_chans, pathways=pathways, shared=shared_norms, eps=eps)
+        self.spatial_norm = norms.behind_shared(mid_chans)
         self.act = nn.ReLU(inplace=True)
-        self.pointwise = nn.ModuleDict()
-        if IMAGE in pathways:
+        self.pointwise = PerPathway()
+        if IMAGE in norms.pathways:
             self.pointwise[IMAGE] = PixelConv(mid_chans, out_chans)
-        if VIDEO in pathways:
+        if VIDEO in norms.pathways:
             self.pointwise[VIDEO] = TemporalConv(mid_chans, out_chans, stride=temporal_stride)
-        self.norm = PathwayNorm(out_chans, pathways=pathways, shared=False, eps=eps)
+        self.norm = norms.behind_own(out_chans)
 
     @property
     def dtype(self) -> torch.dtype:

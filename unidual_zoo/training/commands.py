@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.names import printable
 from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.recipes import RECIPES, Recipe, find_recipe
 from unidual_zoo.weights import EXPORT
@@ -22,7 +23,9 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in th
 FreezeNorms = Annotated[
     bool, typer.Option("--freeze-norms", help="BatchNorms keep their statistics, for batches of a few examples.")
 ]
-Source = Annotated[str | None, typer.Option(help="A folder class/file or split/class/file, or a CSV of path,label.")]
+Source = Annotated[
+    str | None, typer.Option(help="A folder class/file or split/class/file, or a CSV of path,label[,split,group].")
+]
 
 
 def train(
@@ -98,13 +101,13 @@ def _run(recipe: Recipe, *, out: Path, resume: bool) -> None:
         for task, report in reports.items():
             if report.failures:
                 first = report.failures[0]
-                typer.echo(
-                    f"unidual: {len(report.failures)} of {len(report.files)} test files of {task} failed and count as "
-                    f"wrong, the first: {first['file']}: {first['error']}",
-                    err=True,
-                )
+                count = f"{len(report.failures)} of {len(report.files)} test files of {task}"
+                first = printable(f"{first['file']}: {first['error']}")
+                typer.echo(f"unidual: {count} failed and count as wrong, the first: {first}", err=True)
         for task, metrics in scores.items():
             typer.echo(f"{task}: " + ", ".join(f"{name} {value:.2f}%" for name, value in metrics.items()))
-        typer.echo(f"curves, confusion matrices, predictions and log: {out}; network: local-dir:{out / EXPORT}")
+        typer.echo(
+            printable(f"curves, confusion matrices, predictions and log: {out}; network: local-dir:{out / EXPORT}")
+        )
         typer.echo(json.dumps({"out": str(out), "export": str(out / EXPORT), "scores": scores}))
     PartialState().destroy_process_group()

@@ -18,10 +18,8 @@ from unidual_zoo.checks import check_known
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.files import PARTIAL
 from unidual_zoo.models.create import create_model
-from unidual_zoo.models.pathways import deflate, inflate, pathway_of, select_pathway
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.scoring import Network
-from unidual_zoo.spec import VIDEO
 from unidual_zoo.training.recipes import Recipe
 from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint, write_whole
 from unidual_zoo.weights import fit_to_model
@@ -68,21 +66,6 @@ def trained_weights(source: str | Path, *, checkpoint: str = "last") -> dict[str
     return state["ema"] or state["model"]
 
 
-def convert_pathways(weights: Mapping[str, Tensor], pathways: Iterable[str]) -> dict[str, Tensor]:
-    """The weights for a network of these pathways: one selected, inflated or deflated as needed (paper §3.1)."""
-    have = {pathway_of(key) for key in weights} - {None}
-    if have == set(pathways):
-        return dict(weights)
-    converted: dict[str, Tensor] = {}
-    for pathway in pathways:
-        if pathway in have:
-            part = select_pathway(weights, pathway)
-        else:
-            part = inflate(weights) if pathway == VIDEO else deflate(weights)
-        converted |= part
-    return converted
-
-
 def recompute_norms(objective: nn.Module, batches: Iterable) -> None:
     """Replaces the BatchNorms' running statistics by the plain average over these batches; frozen ones stay."""
     was_training = objective.training
@@ -113,4 +96,4 @@ def export(model: Network, folder: Path) -> None:
 def _fitted(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no weights for")
-        return fit_to_model(convert_pathways(weights, model.pathways), model)
+        return fit_to_model(model.adopt(weights), model)

@@ -30,6 +30,7 @@ from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
+from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.scoring import Network
 from unidual_zoo.spec import IMAGE, InputSpec
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
@@ -283,7 +284,7 @@ class Trainer:
         for file in sorted(set(self.loader.failed) - self._logged):
             self.run.log("unreadable", step=self.done, file=file, reason=self.loader.failed[file])
             if self.run.writes:
-                self.meter.bar.write(f"unreadable: {file}: {self.loader.failed[file]}", file=sys.stderr)
+                self.meter.bar.write(printable(f"unreadable: {file}: {self.loader.failed[file]}"), file=sys.stderr)
         self._logged = set(self.loader.failed)
         if len(self._logged) > self.recipe.max_failed:
             raise RunError(f"{len(self._logged)} files could not be read, max_failed is {self.recipe.max_failed}")
@@ -356,4 +357,5 @@ def write_predictions(report: Report, classes: Sequence[str], path: Path) -> Non
         rows.writerow((PATH, LABEL, "prediction"))
         for result in report.results:
             predicted = classes[result.top[0]] if result.top else ""
-            rows.writerow((os.path.abspath(report.files[result.index]), classes[result.label], predicted))
+            names = [csv_cell(name) for name in (classes[result.label], predicted)]
+            rows.writerow((os.path.abspath(report.files[result.index]), *names))

@@ -1,0 +1,109 @@
+"""Which constructor arguments a call of `timm.create_model` means. Plain data in, plain data out; nothing is built.
+
+timm knows one classifier of `num_classes`, these models have tasks, which are resolved in the order architecture < tag
+or saved model < explicit `tasks` < explicit `num_classes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from timm.models import PretrainedCfg
+
+from unidual_zoo.models.heads import first_task, primary_task
+from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
+from unidual_zoo.weights import Checkpoint
+
+HEAD_ARGUMENTS = ("tasks", "heads", "auxiliary", "num_classes", "num_video_classes")
+
+
+def split_cfg(pretrained_cfg: str | Mapping[str, Any] | PretrainedCfg | None) -> tuple[str | None, dict[str, Any]]:
+    """timm's `pretrained_cfg` -> the tag it names, and the fields of a saved model's configuration."""
+    if isinstance(pretrained_cfg, PretrainedCfg):
+        pretrained_cfg = pretrained_cfg.to_dict()
+    if isinstance(pretrained_cfg, Mapping):
+        return pretrained_cfg.get("tag") or None, dict(pretrained_cfg)
+    return pretrained_cfg or None, {}
+
+
+def asked_arguments(explicit: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """What the caller asked for: timm's factory mixes a saved model's arguments into the explicit ones."""
+    return {key: value for key, value in explicit.items() if key not in saved or saved[key] != value}
+
+
+def resolve(
+    architecture: Mapping[str, Any], row: Checkpoint | None, saved: Mapping[str, Any], asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The constructor arguments: the architecture's, those of its tag or of a saved model, and what was asked for.
+
+    `num_classes` sizes the primary task (the first image task, if the architecture has one, also where a tag does
+    without), `num_video_classes` the first video task. `heads` hold for the tasks that they were written for alone.
+
+    Raises:
+        ValueError: there is no task to be sized.
+    """
+    own = saved or ({**row.arguments, "spec": row.spec} if row else {})
+    arguments = {**architecture, **own, **asked}
+    for key in ("num_classes", "num_video_classes"):
+        arguments.pop(key, None)
+    if isinstance(arguments["spec"], Mapping):  # as JSON has it
+        arguments["spec"] = InputSpec.from_dict(arguments["spec"])
+    tasks = _resolve_tasks(architecture, parse_tasks(arguments["tasks"]), asked)
+    if "heads" not in asked and set(tasks) != set({**architecture, **own}["tasks"]):
+        arguments.pop("heads", None)
+    return {**arguments, "tasks": tasks}
+
+
+def classifier_task(architecture: Mapping[str, Any], row: Checkpoint | None) -> str | None:
+    """The task that another code base's classifier belongs to: the tag's first video task, not the caller's."""
+    return first_task(parse_tasks({**architecture, **(row.arguments if row else {})}["tasks"]), VIDEO)
+
+
+def _resolve_tasks(
+    architecture: Mapping[str, Any], tasks: dict[str, Task], asked: Mapping[str, Any]
+) -> dict[str, Task]:
+    num_classes, num_video_classes = asked.get("num_classes"), asked.get("num_video_classes")
+    if num_classes and "tasks" not in asked:
+        tasks = _with_image_task(architecture, tasks)
+    if num_classes is not None:
+        tasks = _sized(tasks, num_classes)
+    if num_video_classes is not None:
+        video = first_task(tasks, VIDEO)
+        if video is None:
+            raise ValueError(f"num_video_classes={num_video_classes} needs a video task, got {list(tasks) or 'none'}")
+        tasks[video] = dataclasses.replace(tasks[video], num_classes=num_video_classes)
+    return tasks
+
+
+def _with_image_task(architecture: Mapping[str, Any], tasks: dict[str, Task]) -> dict[str, Task]:
+    """The tasks, led by the architecture's image task if there is none among them."""
+    if first_task(tasks, IMAGE):
+        return tasks
+    return {name: task for name, task in parse_tasks(architecture["tasks"]).items() if task.modality == IMAGE} | tasks
+
+
+def _sized(tasks: dict[str, Task], num_classes: int) -> dict[str, Task]:
+    """The tasks, the primary one of `num_classes`; 0 takes the heads of all tasks, unless the primary one has none."""
+    primary = primary_task(tasks)
+    if primary is not None and num_classes == tasks[primary].num_classes:
+        return tasks
+    if num_classes == 0:
+        return {name: dataclasses.replace(task, num_classes=0) for name, task in tasks.items()}
+    if primary is None:
+        raise ValueError(f"num_classes={num_classes} sizes the primary task, but the model has no tasks")
+    return {**tasks, primary: dataclasses.replace(tasks[primary], num_classes=num_classes)}
+
+
+def features_pathway(variant: str, pathways: Sequence[str], modality: str | None) -> str:
+    """The pathway of a feature extractor: that asked for, by default the image pathway, which timm's users expect.
+
+    Raises:
+        ValueError: the architecture has no such pathway.
+    """
+    pathway = modality or (IMAGE if IMAGE in pathways else next(iter(pathways)))
+    if pathway not in pathways:
+        allowed = "none of them" if pathway in MODALITIES else "not a modality"
+        raise ValueError(f"modality {pathway!r} is {allowed} {variant} has; its pathways: {', '.join(pathways)}")
+    return pathway

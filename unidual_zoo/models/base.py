@@ -1,0 +1,437 @@
+"""What every network of the zoo is: images and clips in, logits of a task out, heads that come and go, timm's methods.
+
+A family subclasses `TaskModel`, builds its layers, calls `add_heads` last, and answers the abstract methods. Everything
+that depends on the input's form is settled once per call: the modality by the rank, then the pathway, then the task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unidual_zoo.checks import check_known
+from unidual_zoo.models.family import tag_with_heads
+from unidual_zoo.models.heads import HeadSizes, TaskHeads, head_sizes, primary_task
+from unidual_zoo.models.pathways import PerPathway, pathway_of
+from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
+
+GLOBAL_POOLS = ("avg", "")
+
+
+class TaskModel(nn.Module, ABC):
+    """Images (B, C, H, W) and clips (B, C, T, H, W) -> logits (B, classes) of a task.
+
+    Args:
+        pathways: "image", "video" or both, the branches of this network.
+        spec: the InputSpec or its dict; `num_frames` overrides its clip length.
+        in_chans: channels of the input.
+        arguments: the family's own constructor arguments as plain data, from which the network can be built again.
+    """
+
+    fully_convolutional = False  # whether `forward_features` gives maps (B, C, [T,] H, W) of inputs of any size
+    feature_info: list[dict[str, Any]]  # timm's: channels, reduction and module of each intermediate output
+
+    def __init__(
+        self,
+        *,
+        pathways: Sequence[str],
+        spec: InputSpec | Mapping[str, Any] | None,
+        num_frames: int | None,
+        in_chans: int,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        for pathway in pathways:
+            check_known("pathway", pathway, MODALITIES)
+        if not pathways:
+            raise ValueError(f"a network needs a pathway, allowed: {', '.join(MODALITIES)}")
+        self.pathways = tuple(name for name in MODALITIES if name in pathways)
+        self.in_chans = in_chans
+        self.grad_checkpointing = False
+        self.spec = spec if isinstance(spec, InputSpec) else InputSpec.from_dict(spec or {})
+        if num_frames is not None:
+            self.spec = dataclasses.replace(self.spec, clip=dataclasses.replace(self.spec.clip, length=num_frames))
+        self._own_arguments = dict(arguments)
+
+    def add_heads(
+        self,
+        *,
+        num_features: int,
+        head_hidden_size: int | None = None,
+        tasks: Mapping[str, Any],
+        auxiliary: bool,
+        heads: Mapping[str, Sequence[str]] | None,
+        drop_rate: float,
+        global_pool: str,
+    ) -> None:
+        """The last step of a constructor: heads on pooled features of `head_hidden_size` (default: `num_features`)."""
+        self.num_features = num_features
+        self.head_hidden_size = head_hidden_size or num_features
+        self.drop_rate = drop_rate
+        self.head_drop = nn.Dropout(drop_rate)
+        self.heads = TaskHeads(
+            parse_tasks(tasks),
+            pathways=self.pathways,
+            in_features=self.head_hidden_size,
+            auxiliary=auxiliary,
+            assignment=heads,
+        )
+        self.spec = self.spec.for_tasks(self.tasks)
+        _check_global_pool(global_pool, self._tasks_with_heads())
+        self.global_pool = global_pool
+
+    # ---- what a family answers --------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """Of the weights, read off a layer: a replica of DataParallel has no parameters."""
+
+    @abstractmethod
+    def _features(self, x: Tensor, pathway: str) -> Tensor:
+        """Unpooled features of a checked input on a pathway that the network has; images (4-D) and clips (5-D)."""
+
+    @abstractmethod
+    def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
+        """The output number `last` of `feature_info`, and those to take."""
+
+    @abstractmethod
+    def _pool(self, features: Tensor, pathway: str) -> Tensor:
+        """What `_features` gave -> (B, head_hidden_size)."""
+
+    @abstractmethod
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's groups of parameters from input to output, for layer decay; what no pattern matches comes last."""
+
+    @abstractmethod
+    def explained_layers(self) -> tuple[list[str], list[str]]:
+        """Names of the modules whose feature maps can be drawn, and of the one that each residual block stands for."""
+
+    @abstractmethod
+    def _prune(self, last: int) -> None:
+        """Removes the layers behind output number `last` of `feature_info`."""
+
+    def _drop_neck(self) -> None:
+        """Removes layers between the features and the heads."""
+
+    def layer_maps(self, output: Tensor) -> Tensor:
+        """What a module of `explained_layers` gave for one input -> maps (T', C, H', W')."""
+        return output
+
+    def feature_maps(self, features: Tensor, pathway: str) -> Tensor:
+        """What `_features` gave -> maps (B, C, [T',] H', W'), for Grad-CAM."""
+        return features
+
+    def features_modality(self, features: Tensor) -> str:
+        """The modality that features count as in `forward_head`."""
+        return IMAGE if features.ndim == 4 else VIDEO
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that weight decay must skip beside biases and scales."""
+        return set()
+
+    def fold(self) -> None:
+        """Folds the BatchNorms of this network, a copy that is to serve, into the layers before them.
+
+        Raises:
+            ValueError: there are BatchNorms and the family does not say how they are folded.
+        """
+        if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules()):
+            raise ValueError(
+                f"{type(self).__name__} cannot be made ready to serve: it does not say how BatchNorms fold"
+            )
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a network of this family, with other pathways perhaps -> weights named as this one's.
+
+        Raises:
+            ValueError: this network has a pathway that the weights lack.
+        """
+        have = {pathway_of(key) for key in weights} - {None}
+        if have and (lacking := set(self.pathways) - have):
+            raise ValueError(f"the weights have no {' or '.join(sorted(lacking))} pathway to start from")
+        return {key: value for key, value in weights.items() if pathway_of(key) in (None, *self.pathways)}
+
+    # ---- the forward pass -------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, modality: str | None = None, task: str | None = None) -> Tensor:
+        """Logits (B, classes) of `task` by the pathway `modality`; pooled features if that pathway has no head.
+
+        Without `modality` the input's rank chooses the pathway (or the only one there is); without `task` the first
+        task of the input's modality with a head there, else the first with a head there. An image on the video pathway
+        becomes `num_frames` equal frames; a clip on the image pathway is run frame by frame.
+
+        Raises:
+            ValueError: a pathway or head that the model lacks; an input of another rank, dtype or number of channels.
+        """
+        input_modality = self._check_input(x)
+        pathway = self._resolve_pathway(input_modality, modality)
+        task = self._resolve_task(input_modality, pathway, task)
+        return self._head(self._features(self._fit(x, pathway), pathway), pathway, task)
+
+    def forward_features(self, x: Tensor, modality: str | None = None) -> Tensor:
+        """Unpooled features: of convolutional networks (B, C, H, W) of an image on the image pathway, (B, C, T, H, W)
+        of all else; of transformers tokens."""
+        pathway = self._resolve_pathway(self._check_input(x), modality)
+        return self._features(self._fit(x, pathway), pathway)
+
+    def forward_head(
+        self, x: Tensor, pre_logits: bool = False, modality: str | None = None, task: str | None = None
+    ) -> Tensor:
+        """What `forward_features` gave -> logits (B, classes), or pooled features (B, D) if `pre_logits`.
+
+        Features of an image on the video pathway look like a clip's: there the head is to be named by `task`, if the
+        pathway has heads of images and of videos.
+        """
+        input_modality = self.features_modality(x)
+        pathway = self._resolve_pathway(input_modality, modality)
+        task = None if pre_logits else self._resolve_task(input_modality, pathway, task)
+        return self._head(x, pathway, task)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        modality: str | None = None,
+    ) -> Any:
+        """Outputs of the layers of `feature_info`: (B, C, H, W) of images, (B, C, T, H, W) of clips."""
+        check_known("output_fmt", output_fmt, ("NCHW",))
+        take, last = self._take_indices(indices)
+        pathway = self._resolve_pathway(self._check_input(x), modality)
+        last = last if stop_early else len(self.feature_info) - 1
+        features, taken = self._intermediates(self._fit(x, pathway), pathway, take=take, last=last)
+        return taken if intermediates_only else (features, taken)
+
+    def _head(self, features: Tensor, pathway: str, task: str | None) -> Tensor:
+        """Logits of the task, or for None pooled features; features as they are without pooling."""
+        if self.global_pool == "":
+            return features
+        pooled = self.head_drop(self._pool(features, pathway))
+        return pooled if task is None else self.heads[pathway][task](pooled)
+
+    def _fit(self, x: Tensor, pathway: str) -> Tensor:
+        """An image on the video pathway becomes a clip of `num_frames` equal frames; all else stays what it is."""
+        if x.ndim == 4 and pathway == VIDEO:
+            return x.unsqueeze(2).expand(-1, -1, self.num_frames, -1, -1)
+        return x
+
+    def _check_input(self, x: Tensor) -> str:
+        """The modality of the input by its rank, after its shape and type are found to be right."""
+        if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  # sizes are tensors then, whose comparisons a trace warns of
+            return IMAGE if x.ndim == 4 else VIDEO
+        if x.ndim not in (4, 5) or x.shape[1] != self.in_chans or 0 in x.shape:
+            chans = self.in_chans
+            allowed = f"non-empty images (B, {chans}, H, W) or clips (B, {chans}, T, H, W)"
+            raise ValueError(f"needs {allowed}, got {tuple(x.shape)}")
+        if x.dtype != self.dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+            raise ValueError(f"needs normalised {self.dtype} input, as the weights are, got {x.dtype}")
+        return IMAGE if x.ndim == 4 else VIDEO
+
+    def _resolve_pathway(self, input_modality: str, pathway: str | None) -> str:
+        if pathway is None:
+            return self.default_pathway(input_modality)
+        if pathway not in self.pathways:
+            raise ValueError(f"no pathway for modality {pathway!r} here, allowed: {', '.join(self.pathways)}")
+        return pathway
+
+    def _resolve_task(self, input_modality: str, pathway: str, task: str | None) -> str | None:
+        if task is None:
+            return self.default_task(input_modality, pathway)
+        if task not in self.heads[pathway]:
+            allowed = ", ".join(self.pathway_tasks(pathway)) or "none"
+            raise ValueError(f"task {task!r} has no head on the {pathway} pathway, allowed: {allowed}")
+        return task
+
+    def run_block(self, block: nn.Module, *inputs: Any) -> Any:
+        """The block's output; with gradient checkpointing it is computed again in the backward pass."""
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+            return block(*inputs)
+        if torch.compiler.is_compiling():  # changes nothing but the forward's result, and takes no contexts
+            return checkpoint(block, *inputs, use_reentrant=False)
+
+        def contexts():
+            return contextlib.nullcontext(), _statistics_kept(block)
+
+        return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
+
+    # ---- tasks and heads --------------------------------------------------------------------------------------------
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The tasks by name."""
+        return self.heads.tasks
+
+    @property
+    def auxiliary(self) -> bool:
+        """Whether every task has a head on every pathway."""
+        return self.heads.auxiliary
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of a clip, and of an image that is inflated to one."""
+        return self.spec.clip.length
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the primary task, timm's `num_classes`."""
+        primary = primary_task(self.tasks)
+        return self.tasks[primary].num_classes if primary else 0
+
+    def default_pathway(self, modality: str) -> str:
+        """The pathway that an input of this modality takes by default."""
+        return modality if modality in self.pathways else self.pathways[0]
+
+    def default_task(self, modality: str, pathway: str) -> str | None:
+        """The task that an input of this modality has by default on a pathway, None if no head is there."""
+        return self.heads.default_task(modality, pathway)
+
+    def pathway_tasks(self, pathway: str) -> tuple[str, ...]:
+        """The tasks that have a head on a pathway, in the order of `tasks`."""
+        return self.heads.on(pathway)
+
+    def _tasks_with_heads(self) -> set[str]:
+        return {task for pathway in self.pathways for task in self.heads.on(pathway)}
+
+    def get_classifier(self, task: str | None = None) -> nn.Module:
+        """The task's head (default: the primary task's), on its modality's pathway if it has one there."""
+        return self.heads.classifier(task)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, *, task: str | None = None) -> None:
+        """Fresh heads of `num_classes` for a task (default: the primary one); 0 without a task removes all heads.
+
+        `global_pool` None stays what it is, but new heads on a network without pooling bring "avg" back.
+        """
+        if global_pool is None:
+            global_pool = "avg" if num_classes else self.global_pool
+        task = task or (primary_task(self.tasks) if num_classes else None)
+        kept = self._tasks_with_heads() - {task} if task else set()
+        _check_global_pool(global_pool, kept | {task} if task and num_classes else kept)
+        if task is None:
+            self.heads.remove_all()
+        else:
+            self.heads.resize(task, num_classes)
+            self.spec = self.spec.without_classes(task)
+        self.global_pool = global_pool
+        self._settle_heads()
+
+    def drop_auxiliary_heads(self) -> None:
+        """Removes the heads that only training needs (paper §2.2, Inference).
+
+        That is a task's head on the other modality's pathway, if it has one on its own and the pathway keeps another.
+        """
+        self.heads.drop_auxiliary()
+
+    def add_auxiliary_heads(self) -> None:
+        """Gives every task a head on every pathway; those it had stay as they are."""
+        self.heads.add_auxiliary()
+        self._settle_heads()
+
+    def _settle_heads(self) -> None:
+        """New heads take the type, the device and the mode of the network."""
+        self.heads.to(next(self.parameters())).train(self.training)
+        self.spec = self.spec.for_tasks(self.tasks)
+
+    def keep_pathway(self, pathway: str) -> None:
+        """Removes what the other pathways alone use, their heads included.
+
+        Raises:
+            ValueError: the network has no such pathway.
+        """
+        if pathway not in self.pathways:
+            raise ValueError(f"the model has no {pathway!r} pathway, allowed: {', '.join(self.pathways)}")
+        for module in list(self.modules()):
+            if isinstance(module, PerPathway):
+                module.keep(pathway)
+        self.pathways = (pathway,)
+
+    # ---- timm's conventions -----------------------------------------------------------------------------------------
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor arguments, as plain data, that rebuild this network as it is now."""
+        now = dict(
+            pathways=list(self.pathways), in_chans=self.in_chans, drop_rate=self.drop_rate,
+            global_pool=self.global_pool, num_frames=self.num_frames, spec=self.spec.to_dict(),
+        )  # fmt: skip
+        return {**self._own_arguments, **self.heads.arguments(), **now}
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """What timm writes to config.json."""
+        return self.arguments()
+
+    @_model_args.setter
+    def _model_args(self, arguments: Mapping[str, Any]) -> None:
+        """timm's factory adds the arguments of the call, which this network has resolved and knows already."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's; weights with other heads are refused with the name or the tasks of the network that they fit."""
+        if strict and (there := head_sizes(state_dict)) and there != (here := head_sizes(self.state_dict())):
+            raise RuntimeError(self._describe_mismatch(there, here))
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _describe_mismatch(self, there: HeadSizes, here: HeadSizes) -> str:
+        message = f"the weights have the heads {_list_heads(there)}, this network has {_list_heads(here)}"
+        architecture = getattr(self, "pretrained_cfg", {}).get("architecture")
+        if architecture and (tag := tag_with_heads(architecture, there)):
+            return f"{message}: they fit {f'{architecture}.{tag}'!r}"
+        return f"{message}: create it with the tasks and heads of the weights"
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the stem and each block in the backward pass instead of keeping their activations."""
+        self.grad_checkpointing = enable
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes the layers behind the last index, and the heads and what only they use if `prune_head`."""
+        take, last = self._take_indices(indices)
+        self._prune(last)
+        self.feature_info = self.feature_info[: last + 1]
+        if prune_head:
+            self.reset_classifier(0, "")
+            self._drop_neck()
+            self.num_features = self.head_hidden_size = self.heads.in_features = self.feature_info[-1]["num_chs"]
+        return take
+
+    def _take_indices(self, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
+        listed = list(indices) if isinstance(indices, Sequence) else indices
+        take, last = feature_take_indices(len(self.feature_info), listed)
+        return list(take), last
+
+
+def _list_heads(sizes: HeadSizes) -> str:
+    listed = {pathway: ", ".join(f"{task} ({n})" for task, n in tasks.items()) for pathway, tasks in sizes.items()}
+    return "; ".join(f"{pathway}: {tasks}" for pathway, tasks in listed.items()) or "none"
+
+
+def _check_global_pool(global_pool: str, with_heads: set[str]) -> None:
+    check_known("global_pool", global_pool, GLOBAL_POOLS)
+    if global_pool == "" and with_heads:
+        heads = ", ".join(sorted(with_heads))
+        raise ValueError(f"global_pool='' gives unpooled features and needs num_classes=0, got heads of {heads}")
+
+
+@contextlib.contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """While a checkpointed block is recomputed its BatchNorms must not count the same batch again."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, _, counted in kept:
+        norm.momentum, norm.num_batches_tracked = 0.0, None if counted is None else counted.clone()
+    try:
+        yield
+    finally:
+        for norm, momentum, counted in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, counted

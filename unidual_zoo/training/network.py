@@ -20,36 +20,37 @@ from unidual_zoo.files import PARTIAL
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.scoring import Network
-from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.recipes import ModelSettings
 from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint, write_whole
 from unidual_zoo.weights import fit_to_model
 
 CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
 
-def build_model(recipe: Recipe, media: Mapping[str, MediaSet]) -> Network:
-    """The recipe's network with a head for each task, its spec telling the recipe's inputs and the class names."""
-    check_registered(recipe.model)
+def build_model(settings: ModelSettings, media: Mapping[str, MediaSet]) -> Network:
+    """The network with a head for each task, its spec telling the inputs that are set and the class names."""
+    check_registered(settings.model)
+    name, own = settings.model, settings.model_args
     tasks = {task: (data.modality, len(data.classes)) for task, data in media.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no weights for")  # the heads of new tasks are fresh
         try:
-            model: Network = create_model(recipe.model, pretrained=recipe.pretrained, tasks=tasks, **recipe.model_args)
+            model: Network = create_model(name, pretrained=settings.pretrained, tasks=tasks, **own)
         except TypeError as error:  # what Python says of an argument that is not there
-            raise ValueError(f"model_args {dict(recipe.model_args)} do not fit {recipe.model}: {error}") from error
+            raise ValueError(f"model_args {dict(own)} do not fit {name}: {error}") from error
     architecture = model.pretrained_cfg["architecture"]
-    # Published weights come without the heads that only training needs.
-    if architecture.endswith("_aux") and not {"auxiliary", "heads"} & set(recipe.model_args):
-        model.add_auxiliary_heads()
-    spec = recipe.spec(
+    told = {"auxiliary", "heads"} & set(own)
+    if not told and not model.auxiliary and _has_auxiliary_heads(architecture):
+        model.add_auxiliary_heads()  # published weights come without them: only training needs them
+    spec = settings.spec(
         dataclasses.replace(model.spec, classes={task: tuple(data.classes) for task, data in media.items()})
     )
     weights = model.state_dict()
     arguments = {**model._model_args, "spec": spec, "num_frames": spec.clip.length}
     model = timm.create_model(architecture, **arguments)  # anew, so that its configuration tells these inputs
     model.load_state_dict(weights)
-    if recipe.init is not None:
-        model.load_state_dict(_fitted(trained_weights(recipe.init), model))
+    if settings.init is not None:
+        model.load_state_dict(_fitted(trained_weights(settings.init), model))
     return model
 
 
@@ -91,6 +92,12 @@ def export(model: Network, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         for file in Path(written).iterdir():
             write_whole(folder / file.name, lambda path, file=file: os.replace(file, path))
+
+
+def _has_auxiliary_heads(architecture: str) -> bool:
+    """Whether a network has auxiliary heads unless it is told otherwise, as a tag's arguments tell it."""
+    plain: Network = timm.create_model(architecture, device="meta")
+    return plain.auxiliary
 
 
 def _fitted(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from unidual_zoo.models.summary import registered_names, summarise
 from unidual_zoo.names import printable
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 from unidual_zoo.tabular import aligned_table, markdown_table
-from unidual_zoo.training.commands import finetune, train
+from unidual_zoo.training.commands import experiments, finetune, train
 
 FAILED_FILES, BAD_INPUT = 1, 2  # exit status
 DTYPES = ("float32", "bfloat16", "float16")
@@ -234,7 +234,7 @@ def models(
     typer.echo(table(header, [row.cells() for row in rows]), nl=False)
 
 
-app.command()(train)
+app.command(epilog=experiments())(train)
 app.command()(finetune)
 
 

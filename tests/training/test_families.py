@@ -83,7 +83,7 @@ def test_what_a_run_leaves(trained):
 
 def test_it_learns(media, tmp_path):
     settings = ("model=tokennet_video", f"model_args={json.dumps(ARGUMENTS)}", "tasks=films:video")
-    recipe = tiny_recipe(media, *settings, "epochs=12", "optimizer=adamw", "rate=0.01", "log_every=60")
+    recipe = tiny_recipe(media, *settings, "epochs=12", "optimizer=adamw", "lr=0.01", "log_every=60")
     assert train(recipe, out=tmp_path)["films"].metrics()["video@1"] == 100
 
 

@@ -17,7 +17,7 @@ from unidual_zoo import models
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.family import find_family
-from unidual_zoo.spec import IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
+from unidual_zoo.spec import DENSE, IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
 from unidual_zoo.tabular import markdown_table, mean_and_deviation
 from unidual_zoo.weights import Checkpoint, Metric
 
@@ -174,8 +174,10 @@ Written by `uv run hub/card.py` from the tables of checkpoints in `unidual_zoo/m
 `timm.create_model(name, pretrained=True)` fetches the weights; a name without its tag takes the first of its rows.
 
 {published}
-*Theirs* is what the weights' authors report for clips, by this protocol or one much like it; *ours* is what this
-project measured, see docs/results.md. Inputs are RGB in 0..1, less the mean ({mean}), divided by ({std}).
+*Theirs* is what the weights' authors report, for clips by this protocol or one much like it, for images at the side of
+so many pixels; *ours* is what this project measured, see docs/results.md. Inputs are RGB in 0..1, less the mean
+({mean}), divided by ({std}); on a trunk of timm, timm's own mean and deviation
+(`model.spec`).
 
 IG-65M is 65 million Instagram videos with hashtags as labels; the classes have no public names. Its two sets of classes
 belong to clips of 8 and of 32 frames.
@@ -262,7 +264,8 @@ def describe_input(spec: InputSpec) -> str:
     stride = f", stride {clip.stride}" if clip.stride > 1 else ""
     rate = f" at {clip.rate:g}/s" if clip.rate else ""
     resize = f"short side {spec.resize}" if isinstance(spec.resize, int) else "×".join(map(str, spec.resize))
-    return f"{clip.length} frames{stride}{rate}, {resize}, crop {'×'.join(map(str, spec.crop))}"
+    sampled = f"{clip.length} frames{stride}{rate}" if clip.sampling == DENSE else f"{clip.length} frames of the whole"
+    return f"{sampled}, {resize}, crop {'×'.join(map(str, spec.crop))}"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -171,7 +171,8 @@ def test_the_report_says_how_it_came_about(videos):
     assert json.loads(json.dumps(row)) is not None
     expected = dict(
         model="GreyNet", modality="video", pathway="video", task="greys", protocol="four", clips=4, crops=1, frames=2,
-        stride=1, rate=None, resize=(SIDE, SIDE), crop=(SIDE, SIDE), device="cpu", dtype="float32", labels="by name",
+        stride=1, rate=None, sampling="dense",
+        resize=(SIDE, SIDE), crop=(SIDE, SIDE), device="cpu", dtype="float32", labels="by name",
         batch_size=16, workers=0, listed=3, decoded=3, failed=0, data="three",
         stored_size={"min": "32x32", "median": "32x32", "max": "32x32"},
     )  # fmt: skip

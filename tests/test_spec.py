@@ -16,6 +16,14 @@ def test_round_trip():
     assert pickle.loads(pickle.dumps(spec)) == spec
 
 
+def test_the_sampling_of_clips_survives_and_is_dense_where_an_old_config_has_none():
+    spec = InputSpec(clip=ClipSpec(sampling="segments"))
+    plain = json.loads(json.dumps(spec.to_dict()))
+    assert InputSpec.from_dict(plain) == spec
+    del plain["clip"]["sampling"]
+    assert InputSpec.from_dict(plain).clip == ClipSpec(sampling="dense") == ClipSpec()
+
+
 def test_span_counts_first_and_last_frame():
     assert [ClipSpec(length=n, stride=s).span for n, s in [(1, 9), (8, 1), (16, 4)]] == [1, 8, 61]
 
@@ -41,6 +49,7 @@ def test_class_names():
         (lambda: InputSpec.from_dict({"size": 3}), r"unknown spec fields \['size'\], allowed"),
         (lambda: ClipSpec(stride=0), "stride >= 1"),
         (lambda: ClipSpec(rate=0.0), "positive rate"),
+        (lambda: ClipSpec(sampling="segment"), "no sampling 'segment', allowed: dense, segments; did you mean"),
         (lambda: Task("a", "smell", 3), "modality 'smell', allowed: image, video"),
         (lambda: Task("a", "image", True), "True classes"),
         (lambda: packaged_classes("cats"), "no list of class names 'cats', allowed"),

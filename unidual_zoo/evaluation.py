@@ -261,7 +261,7 @@ def _facts(model: TaskModel, media: MediaSet, route: Route) -> dict[str, Any]:
     clips = {}
     if media.modality == VIDEO:
         clips = dict(clips=protocol.clips, crops=protocol.crops, frames=spec.clip.length, stride=spec.clip.stride)
-        clips |= dict(rate=spec.clip.rate)
+        clips |= dict(rate=spec.clip.rate, sampling=spec.clip.sampling)
     return dict(
         model=model_name(model),
         modality=media.modality,

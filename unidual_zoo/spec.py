@@ -18,6 +18,8 @@ from unidual_zoo.checks import check_known, check_number, is_number, short_repr
 
 IMAGE, VIDEO = "image", "video"
 MODALITIES = (IMAGE, VIDEO)
+DENSE, SEGMENTS = "dense", "segments"
+SAMPLINGS = (DENSE, SEGMENTS)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 MAX_TASKS, MAX_CLASSES = 1000, 100_000  # classes of each task
@@ -58,13 +60,19 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """`length` frames, `stride` frames apart, of a video read at `rate` frames per second (None: its own rate)."""
+    """`length` frames of a video.
+
+    With `sampling` "dense" they lie `stride` frames apart in a video read at `rate` frames per second (None: its own
+    rate); with "segments" each is of one of `length` equal parts of the whole video, whatever its rate.
+    """
 
     length: int = 8
     stride: int = 1
     rate: float | None = None
+    sampling: str = DENSE
 
     def __post_init__(self) -> None:
+        check_known("sampling", self.sampling, SAMPLINGS)
         whole = all(is_number(value, least=1, most=MAX_FRAMES) for value in (self.length, self.stride))
         if not whole or not (self.rate is None or is_number(self.rate, least=MIN_RATE, most=MAX_RATE, whole=False)):
             frames = f"length >= 1 and stride >= 1, whole numbers up to {MAX_FRAMES:,}"
@@ -74,7 +82,7 @@ class ClipSpec:
 
     @property
     def span(self) -> int:
-        """Number of video frames from the clip's first to its last."""
+        """Number of video frames from a dense clip's first to its last."""
         return (self.length - 1) * self.stride + 1
 
 

@@ -38,6 +38,15 @@ def test_scales_of_norms_can_be_left_alone():
     assert groups["stem.spatial.weight"]["weight_decay"] == 0.5
 
 
+def test_what_a_network_excepts_is_not_decayed():
+    model = network()
+    model.no_weight_decay = lambda: {"stem.spatial.weight"}
+    for settings in (SETTINGS, dataclasses.replace(SETTINGS, layer_decay=0.5)):
+        groups, _ = groups_of(model, settings)
+        assert groups["stem.spatial.weight"]["weight_decay"] == 0
+        assert groups["stages.0.0.conv1.spatial.weight"]["weight_decay"] == 0.5
+
+
 def test_the_learning_rate_grows_with_the_examples_per_update():
     _, optimizer = groups_of(network(), dataclasses.replace(SETTINGS, accumulate=3), world=4)
     assert {group["lr"] for group in optimizer.param_groups} == {2.0 * 3 * 4}

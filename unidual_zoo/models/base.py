@@ -275,15 +275,18 @@ class TaskModel(nn.Module, ABC):
             raise ValueError(f"task {task!r} has no head on the {pathway} pathway, allowed: {allowed}")
         return task
 
-    def run_block(self, block: nn.Module, *inputs: Tensor | str | int) -> Tensor:
-        """The block's output; with gradient checkpointing it is computed again in the backward pass."""
+    def run_block(self, block: nn.Module, *inputs: Any) -> Any:
+        """The block's output; with gradient checkpointing it is computed again in the backward pass.
+
+        Inputs may be layers, too.
+        """
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return block(*inputs)
         if torch.compiler.is_compiling():  # changes nothing but the forward's result, and takes no contexts
             return checkpoint(block, *inputs, use_reentrant=False)
 
         def contexts():
-            return contextlib.nullcontext(), _statistics_kept(block)
+            return contextlib.nullcontext(), _statistics_kept([block, *inputs])
 
         return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
 
@@ -452,9 +455,10 @@ def _check_global_pool(global_pool: str, with_heads: set[str]) -> None:
 
 
 @contextlib.contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """While a checkpointed block is recomputed its BatchNorms must not count the same batch again."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
+def _statistics_kept(block: Sequence[Any]) -> Iterator[None]:
+    """While a checkpointed block is recomputed the BatchNorms in its layers must not count the same batch again."""
+    layers = [layer for part in block if isinstance(part, nn.Module) for layer in part.modules()]
+    norms = [layer for layer in layers if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, _, counted in kept:
         norm.momentum, norm.num_batches_tracked = 0.0, None if counted is None else counted.clone()

@@ -47,8 +47,9 @@ class Family:
         checkpoints: rows by "architecture.tag"; the default tag is that with `*`, else the first with weights.
         filter_fn: (state dict of any format the family reads, model, task=, fresh_heads=) -> exactly the weights of the
             model (see `weights.fit_to_model`). Another code base's classifier becomes the head of `task`.
-        first_conv: the layer that sees the input, as timm's PretrainedCfg names it.
-        reduction: constructor arguments -> pixels of the input per position of the last features, for its pool_size.
+        first_conv: the layer that sees the input, as timm's PretrainedCfg names it; it may depend on the arguments.
+        reduction: constructor arguments -> pixels of the input per position of the last features, for its pool_size,
+            or None where these are no maps.
         about: what the networks are, as model cards say it: a noun phrase in markdown that links to the paper.
         classifier_of: the modality whose first task another code base's classifier belongs to.
 
@@ -60,8 +61,8 @@ class Family:
     architectures: Mapping[str, Arguments]
     checkpoints: Mapping[str, Checkpoint]
     filter_fn: Callable[..., dict[str, Tensor]]
-    first_conv: str
-    reduction: Callable[[Arguments], int]
+    first_conv: str | Callable[[Arguments], str]
+    reduction: Callable[[Arguments], int | None]
     about: str = ""
     classifier_of: str = VIDEO
 
@@ -94,13 +95,14 @@ class Family:
         primary = primary_task(tasks)
         return dict(
             input_size=(3, *spec.crop),
-            pool_size=tuple(-(-side // reduction) for side in spec.crop),
+            pool_size=reduction and tuple(-(-side // reduction) for side in spec.crop),
             crop_pct=min(spec.crop) / spec.short_side,
+            crop_mode="squash" if spec.resize == spec.crop else "center",
             interpolation=spec.interpolation,
             mean=spec.mean,
             std=spec.std,
             num_classes=tasks[primary].num_classes if primary else 0,
-            first_conv=self.first_conv,
+            first_conv=self.first_conv if isinstance(self.first_conv, str) else self.first_conv(arguments),
             classifier=_classifier(tasks[primary].modality, primary, arguments["pathways"]) if primary else None,
         )
 

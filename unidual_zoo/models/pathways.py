@@ -61,9 +61,9 @@ class Norms:
 class TemporalConv(nn.Conv2d):
     """t×1×1 convolution (B*T, C, H, W) -> (B*ceil(T/stride), C', H, W), zero-padded in time."""
 
-    def __init__(self, in_chans: int, out_chans: int, *, stride: int = 1) -> None:
+    def __init__(self, in_chans: int, out_chans: int, *, stride: int = 1, bias: bool = False) -> None:
         kernel, padding = (TEMPORAL_KERNEL, 1), (TEMPORAL_KERNEL // 2, 0)
-        super().__init__(in_chans, out_chans, kernel, (stride, 1), padding, bias=False)
+        super().__init__(in_chans, out_chans, kernel, (stride, 1), padding, bias=bias)
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
         return time_to_batch(super().forward(time_to_rows(x, batch)), x.shape[2])

@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object, send_to_device
+from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -316,7 +317,7 @@ def make_model(
     to_channels_last(model)
     model.set_grad_checkpointing(settings.grad_checkpointing)
     if settings.sync_norms:
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place
+        convert_sync_batchnorm(model)  # in place; torch's own would lose the activations in timm's norms
     freeze(model, first=settings.freeze)
     return model
 

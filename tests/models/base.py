@@ -472,7 +472,7 @@ class FamilyTests:
         weights = dict(model.named_parameters())
         exempt = model.no_weight_decay()
         assert exempt <= weights.keys()
-        optimizer = make_optimizer(model, RECIPES["mini"], world=1)
+        optimizer = make_optimizer(model, RECIPES["mini"].optim, world=1)
         decay = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
         assert {decay[id(weights[key])] for key in exempt} <= {0}
         assert decay[id(weights[f"{model.default_cfg['first_conv']}.weight"])] > 0

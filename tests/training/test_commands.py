@@ -65,7 +65,7 @@ def test_train_with_test_files_elsewhere(media, tmp_path):
         (["train", "papr-34"], "no recipe 'papr-34', allowed: .*did you mean 'paper-34'"),
         (["train", "mini", "--data", "k500=x"], "no task 'k500', allowed: .*did you mean 'k400'"),
         (["train", "mini", "--data", "k400"], "needs TASK=FOLDER, got 'k400'"),
-        (["train", "mini", "--set", "rats=1"], "did you mean 'rate'"),
+        (["train", "mini", "--set", "lrr=1"], "did you mean 'lr'"),
         (["finetune"], "--images, --videos or both"),
     ],
 )
@@ -107,7 +107,7 @@ def test_finetune_from_a_list_and_from_a_fine_tuned_network(media, tmp_path):
     again = [setting for setting in QUICK if not setting.startswith(("pretrained", "model_args"))]
     second = unidual(
         "finetune", "--images", media / "pictures", "--model", f"local-dir:{first['export']}", "--out", tmp_path / "2",
-        settings=[*again, "rate=0", "weight_decay=0", "freeze_norms=true"],
+        settings=[*again, "lr=0", "weight_decay=0", "freeze_norms=true"],
     )  # fmt: skip
     tuned = timm.create_model(f"local-dir:{second['export']}", pretrained=True)
     assert tuned.stem.spatial.weight.equal(model.stem.spatial.weight)
@@ -152,14 +152,18 @@ def test_a_task_that_has_no_file_name_is_refused_before_the_first_step(media, tm
     assert not (tmp_path / "run").exists()
 
 
-def test_the_recipes_stand_in_the_help():
+def test_the_recipes_stand_in_the_help_with_their_commands_costs_and_figures():
     text = CliRunner().invoke(app, ["train", "--help"]).stdout
-    assert all(name in text for name in RECIPES)
+    lines = [line.strip() for line in text.splitlines()]
+    for name, experiment in RECIPES.items():
+        start = lines.index(f"{name}: {experiment.about}")
+        told = [experiment.command, f"cost: {experiment.cost}", f"to expect: {experiment.figures}"]
+        assert lines[start + 1 : start + 4] == told
 
 
 def test_pictures(tmp_path):
     log = tmp_path / "log.jsonl"
-    lines = [{"event": "train", "step": n, "epoch": n / 2, "loss/a": 1 / n, "rate": 0.1} for n in range(1, 5)]
+    lines = [{"event": "train", "step": n, "epoch": n / 2, "loss/a": 1 / n, "lr": 0.1} for n in range(1, 5)]
     lines += [{"event": "evaluate", "step": n, "epoch": n / 2, "a/top-1": 10.0 * n} for n in (2, 4)]
     for written in ([], lines):
         log.write_text("".join(json.dumps(line) + "\n" for line in written))

@@ -1,14 +1,13 @@
 """The recipe says how a run is trained, not the environment."""
 
-import dataclasses
-
 import pytest
 from accelerate import Accelerator
 
 from unidual_zoo.training import engine
 from unidual_zoo.training.engine import check_engine, check_environment, engine_facts, make_accelerator
-from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.recipes import RunSettings
 
+PLAIN = {"accumulate": 1, "precision": "no", "compile": "no"}
 # What `accelerate launch` sets, asked for nothing but the script.
 LAUNCHED = {
     "ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO", "ACCELERATE_DYNAMO_MODE": "default",
@@ -36,18 +35,18 @@ LAUNCHED = {
 )
 def test_what_the_environment_asks_for_beyond_the_recipe_is_refused(monkeypatch, variable, value, message):
     with pytest.raises(ValueError, match=message):
-        check_environment(Recipe(), {**LAUNCHED, variable: value})
+        check_environment(PLAIN, {**LAUNCHED, variable: value})
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValueError, match=message):
-        make_accelerator(Recipe())
+        make_accelerator(RunSettings(), accumulate=1)
 
 
 def test_what_a_launcher_sets_unasked_is_fine_and_so_is_what_the_recipe_says():
-    other = Recipe(precision="bf16", accumulate=2, compile="eager")
-    for recipe in (Recipe(), other):
-        check_environment(recipe, {})
-        check_environment(recipe, LAUNCHED)
-        check_environment(recipe, {**LAUNCHED, "ACCELERATE_USE_FSDP": "false"})
+    other = {"accumulate": 2, "precision": "bf16", "compile": "eager"}
+    for told in (PLAIN, other):
+        check_environment(told, {})
+        check_environment(told, LAUNCHED)
+        check_environment(told, {**LAUNCHED, "ACCELERATE_USE_FSDP": "false"})
     asked = {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "2"}
     check_environment(other, {**LAUNCHED, **asked, "ACCELERATE_DYNAMO_BACKEND": "EAGER"})
 
@@ -57,20 +56,20 @@ def test_an_engine_that_does_something_else_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     monkeypatch.setattr(engine, "check_environment", lambda *args: None)
     with pytest.raises(ValueError, match=r"Accelerate is set up for .*accumulate=4.*, the recipe says .*accumulate=1"):
-        make_accelerator(Recipe())
+        make_accelerator(RunSettings(), accumulate=1)
 
 
 def test_the_facts_of_an_engine():
-    facts = engine_facts(make_accelerator(Recipe(precision="bf16", accumulate=3)))
+    facts = engine_facts(make_accelerator(RunSettings(precision="bf16"), accumulate=3))
     assert facts.items() >= {"processes": 1, "distributed": "NO", "precision": "bf16", "accumulate": 3}.items()
     assert facts["compile"] == "no"
 
 
 def test_an_engine_of_another_kind_is_refused():
     accelerator = Accelerator(cpu=True)
-    check_engine(Recipe(), accelerator)
+    check_engine(PLAIN, accelerator)
     accelerator.state.distributed_type = type(accelerator.distributed_type).FSDP
     with pytest.raises(ValueError, match="set up for FSDP, a recipe is trained with DistributedDataParallel"):
-        check_engine(Recipe(), accelerator)
+        check_engine(PLAIN, accelerator)
     with pytest.raises(ValueError, match=r"accumulate=1, .*says accumulate=2"):
-        check_engine(dataclasses.replace(Recipe(), accumulate=2), accelerator)
+        check_engine({**PLAIN, "accumulate": 2}, accelerator)

@@ -212,7 +212,7 @@ def test_best_stays_when_last_goes_on(tmp_path):
 
 
 def test_the_log_of_a_resumed_run_goes_on_from_its_checkpoint(tmp_path):
-    run, state = begun(tmp_path, {"rate": 1}, resume=True)
+    run, state = begun(tmp_path, {"lr": 1}, resume=True)
     assert state is None
     for step in range(1, 6):
         run.log("train", step=step, curves={"loss/a": 1.0 / step}, epoch=0.1)
@@ -222,7 +222,7 @@ def test_the_log_of_a_resumed_run_goes_on_from_its_checkpoint(tmp_path):
     with (tmp_path / rundir.LOG).open("a") as log:
         log.write('{"event": "train", "st')
 
-    run, state = begun(tmp_path, {"rate": 1}, resume=True)
+    run, state = begun(tmp_path, {"lr": 1}, resume=True)
     assert state == {"progress": {"step": 3}}
     run.log("train", step=4, curves={"loss/a": 0.25}, epoch=0.1)
     run.close()
@@ -232,20 +232,20 @@ def test_the_log_of_a_resumed_run_goes_on_from_its_checkpoint(tmp_path):
 
 
 def test_a_run_is_not_begun_twice(tmp_path):
-    begun(tmp_path, {"rate": 1}, resume=False)[0].close()
+    begun(tmp_path, {"lr": 1}, resume=False)[0].close()
     with pytest.raises(RunError, match="holds a run already"):
-        begun(tmp_path, {"rate": 1}, resume=False)
-    with pytest.raises(RunError, match=r"another recipe \(rate was 1 and is 2\)"):
-        begun(tmp_path, {"rate": 2}, resume=True)
-    begun(tmp_path, {"rate": 1, "workers": 3}, resume=True)[0].close()
-    assert json.loads((tmp_path / rundir.RECIPE).read_text()) == {"rate": 1, "workers": 3}
+        begun(tmp_path, {"lr": 1}, resume=False)
+    with pytest.raises(RunError, match=r"another recipe \(lr was 1 and is 2\)"):
+        begun(tmp_path, {"lr": 2}, resume=True)
+    begun(tmp_path, {"lr": 1, "workers": 3}, resume=True)[0].close()
+    assert json.loads((tmp_path / rundir.RECIPE).read_text()) == {"lr": 1, "workers": 3}
 
 
 def test_a_run_of_an_older_version_goes_on_if_a_new_field_has_its_default(tmp_path):
-    begun(tmp_path, {"rate": 1}, resume=False)[0].close()
+    begun(tmp_path, {"lr": 1}, resume=False)[0].close()
     with pytest.raises(RunError, match=r"\(ema was 0 and is 1\)"):
-        begun(tmp_path, {"rate": 1, "ema": 1}, resume=True, defaults={"rate": 5, "ema": 0})
-    begun(tmp_path, {"rate": 1, "ema": 0}, resume=True, defaults={"rate": 5, "ema": 0})[0].close()
+        begun(tmp_path, {"lr": 1, "ema": 1}, resume=True, update=lambda saved: {"lr": 5, "ema": 0, **saved})
+    begun(tmp_path, {"lr": 1, "ema": 0}, resume=True, update=lambda saved: {"lr": 5, "ema": 0, **saved})[0].close()
 
 
 def test_a_run_at_work_keeps_others_out(tmp_path):
@@ -261,10 +261,10 @@ def test_a_run_at_work_keeps_others_out(tmp_path):
 
 
 def test_a_run_that_is_refused_keeps_no_one_out(tmp_path):
-    begun(tmp_path, {"rate": 1}, resume=False)[0].close()
+    begun(tmp_path, {"lr": 1}, resume=False)[0].close()
     for _ in range(2):
         with pytest.raises(RunError, match="another recipe"):
-            begun(tmp_path, {"rate": 2}, resume=True)
+            begun(tmp_path, {"lr": 2}, resume=True)
 
 
 def test_what_killed_runs_left_half_written_is_removed(tmp_path):
@@ -282,34 +282,34 @@ def test_a_checkpoint_without_its_recipe_is_not_overwritten(tmp_path):
         begun(tmp_path, {}, resume=False)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0" * 20, b'{"rate": ', b"[]", b"\xff\xfe", None])
+@pytest.mark.parametrize("damage", [b"", b"\0" * 20, b'{"lr": ', b"[]", b"\xff\xfe", None])
 def test_a_damaged_recipe_does_not_block_a_checkpoint(tmp_path, damage):
-    run, _ = begun(tmp_path, {"rate": 1}, resume=False)
+    run, _ = begun(tmp_path, {"lr": 1}, resume=False)
     run.save(STATE, best=False)
     run.close()
     file = tmp_path / rundir.RECIPE
     file.unlink() if damage is None else file.write_bytes(damage)
     told = r"recipe\.json cannot be read \(.+\): that of the checkpoint is compared"
-    with pytest.warns(UserWarning, match=told), pytest.raises(RunError, match=r"\(rate was 1 and is 2\)"):
-        begun(tmp_path, {"rate": 2}, resume=True)
+    with pytest.warns(UserWarning, match=told), pytest.raises(RunError, match=r"\(lr was 1 and is 2\)"):
+        begun(tmp_path, {"lr": 2}, resume=True)
     with pytest.warns(UserWarning, match=told):
-        run, state = begun(tmp_path, {"rate": 1}, resume=True)
+        run, state = begun(tmp_path, {"lr": 1}, resume=True)
     run.close()
     assert same(state, STATE)
-    assert json.loads(file.read_text()) == {"rate": 1}
+    assert json.loads(file.read_text()) == {"lr": 1}
 
 
 def test_a_damaged_recipe_of_an_older_run(tmp_path):
     save_checkpoint(tmp_path / LAST, STATE)
     (tmp_path / rundir.RECIPE).write_text("{")
     with pytest.warns(UserWarning, match=r"recipe\.json .*it is not known whether the run had this one"):
-        run, state = begun(tmp_path, {"rate": 1}, resume=True)
+        run, state = begun(tmp_path, {"lr": 1}, resume=True)
     run.close()
     assert same(state, STATE)
     (tmp_path / LAST).unlink()
     (tmp_path / rundir.RECIPE).write_text("{")
     with pytest.warns(UserWarning, match=r"recipe\.json cannot be read .*: the run starts from scratch"):
-        run, state = begun(tmp_path, {"rate": 1}, resume=True)
+        run, state = begun(tmp_path, {"lr": 1}, resume=True)
     run.close()
     assert state is None
 

@@ -18,16 +18,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.models.family import tag_with_heads
+from unidual_zoo.models.family import Arguments, name_with_heads
 from unidual_zoo.models.heads import HeadSizes, TaskHeads, head_sizes, primary_task
 from unidual_zoo.models.pathways import PerPathway, pathway_of
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
 
 GLOBAL_POOLS = ("avg", "")
+_UNTRACED = "the input's rank chooses its way; torch.export.export and torch.jit.trace take it with an example"
 
 
 class TaskModel(nn.Module, ABC):
     """Images (B, C, H, W) and clips (B, C, T, H, W) -> logits (B, classes) of a task.
+
+    torch.compile, torch.export (a dynamic batch, dynamic sizes, as many frames as leave each stage two or more) and
+    torch.jit.trace take it, torch.fx.symbolic_trace and torch.jit.script do not: the input's rank chooses the way
+    through it. Of timm's `model_parameters(model, exclude_head=True)`, which drops the last two parameters, one head is
+    left out; all heads are named `heads.…`.
 
     Args:
         pathways: "image", "video" or both, the branches of this network.
@@ -44,10 +50,10 @@ class TaskModel(nn.Module, ABC):
         self,
         *,
         pathways: Sequence[str],
-        spec: InputSpec | Mapping[str, Any] | None,
+        spec: InputSpec | Arguments | None,
         num_frames: int | None,
         in_chans: int,
-        arguments: Mapping[str, Any],
+        arguments: Arguments,
     ) -> None:
         super().__init__()
         for pathway in pathways:
@@ -67,7 +73,7 @@ class TaskModel(nn.Module, ABC):
         *,
         num_features: int,
         head_hidden_size: int | None = None,
-        tasks: Mapping[str, Any],
+        tasks: Arguments,
         auxiliary: bool,
         heads: Mapping[str, Sequence[str]] | None,
         drop_rate: float,
@@ -109,7 +115,7 @@ class TaskModel(nn.Module, ABC):
         """What `_features` gave -> (B, head_hidden_size)."""
 
     @abstractmethod
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         """timm's groups of parameters from input to output, for layer decay; what no pattern matches comes last."""
 
     def _features(self, x: Tensor, pathway: str) -> Tensor:
@@ -163,7 +169,7 @@ class TaskModel(nn.Module, ABC):
             )
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a network of this family with other pathways or clips of another length -> weights as this one's.
+        """Weights of a network of this family, with other pathways or inputs of another size -> weights as this one's.
 
         Raises:
             ValueError: this network has a pathway that the weights lack.
@@ -218,7 +224,7 @@ class TaskModel(nn.Module, ABC):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
         modality: str | None = None,
-    ) -> Any:
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Outputs of the layers of `feature_info`: (B, C, H, W) of images, (B, C, T, H, W) of clips."""
         check_known("output_fmt", output_fmt, ("NCHW",))
         take, last = self._take_indices(indices)
@@ -242,6 +248,8 @@ class TaskModel(nn.Module, ABC):
 
     def _check_input(self, x: Tensor) -> str:
         """The modality of the input by its rank, after its shape and type are found to be right."""
+        if isinstance(x, torch.fx.Proxy):
+            raise NotImplementedError(f"torch.fx cannot trace {type(self).__name__}: {_UNTRACED}")
         if torch.jit.is_tracing():  # sizes are tensors then, whose comparisons a trace warns of
             return IMAGE if x.ndim == 4 else VIDEO
         if x.ndim not in (4, 5) or x.shape[1] != self.in_chans or 0 in x.shape:
@@ -388,11 +396,11 @@ class TaskModel(nn.Module, ABC):
         return self.arguments()
 
     @_model_args.setter
-    def _model_args(self, arguments: Mapping[str, Any]) -> None:
+    def _model_args(self, arguments: Arguments) -> None:
         """timm's factory adds the arguments of the call, which this network has resolved and knows already."""
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch's; weights with other heads are refused with the name or the tasks of the network that they fit."""
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's; weights with other heads are refused with the name and arguments of the network that they fit."""
         if strict and (there := head_sizes(state_dict)) and there != (here := head_sizes(self.state_dict())):
             raise RuntimeError(self._describe_mismatch(there, here))
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
@@ -400,16 +408,20 @@ class TaskModel(nn.Module, ABC):
     def _describe_mismatch(self, there: HeadSizes, here: HeadSizes) -> str:
         message = f"the weights have the heads {_list_heads(there)}, this network has {_list_heads(here)}"
         architecture = getattr(self, "pretrained_cfg", {}).get("architecture")
-        if architecture and (tag := tag_with_heads(architecture, there)):
-            return f"{message}: they fit {f'{architecture}.{tag}'!r}"
+        if architecture and (name := name_with_heads(architecture, there)):
+            return f"{message}: they fit {name}"
         return f"{message}: create it with the tasks and heads of the weights"
+
+    def __prepare_scriptable__(self) -> TaskModel:
+        """torch.jit.script asks for what it is to compile."""
+        raise NotImplementedError(f"torch.jit.script cannot compile {type(self).__name__}: {_UNTRACED}")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the stem and each block in the backward pass instead of keeping their activations."""
         self.grad_checkpointing = enable
 
     def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Removes the layers behind the last index, and the heads and what only they use if `prune_head`."""
         take, last = self._take_indices(indices)
@@ -423,7 +435,10 @@ class TaskModel(nn.Module, ABC):
 
     def _take_indices(self, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
         listed = list(indices) if isinstance(indices, Sequence) else indices
-        take, last = feature_take_indices(len(self.feature_info), listed)
+        try:
+            take, last = feature_take_indices(len(self.feature_info), listed)
+        except AssertionError as error:
+            raise ValueError(str(error)) from None
         return list(take), last
 
 

@@ -453,10 +453,6 @@ def _reduction(arguments: Arguments) -> int:
 
 # ---- registered names -----------------------------------------------------------------------------------------------
 
-ABOUT = (
-    "a network of [timm](https://github.com/huggingface/pytorch-image-models) for images and, with operators over the "
-    "frames, for videos, after [UniDual](https://arxiv.org/abs/1906.03857)"
-)
 FAMILY = Family(
     model_class=DualTrunk,
     architectures=ARCHITECTURES,
@@ -464,7 +460,8 @@ FAMILY = Family(
     filter_fn=checkpoint_filter_fn,
     first_conv=_first_conv,
     reduction=_reduction,
-    about=ABOUT,
+    about="an image network of [timm](https://github.com/huggingface/pytorch-image-models) with a video pathway in the "
+    "spirit of [UniDual](https://arxiv.org/abs/1906.03857)",
     classifier_of=IMAGE,
 )
 default_cfgs = FAMILY.default_cfgs()

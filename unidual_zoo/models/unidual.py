@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from timm.layers.drop import DropPath
+import torch.nn.functional as F
+from timm.layers import DropPath
 from timm.models import register_model
 from torch import Tensor, nn
 
@@ -30,6 +31,8 @@ from unidual_zoo.models.pathways import (
     inflate,
     pathway_of,
     select_pathway,
+    time_to_batch,
+    time_to_rows,
     unfold_frames,
 )
 from unidual_zoo.models.rows.unidual import ARCHITECTURES, CHECKPOINTS
@@ -57,7 +60,9 @@ class Shortcut(nn.Module):
 
     def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         if pathway == VIDEO and self.temporal_stride > 1:
-            x = x.unflatten(0, (batch, -1))[:, :: self.temporal_stride].flatten(0, 1)
+            # A slice would be copied, and torch.export cannot tell that it has as many frames as a convolution gives.
+            frames = F.avg_pool2d(time_to_rows(x, batch), 1, (self.temporal_stride, 1))
+            x = time_to_batch(frames, x.shape[2])
         return self.conv_norm(self.conv(x), pathway)
 
     def fold(self, pathways: Sequence[str]) -> None:
@@ -225,7 +230,7 @@ class UniDual(TaskModel):
         depths: Sequence[int] = (3, 4, 6, 3),
         block: str = "basic",
         pathways: Sequence[str] = MODALITIES,
-        tasks: Mapping[str, Any],
+        tasks: Arguments,
         auxiliary: bool = False,
         heads: Mapping[str, Sequence[str]] | None = None,
         norms: str = "split",
@@ -233,7 +238,7 @@ class UniDual(TaskModel):
         width: float = 1.0,
         mid_planes: str = "conv",
         norm_eps: float = 1e-3,
-        spec: InputSpec | Mapping[str, Any] | None = None,
+        spec: InputSpec | Arguments | None = None,
         num_frames: int | None = None,
         frame_pool: str = "mean",
         in_chans: int = 3,
@@ -336,7 +341,7 @@ class UniDual(TaskModel):
         x = x.unsqueeze(1).expand(-1, self.num_frames, -1) if features.ndim == 4 else x.transpose(1, 2)
         return self.lstm(x)[0][:, -1]  # (B, T, D) -> (B, LSTM_UNITS)
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return dict(stem=r"^stem", blocks=[(blocks, None), (r"^lstm", (99999,))])  # timm: joins the group before it
 

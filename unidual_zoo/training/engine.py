@@ -15,8 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from unidual_zoo.checks import check_known
-from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.recipes import RunSettings
 
 DTYPES = {"no": None, "bf16": torch.bfloat16}
 _OFF = ("", "0", "false", "no", "n", "f", "off", "none")
@@ -37,35 +36,35 @@ _OTHERS = (  # ways of training that no recipe describes
 _MODE, _DEFAULT_MODE = "ACCELERATE_DYNAMO_MODE", "default"
 
 
-def make_accelerator(recipe: Recipe) -> Accelerator:
+def make_accelerator(settings: RunSettings, *, accumulate: int) -> Accelerator:
     """Accelerate's engine, on the CPU where there is nothing faster.
 
     Raises:
         ValueError: the environment asks for something else than the recipe.
     """
-    check_known("precision", recipe.precision, DTYPES)
-    check_environment(recipe, os.environ)
+    told = {"accumulate": accumulate, "precision": settings.precision, "compile": settings.compile.lower()}
+    check_environment(told, os.environ)
     AcceleratorState._reset_state()  # a process may train several recipes, one after the other
     accelerator = Accelerator(
-        mixed_precision=recipe.precision,
-        gradient_accumulation_steps=recipe.accumulate,
-        dynamo_backend=recipe.compile,
+        mixed_precision=settings.precision,
+        gradient_accumulation_steps=accumulate,
+        dynamo_backend=settings.compile,
         cpu=not torch.accelerator.is_available(),
     )
-    check_engine(recipe, accelerator)
+    check_engine(told, accelerator)
     return accelerator
 
 
-def check_environment(recipe: Recipe, environment: Mapping[str, str]) -> None:
+def check_environment(told: Mapping[str, Any], environment: Mapping[str, str]) -> None:
     """Raises a ValueError if a variable of Accelerate's asks for something else than the recipe; it names the variable.
 
     A variable with the value that `accelerate launch` gives it unasked asks for nothing.
     """
     for variable, (setting, nothing) in _SETTINGS.items():
-        asked, told = environment.get(variable, nothing).lower(), str(getattr(recipe, setting)).lower()
-        if asked not in (nothing, told):
+        asked, said = environment.get(variable, nothing).lower(), str(told[setting])
+        if asked not in (nothing, said):
             raise ValueError(
-                f"{variable} is {environment[variable]} and the recipe says {setting}={told}: unset the variable "
+                f"{variable} is {environment[variable]} and the recipe says {setting}={said}: unset the variable "
                 f"(accelerate launch sets it, too), or say --set {setting}={asked}"
             )
     others = {variable: environment.get(variable, "") for variable in _OTHERS}
@@ -79,9 +78,8 @@ def check_environment(recipe: Recipe, environment: Mapping[str, str]) -> None:
         )
 
 
-def check_engine(recipe: Recipe, accelerator: Accelerator) -> None:
+def check_engine(told: Mapping[str, Any], accelerator: Accelerator) -> None:
     """Raises a ValueError if an engine does something else than the recipe says."""
-    told = {"accumulate": recipe.accumulate, "precision": recipe.precision, "compile": recipe.compile.lower()}
     found = {name: value for name, value in engine_facts(accelerator).items() if name in told}
     if found != told:
         raise ValueError(f"Accelerate is set up for {_listed(found)}, the recipe says {_listed(told)}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import warnings
@@ -30,7 +31,7 @@ RECIPE, LOG, CURVES, TENSORBOARD, LOCK = "recipe.json", "log.jsonl", "curves.png
 LAST, BEST = "last.safetensors", "best.safetensors"
 # Of the recipe, when a run is resumed. Data may lie elsewhere: what counts is in `files`.
 MAY_CHANGE = frozenset({"data", "test_data", "workers", "max_failed", "log_every", "publish"})
-ADVICE = "a lower rate or clip_norm may help"  # where numbers are not finite
+ADVICE = "a lower lr or clip_norm may help"  # where numbers are not finite
 _STATE, _HASH, _TENSOR = "state", "sha256", "tensor of this file"
 _RECIPE_OF_STATE = "recipe"
 
@@ -54,12 +55,16 @@ class RunDirectory:
         return (self.path / LAST).exists()
 
     def begin(
-        self, recipe: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None
+        self,
+        recipe: Mapping[str, Any],
+        *,
+        resume: bool,
+        update: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> dict[str, Any] | None:
         """Opens the directory for a run of this recipe; the state to go on from, None for a start from scratch.
 
-        `defaults` are the values of fields that the recipe of a run begun by an older version lacks. A recipe.json or
-        a log.jsonl that cannot be read is warned of and written anew.
+        `update` brings the recipe of a run that an older version began up to date. A recipe.json or a log.jsonl that
+        cannot be read is warned of and written anew.
 
         Raises:
             RunError: there is a run already and `resume` is False, its recipe is another one, its checkpoint is
@@ -73,7 +78,7 @@ class RunDirectory:
             if self.writes:
                 saved = self._recipe_begun_with(saved, has_checkpoint=state is not None)
                 if saved is not None:
-                    _check_same(self.path, {**(defaults or {}), **saved}, recipe)
+                    _check_same(self.path, update(saved), recipe)
                 write_whole(self.path / RECIPE, lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"))
             self._recipe = recipe
             self.kept = state["progress"]["step"] if state else None
@@ -240,10 +245,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def not_finite(state: Mapping[str, Any]) -> str | None:
     """The path ("model.stem.spatial.weight") of the first tensor in a state that is not finite, None if all are."""
-    for name, tensor in _tensors(state):
-        if (tensor.is_floating_point() or tensor.is_complex()) and not tensor.isfinite().all():
-            return name
-    return None
+    return next((name for name, tensor in _tensors(state) if not _is_finite(tensor)), None)
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
@@ -298,6 +300,12 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from _tensors(item, f"{name}.{index}")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(math.isfinite(extreme.item()) for extreme in tensor.aminmax())  # a NaN is either extreme
 
 
 def _hash(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -16,25 +16,27 @@ from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_m
 from unidual_zoo.data.identity import bundles, check_one_label, identities
 from unidual_zoo.names import LISTED, check_fits_file_names
 from unidual_zoo.spec import IMAGE
-from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.recipes import DataSettings
 
 TOY = "toy"  # in place of a folder: the embedded data of the task's modality
 
 
-def read_sources(recipe: Recipe) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:
-    """The training and the test files of each of the recipe's tasks, with the same classes in the same order.
+def read_sources(settings: DataSettings, *, seed: int) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:
+    """The training and the test files of each task, with the same classes in the same order.
+
+    `seed` decides which files are held out where there are no test files.
 
     Raises:
         ValueError: a task has no data or no test files, or a name that its files cannot have; a file has one label for
             training and another for testing; and what `read_media` raises.
     """
-    for task in recipe.tasks:
+    for task in settings.tasks:
         check_fits_file_names("task", task)
-    if missing := [task for task in recipe.tasks if task not in recipe.data]:
-        others = ",".join(f"{task}:{recipe.tasks[task]}" for task in recipe.data if task in recipe.tasks)
+    if missing := [task for task in settings.tasks if task not in settings.data]:
+        others = ",".join(f"{task}:{settings.tasks[task]}" for task in settings.data if task in settings.tasks)
         leave_out = f", or leave them out with --set tasks={others}" if others else ""
         raise ValueError(f"no data for {', '.join(missing)}: say where with --data {missing[0]}=FOLDER{leave_out}")
-    pairs = {task: _read_task(recipe, task) for task in recipe.tasks}
+    pairs = {task: _read_task(settings, task, seed=seed) for task in settings.tasks}
     _check_parted(pairs)
     for task, (train, test) in pairs.items():
         _warn_of_classes(task, train, test)
@@ -99,8 +101,8 @@ def _part(media: MediaSet, chosen: Sequence[bool]) -> MediaSet:
     return dataclasses.replace(media, **{name: tuple(compress(column, chosen)) for name, column in columns.items()})
 
 
-def _read_task(recipe: Recipe, task: str) -> tuple[MediaSet, MediaSet]:
-    modality, source, test_source = recipe.tasks[task], recipe.data[task], recipe.test_data.get(task)
+def _read_task(settings: DataSettings, task: str, *, seed: int) -> tuple[MediaSet, MediaSet]:
+    modality, source, test_source = settings.tasks[task], settings.data[task], settings.test_data.get(task)
     if source == TOY:
         if test_source is not None:
             raise ValueError(f"{task} is the embedded data, which has test files: leave out --test")
@@ -111,12 +113,12 @@ def _read_task(recipe: Recipe, task: str) -> tuple[MediaSet, MediaSet]:
     split = find_split(place, TESTS)
     if split or test_source:
         return train, read_media(place, modality=modality, split=split, classes=train.classes)
-    if not recipe.hold_out:
+    if not settings.hold_out:
         raise ValueError(
             f"no test files for {task}: {source} has no split {', '.join(TESTS)}; "
             f"say where with --test {task}=FOLDER, or keep a part with --set hold_out=0.2"
         )
-    train, test = hold_out(train, recipe.hold_out, seed=recipe.seed)
+    train, test = hold_out(train, settings.hold_out, seed=seed)
     if not len(test):
         of_groups = " of two groups" if train.groups else ""
         raise ValueError(

@@ -5,7 +5,6 @@ uv run hub/card.py      writes MODEL_CARD.md anew from the table of checkpoints;
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from unidual_zoo import models
+from unidual_zoo.models.family import find_family
 from unidual_zoo.spec import IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
 from unidual_zoo.tabular import markdown_table, mean_and_deviation
 from unidual_zoo.weights import Checkpoint, Metric
@@ -86,8 +86,7 @@ def make_card(
     )
     lines = [
         f"---\n{metadata.to_yaml()}\n---\n\n# {repo.split('/')[-1]}\n",
-        f"`{config['architecture']}` of unidual-zoo: one network for images and videos ([UniDual]"
-        "(https://arxiv.org/abs/1906.03857)) or one of that paper's baselines.\n",
+        f"`{config['architecture']}` of unidual-zoo: {find_family(config['architecture']).about}.\n",
         _facts(model, config, facts),
         "## Use\n\n```python\n" + SNIPPET.format(repo=repo) + _calls(model) + "```\n",
         "## Metrics\n",
@@ -202,8 +201,9 @@ The systems of the paper, whose authors published no weights. The command trains
 
 
 def make_index() -> str:
-    """MODEL_CARD.md: every row of every family's table of checkpoints."""
-    rows = {name.rstrip("*"): row for family in all_checkpoints().values() for name, row in family.items()}
+    """MODEL_CARD.md: every row of the tables of checkpoints of the package's families."""
+    tables = [getattr(models, name).FAMILY.checkpoints for name in models.__all__]
+    rows = {name.rstrip("*"): row for table in tables for name, row in table.items()}
     published = {name: row for name, row in rows.items() if row.has_weights}
     with torch.device("meta"):
         cells = [_index_row(name, row, timm.create_model(name)) for name, row in published.items()]
@@ -219,15 +219,9 @@ def make_index() -> str:
     )
 
 
-def all_checkpoints() -> dict[str, Mapping[str, Checkpoint]]:
-    """The tables of checkpoints by model family."""
-    return {name: importlib.import_module(f"{models.__name__}.{name}").CHECKPOINTS for name in models.__all__}
-
-
 def find_row(architecture: str, tag: str | None) -> Checkpoint | None:
-    """The row of a tag in any family's table."""
-    rows = {name.rstrip("*"): row for family in all_checkpoints().values() for name, row in family.items()}
-    return rows.get(f"{architecture}.{tag}")
+    """The row of a tag in the table of its family."""
+    return find_family(architecture).tags(architecture).get(tag or "")
 
 
 def _index_row(name: str, row: Checkpoint, model: Any) -> tuple[str, ...]:

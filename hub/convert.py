@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import timm
 import typer
-from timm.models import save_for_hf
 
-import unidual_zoo  # noqa: F401  (registers the models)
+from unidual_zoo.models.create import create_model
+from unidual_zoo.models.saving import save
 
 
 def convert(name: str, *, out: Path, file: Path | None = None, **arguments: Any) -> None:
@@ -24,8 +23,8 @@ def convert(name: str, *, out: Path, file: Path | None = None, **arguments: Any)
         RuntimeError: the tag is unknown, or the weights cannot be had or do not fit.
     """
     overlay = {"file": str(file)} if file else {}
-    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
-    save_for_hf(model, str(out), safe_serialization=True)
+    model: Any = create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    save(model, out)
 
 
 def main(

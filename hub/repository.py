@@ -19,12 +19,12 @@ import torch
 from card import README, check_card, make_card, metrics_of
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.models import save_for_hf
 from torch import Tensor
 
 from unidual_zoo.checks import first_line
 from unidual_zoo.files import make_readable
 from unidual_zoo.models.create import create_model
+from unidual_zoo.models.saving import save
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 from unidual_zoo.weights import CONFIG, WEIGHTS_FILE, check_config, read_config, sha256_of
 
@@ -46,7 +46,7 @@ def make_repository(
         ValueError: there is no licence, or a report does not say how it came about.
     """
     reports = [_publishable(report) for report in reports]
-    save_for_hf(model, str(folder), safe_serialization=True)
+    save(model, folder)
     config = json.loads((folder / CONFIG).read_text())
     config["pretrained_cfg"] |= {"license": facts["license"]}
     config |= {
@@ -55,8 +55,7 @@ def make_repository(
         "sha256": sha256_of(folder / WEIGHTS_FILE),
     }
     save_file(golden(model), folder / GOLDEN)
-    for file in (WEIGHTS_FILE, GOLDEN):
-        make_readable(folder / file)
+    make_readable(folder / GOLDEN)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     if reports:
         (folder / RESULTS).write_text(json.dumps(reports, indent=2) + "\n")

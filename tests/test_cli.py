@@ -137,7 +137,12 @@ def test_predict_names_every_bad_file_and_does_the_others(run, model, files, tmp
         (["predict", "{files}", "--batch-size", "0"], "needs batch_size >= 1"),
         (["predict", "{files}", "--top", "0"], "top must be 1 or more"),
         (["predict", "{files}", "--checkpoint", "{files}/none.pth"], "no file of weights {files}/none.pth"),
-        (["evaluate", "kinetix"], "no benchmark 'kinetix', allowed: kinetics, imagenet, sports1m"),
+        (
+            ["evaluate", "kinetix"],
+            "no folder or list kinetix, and no benchmark of that name (they are kinetics, imagenet, sports1m)",
+        ),
+        (["evaluate", "kinetics", "imagenet"], "benchmark 'kinetics' stands alone"),
+        (["evaluate", "{files}", "--modality", "sound"], "no modality 'sound', allowed: image, video"),
         (["evaluate", "kinetics", "--data", "{files}/none"], "{files}/none"),
         (["evaluate", "kinetics", "--data", "{files}/empty"], "{files}/empty"),
         (["evaluate", "imagenet", "--data", "{files}", "--pathway", "audio"], "no 'audio' pathway"),
@@ -250,6 +255,23 @@ def test_evaluate_ends_in_one_line_of_json(run, model, data):
     row = json.loads(text.splitlines()[-1])
     assert {"top-1", "top-5"} <= row.keys()
     assert (row["dtype"], row["listed"], row["labels"]) == ("bfloat16", 3, "by name")
+
+
+def test_evaluate_sees_what_its_sources_hold(run, model, data):
+    out = data / "reports.json"
+    status, text, _ = run("evaluate", data / "things", data / "acts", "--model", model, "--json", out)
+    assert status == 0
+    assert [(row["modality"], row["task"], row["listed"]) for row in lines(out)] == [
+        ("image", "things", 3), ("video", "acts", 5),
+    ]  # fmt: skip
+    assert json.loads(text.splitlines()[-1]) == lines(out)[1]
+    assert lines(out)[0]["data"] == f"{data / 'things'}, test"
+    rows = [f"{file},{file.parent.name}" for file in sorted(data.glob("*/*/*/?.*"))]
+    (data / "both.csv").write_text("\n".join(rows))
+    run("evaluate", data / "both.csv", "--model", model, "--json", out)
+    assert [(row["modality"], row["listed"]) for row in lines(out)] == [("image", 3), ("video", 4)]
+    run("evaluate", data / "both.csv", "--model", model, "--modality", "video", "--json", out)
+    assert [row["listed"] for row in lines(out)] == [4]
 
 
 def test_evaluate_of_nothing_but_broken_files_fails(run, model, data):

@@ -70,6 +70,10 @@ FIELDS = {
     "size": (dict(input_size=[3, 10**9, 64]), f"{FIT}: pretrained_cfg.input_size should be less than or equal to 4096"),
     "rank": (dict(input_size=[3, 64]), f"{FIT}: pretrained_cfg.input_size"),
     "tag": (dict(tag=["a"]), f"{FIT}: pretrained_cfg.tag should be a valid string"),
+    "fixed": (
+        dict(fixed_input_size=True),
+        f"{FIT}: pretrained_cfg.fixed_input_size is for networks that have an img_size",
+    ),
     "crop": (dict(crop_pct=0), f"{FIT}: pretrained_cfg.crop_pct should be greater than 0, got 0"),
 }
 

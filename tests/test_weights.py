@@ -310,6 +310,13 @@ def test_heads_are_fresh_only_where_that_is_allowed():
     )
 
 
+def test_names_that_a_file_gives_its_weights_are_escaped():
+    weights = model_with_heads().state_dict() | {"stem.\x1b[31m\nred": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"unknown: 'stem.\\x1b\[31m\\nred'$") as error:
+        fit_to_model(weights, model_with_heads())
+    one_sentence(error.value)
+
+
 def test_only_rgb_filters_are_fitted_to_other_channels():
     weights = model_with_heads().state_dict()
     grey = model_with_heads()

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
-from reprlib import repr as short_repr
+from reprlib import Repr
 from typing import Any
 
 LISTED = 5  # names in a sentence; the rest are counted
+_LONGEST = 100  # characters of a value in a sentence
+
+_short = Repr()
+_short.maxstring = _short.maxlong = _short.maxother = _LONGEST
+short_repr = _short.repr  # a value for a sentence, whatever its size
 
 
 def check_known(what: str, value: Any, allowed: Iterable[str]) -> None:
@@ -18,7 +23,7 @@ def check_known(what: str, value: Any, allowed: Iterable[str]) -> None:
         near = get_close_matches(str(value), allowed, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         names = ", ".join(name or repr(name) for name in allowed) or "none"
-        raise ValueError(f"no {what} {value!r}, allowed: {names}{hint}")
+        raise ValueError(f"no {what} {short_repr(value)}, allowed: {names}{hint}")
 
 
 def is_number(value: Any, *, least: float, most: float, whole: bool = True) -> bool:
@@ -35,9 +40,9 @@ def check_number(what: str, value: Any, *, least: float, most: float, whole: boo
 
 
 def shorten(names: Sequence[str]) -> str:
-    """The first names as a list in a sentence, and how many more there are."""
+    """The first names as a list in a sentence, control characters escaped, and how many more there are."""
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    return ", ".join(name if name.isprintable() else short_repr(name) for name in names[:LISTED]) + more
 
 
 def first_line(error: BaseException) -> str:

@@ -20,8 +20,9 @@ import torch
 from tqdm import tqdm
 
 from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable, tidy
-from unidual_zoo.scoring import PROTOCOLS, FileScores, Network, Protocol, Route, score_files
+from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, score_files
 from unidual_zoo.spec import VIDEO
 
 __all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluation_mode", "map_labels"]
@@ -127,7 +128,7 @@ class Report:
 
 
 def evaluate(
-    model: Network,
+    model: TaskModel,
     media: MediaSet,
     *,
     protocol: str | Protocol = "unidual34",
@@ -175,7 +176,7 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def evaluation_mode(model: Network) -> Iterator[None]:
+def evaluation_mode(model: TaskModel) -> Iterator[None]:
     """The model in evaluation mode; afterwards every module is in the mode in which it was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -186,7 +187,7 @@ def evaluation_mode(model: Network) -> Iterator[None]:
             module.training = training
 
 
-def map_labels(classes: Sequence[str], model: Network, task: str) -> tuple[list[int], str]:
+def map_labels(classes: Sequence[str], model: TaskModel, task: str) -> tuple[list[int], str]:
     """The network's class for each of a data set's classes, and the rule: "by name", "by number" or "by order".
 
     By name where the model knows its class names and they are the data's, which may have fewer; a `_` is then a blank
@@ -217,7 +218,7 @@ def map_labels(classes: Sequence[str], model: Network, task: str) -> tuple[list[
     )
 
 
-def model_name(model: Network) -> str:
+def model_name(model: TaskModel) -> str:
     """The model's name and tag, as `timm.create_model` takes them."""
     cfg = getattr(model, "pretrained_cfg", None) or {}
     name, tag = cfg.get("architecture") or type(model).__name__, cfg.get("tag")
@@ -240,7 +241,7 @@ def _result(scored: FileScores, index: int, label: int, num_views: int) -> FileR
     return FileResult(index, label, top, right, len(scored.scores), scored.size)
 
 
-def _facts(model: Network, media: MediaSet, route: Route) -> dict[str, Any]:
+def _facts(model: TaskModel, media: MediaSet, route: Route) -> dict[str, Any]:
     spec, protocol = route.spec, route.protocol
     clips = {}
     if media.modality == VIDEO:

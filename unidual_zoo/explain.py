@@ -21,8 +21,9 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from unidual_zoo.data.transforms import normalize
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable
-from unidual_zoo.scoring import Network, Protocol, ViewReader
+from unidual_zoo.scoring import Protocol, ViewReader
 from unidual_zoo.spec import IMAGE, VIDEO
 
 LAST_BLOCK = "-1"
@@ -86,13 +87,13 @@ class Explanation:
         return {"layer": self.layer, "pathways": pathways}
 
 
-def read_clip(path: str, model: Network, *, modality: str) -> Tensor:
+def read_clip(path: str, model: TaskModel, *, modality: str) -> Tensor:
     """The clip in a video's centre, (3, T, H, W) uint8, or an image, (3, H, W) uint8, as the model's spec frames it."""
     return ViewReader(modality, model.spec, _CENTRE_CLIP)(path)[0][0]
 
 
 def explain(
-    model: Network, clip: Tensor, *, layer: str | int = LAST_BLOCK, top: int = 3, label: str | None = None
+    model: TaskModel, clip: Tensor, *, layer: str | int = LAST_BLOCK, top: int = 3, label: str | None = None
 ) -> Explanation:
     """How the model's pathways respond to a uint8 clip (3, T, H, W) or still image (3, H, W), framed as its spec says.
 
@@ -124,7 +125,7 @@ def explain(
     return Explanation(layer=layer, frames=torch.stack(frames).cpu(), responses=responses)
 
 
-def find_layer(model: Network, layer: str | int) -> str:
+def find_layer(model: TaskModel, layer: str | int) -> str:
     """The module name of a unit, given by that name or by an index over the residual blocks (their last unit)."""
     names, blocks = model.explained_layers()
     if isinstance(layer, str) and layer in names:
@@ -136,7 +137,7 @@ def find_layer(model: Network, layer: str | int) -> str:
         raise ValueError(f"no layer {layer!r}, allowed: {indices} or one of {', '.join(names)}") from None
 
 
-def _respond(model: Network, x: Tensor, pathway: str, *, layer: str, top: int, label: str | None) -> Response:
+def _respond(model: TaskModel, x: Tensor, pathway: str, *, layer: str, top: int, label: str | None) -> Response:
     """Runs x (1, 3, [T,] H, W) through a pathway."""
     outputs = []
     hook = model.get_submodule(layer).register_forward_hook(lambda unit, inputs, output: outputs.append(output))
@@ -160,7 +161,7 @@ def _middle(x: Tensor, dim: int) -> Tensor:
 # ---- Grad-CAM -------------------------------------------------------------------------------------------------------
 
 
-def _class_map(model: Network, features: Tensor, pathway: str, label: str | None) -> ClassMap | None:
+def _class_map(model: TaskModel, features: Tensor, pathway: str, label: str | None) -> ClassMap | None:
     """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of the last features (1, C, [T',] H', W')."""
     task = model.default_task(pathway, pathway)
     if task is None:
@@ -183,12 +184,12 @@ def _class_map(model: Network, features: Tensor, pathway: str, label: str | None
     )
 
 
-def _labels(model: Network, task: str) -> Sequence[str]:
+def _labels(model: TaskModel, task: str) -> Sequence[str]:
     """Names of a task's classes, or their numbers where names are unknown."""
     return model.spec.class_names(task) or [str(number) for number in range(model.tasks[task].num_classes)]
 
 
-def _check_label(model: Network, label: str) -> None:
+def _check_label(model: TaskModel, label: str) -> None:
     tasks = dict.fromkeys(task for pathway in model.pathways for task in model.pathway_tasks(pathway))
     known = list(dict.fromkeys(name for task in tasks for name in _labels(model, task)))
     if label not in known:

@@ -12,14 +12,15 @@ import torch
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.listing import files_below, files_matching, is_pattern, warn_of_left_out
 from unidual_zoo.data.media import MediaError, is_image, is_media, is_video
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.folding import for_inference
 from unidual_zoo.models.summary import check_registered
-from unidual_zoo.scoring import FileScores, Network, Protocol, Route, score_files
+from unidual_zoo.scoring import FileScores, Protocol, Route, score_files
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
 
-def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -> Network:
+def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -> TaskModel:
     """A model with its weights, by a registered name with or without a tag, "hf-hub:…" or "local-dir:…".
 
     `checkpoint` is a file of weights in place of the published ones.
@@ -60,7 +61,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Network,
+        model: TaskModel,
         *,
         task: str | None = None,
         top: int = 5,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +21,10 @@ from unidual_zoo.data.datasets import load_clips, load_image
 from unidual_zoo.data.media import MediaError
 from unidual_zoo.data.sampling import uniform_clips
 from unidual_zoo.data.transforms import Framing, eval_transform, normalize
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
-Network = Any  # an nn.Module with the methods of models.unidual.UniDual, which its type does not show
 _HELD_BACK = 4  # finished files, in batches, that may wait for one before them
 
 
@@ -160,12 +160,13 @@ class Route:
     weights' own type.
 
     Raises:
-        ValueError: the model lacks the pathway, or the pathway lacks the task or has no head at all.
+        ValueError: the model lacks the pathway, the pathway lacks the task or has no head at all, or the protocol runs
+            the network fully convolutionally, which the model cannot.
     """
 
     def __init__(
         self,
-        model: Network,
+        model: TaskModel,
         modality: str,
         *,
         protocol: str | Protocol = "unidual34",
@@ -175,14 +176,21 @@ class Route:
         dtype: torch.dtype | None = None,
     ) -> None:
         self.protocol = find_protocol(protocol)
+        if self.protocol.dense and modality == VIDEO and not model.fully_convolutional:
+            others = ", ".join(name for name, row in PROTOCOLS.items() if not row.dense)
+            raise ValueError(
+                f"protocol {self.protocol.name!r} runs a network fully convolutionally, which {type(model).__name__} "
+                f"cannot: its features are no maps; allowed: {others}"
+            )
         self.pathway = pathway or model.default_pathway(modality)
         if self.pathway not in model.pathways:
             raise ValueError(f"the model has no {self.pathway!r} pathway, allowed: {', '.join(model.pathways)}")
         allowed = model.pathway_tasks(self.pathway)
-        self.task = task or model.default_task(modality, self.pathway)
-        if self.task not in allowed:
+        chosen = task or model.default_task(modality, self.pathway)
+        if chosen is None or chosen not in allowed:
             named = f"task {task!r} has no head" if task else "there is no head"
             raise ValueError(f"{named} on the {self.pathway} pathway, allowed: {', '.join(allowed) or 'none'}")
+        self.task = chosen
         self.model = model if device is None else model.to(device)
         self.spec = self.protocol.spec(model.spec, modality)
         self.reader = ViewReader(modality, self.spec, self.protocol)

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from reprlib import repr as short_repr
 from types import MappingProxyType
 from typing import Any
 
-from unidual_zoo.checks import check_known, check_number, is_number
+from unidual_zoo.checks import check_known, check_number, is_number, short_repr
 
 IMAGE, VIDEO = "image", "video"
 MODALITIES = (IMAGE, VIDEO)
@@ -45,9 +44,13 @@ class Task:
     def __post_init__(self) -> None:
         plain = isinstance(self.name, str) and self.name.isprintable() and not set(self.name) & set("./\\")
         if not self.name or not plain:  # it is a part of a weight's name, and a folder
-            raise ValueError(f"task name {self.name!r} must be a non-empty printable string without '.', '/' and '\\'")
+            raise ValueError(
+                f"task name {short_repr(self.name)} must be a non-empty printable string without '.', '/' and '\\'"
+            )
         if self.modality not in MODALITIES:
-            raise ValueError(f"task {self.name!r} has modality {self.modality!r}, allowed: {', '.join(MODALITIES)}")
+            raise ValueError(
+                f"task {self.name!r} has modality {short_repr(self.modality)}, allowed: {', '.join(MODALITIES)}"
+            )
         if not is_number(self.num_classes, least=0, most=MAX_CLASSES):
             allowed = f"0 (no head) to {MAX_CLASSES:,}"
             raise ValueError(f"task {self.name!r} has {short_repr(self.num_classes)} classes, allowed: {allowed}")
@@ -66,7 +69,8 @@ class ClipSpec:
         if not whole or not (self.rate is None or is_number(self.rate, least=MIN_RATE, most=MAX_RATE, whole=False)):
             frames = f"length >= 1 and stride >= 1, whole numbers up to {MAX_FRAMES:,}"
             rate = f"a positive rate from {MIN_RATE:g} to {MAX_RATE:g} or None"
-            raise ValueError(f"a clip needs {frames}, and {rate}, got {self}")
+            given = ", ".join(f"{f.name}={short_repr(getattr(self, f.name))}" for f in dataclasses.fields(self))
+            raise ValueError(f"a clip needs {frames}, and {rate}, got {given}")
 
     @property
     def span(self) -> int:

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+pytest.register_assert_rewrite("models.base")  # what a family must pass shows its values, too
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

@@ -1,25 +1,32 @@
-"""Every registered network, made narrow and short, and inputs that fit it."""
+"""UniDual's networks, made narrow and short, and inputs that fit them."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
 from torch import nn
 
-import unidual_zoo  # noqa: F401  (registers the models)
+from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.unidual import FAMILY
 
-NAMES = timm.list_models(module="unidual")
+NAMES = list(FAMILY.architectures)
 DUAL = [name for name in NAMES if name.startswith("unidual")]
 TASKS = {"in1k": ("image", 7), "k400": ("video", 6)}
+SMALL = dict(width=1 / 16, depths=(2, 1, 1, 1), num_frames=4)
 
 
-def small(name: str, **kwargs) -> nn.Module:
+def small(name: str, **kwargs: Any) -> TaskModel:
     """The network `name` at 1/16 of its width, two blocks at most in a stage, clips of 4 frames."""
-    depths = (2, 1, 1, 1) if "10" not in name else (1, 1, 1, 1)
-    kwargs = dict(width=1 / 16, depths=depths, num_frames=4) | kwargs
-    model = timm.create_model(name, **kwargs)
-    return randomise_norms(model).eval()
+    return make(name, SMALL, **kwargs)
 
 
-def randomise_norms(model: nn.Module) -> nn.Module:
+def make(name: str, arguments: Mapping[str, Any], **kwargs: Any) -> TaskModel:
+    """A registered network with these arguments in evaluation mode, no BatchNorm of which is as a fresh one."""
+    return randomise_norms(timm.create_model(name, **{**arguments, **kwargs})).eval()
+
+
+def randomise_norms(model):
     """Running statistics and affine weights that are not those of a fresh network, so that mixing them up shows."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -3,8 +3,13 @@
 import pytest
 import timm
 import torch
+from models.base import FamilyTests
 from models.small import close
 
+from unidual_zoo.models import vjepa2_1
+from unidual_zoo.spec import InputSpec
+
+TINY = dict(embed_dim=24, depth=6, num_heads=2, num_frames=4, spec=InputSpec(resize=36, crop=(32, 32)))
 SMALL = dict(embed_dim=96, depth=12, num_heads=4, spec=dict(resize=64, crop=[64, 64], clip=dict(length=4)))
 GOLDEN = {  # the first eight channels of the mean token; of the probe, its seven logits
     "clip": [-0.217501, 0.898738, 1.227804, -1.394883, 0.471392, 0.540011, 0.901413, -0.347988],
@@ -14,6 +19,10 @@ GOLDEN = {  # the first eight channels of the mean token; of the probe, its seve
 }
 PROBE = [-2.235307, 0.673582, 0.334139, -0.662482, 2.3895, -1.065295, -1.649679]
 SHAPES = {"clip": (1, 3, 8, 64, 64), "wide": (1, 3, 6, 64, 96), "image": (1, 3, 64, 64), "large": (1, 3, 96, 64)}
+
+
+class TestVJepa21(FamilyTests):
+    family, small, options = vjepa2_1.FAMILY, TINY, dict(norms="split", token_pool="attentive", probe_depth=2)
 
 
 def layer(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:

@@ -77,7 +77,12 @@ class _Row(NamedTuple):
 
 
 def read_media(
-    source: PathLike, *, modality: str, split: str | None = None, classes: Sequence[str] | None = None
+    source: PathLike,
+    *,
+    modality: str,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    mixed: bool = False,
 ) -> MediaSet:
     """A folder `split/class/file` (or `class/file` without a split), or a CSV list `path,label` -> its MediaSet.
 
@@ -86,7 +91,8 @@ def read_media(
     begin with a header, which may name further columns; with a column `split` the argument of that name chooses rows,
     and a column `group` names the recording, patient or customer of which a file is a part. Its paths are relative to
     its own folder, its labels are class names. `classes` fixes which classes there are and their order; without it they
-    are those found, sorted. Files are not opened here: a damaged or missing one is found when it is read.
+    are those found, sorted. With `mixed`, a list's rows of the other modality are left out, not refused. Files are not
+    opened here: a damaged or missing one is found when it is read.
 
     Names of classes, splits and groups are compared as they look (`names.tidy`). Hidden files and those that systems
     leave behind are left out, and so is what cannot be listed; all but hidden ones are told in a warning.
@@ -95,7 +101,28 @@ def read_media(
     any, for malformed rows, for labels outside `classes`, and for a file that has two labels.
     """
     check_known("modality", modality, MODALITIES)
+    source, rows = _rows(Path(source), split, modality)
+    if mixed:
+        rows = [row for row in rows if _belongs(row.file, modality)]
+    return _labelled(source, rows, modality, classes)
+
+
+def modalities_in(source: PathLike, split: str | None = None) -> tuple[str, ...]:
+    """The modalities of the files in a folder or a CSV list, by their extensions: none, one or both.
+
+    Raises:
+        ValueError: there is no such split or list.
+    """
     source = Path(source)
+    folders = _split_folders(source, split) if source.is_dir() else []
+    files = [file for folder in folders for file in files_below(folder).files]
+    if not folders:
+        files = [row.file for row in _rows(source, split, IMAGE)[1]]
+    return tuple(modality for modality in MODALITIES if any(_belongs(file, modality) for file in files))
+
+
+def _rows(source: Path, split: str | None, modality: str) -> tuple[Path, list[_Row]]:
+    """What is really read for a source, and its rows."""
     folders = _split_folders(source, split) if source.is_dir() else []
     if source.is_dir() and not folders and (source / f"{split}.csv").is_file():
         source, split = source / f"{split}.csv", None
@@ -107,7 +134,13 @@ def read_media(
         raise ValueError(f"{source}: no split {split!r}, there is: {', '.join(splits(source)) or 'nothing'}")
     else:
         raise ValueError(f"{source}: no such file or folder")
-    return _labelled(source, rows, modality, classes)
+    return source, rows
+
+
+def _belongs(file: str, modality: str) -> bool:
+    """Whether a file is of the modality by its extension; one with an unknown extension may be of either."""
+    belongs, other = (is_image, is_video) if modality == IMAGE else (is_video, is_image)
+    return belongs(file) or not other(file)
 
 
 def find_split(source: PathLike, names: Sequence[str]) -> str | None:
@@ -298,8 +331,7 @@ def _labelled(source: Path, rows: Sequence[_Row], modality: str, classes: Sequen
     """Rows with the names of their classes turned into numbers."""
     if not rows:
         raise ValueError(f"{source}: it lists no {modality} files")
-    belongs, other = (is_image, is_video) if modality == IMAGE else (is_video, is_image)
-    if strange := [row.file for row in rows if other(row.file) and not belongs(row.file)]:
+    if strange := [row.file for row in rows if not _belongs(row.file, modality)]:
         raise ValueError(f"{source}: {strange[0]} is no {modality} file ({_extensions(modality)})")
     found = sorted({row.label for row in rows})
     classes = tuple(found if classes is None else classes)

@@ -18,16 +18,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.models.family import tag_with_heads
+from unidual_zoo.models.family import name_with_heads
 from unidual_zoo.models.heads import HeadSizes, TaskHeads, head_sizes, primary_task
 from unidual_zoo.models.pathways import PerPathway, pathway_of
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
 
 GLOBAL_POOLS = ("avg", "")
+_UNTRACED = "the input's rank chooses its way; torch.export.export and torch.jit.trace take it with an example"
 
 
 class TaskModel(nn.Module, ABC):
     """Images (B, C, H, W) and clips (B, C, T, H, W) -> logits (B, classes) of a task.
+
+    torch.compile, torch.export (a dynamic batch, dynamic sizes, as many frames as leave each stage two or more) and
+    torch.jit.trace take it, torch.fx.symbolic_trace and torch.jit.script do not: the input's rank chooses the way
+    through it. Of timm's `model_parameters(model, exclude_head=True)`, which drops the last two parameters, one head is
+    left out; all heads are named `heads.…`.
 
     Args:
         pathways: "image", "video" or both, the branches of this network.
@@ -38,6 +44,7 @@ class TaskModel(nn.Module, ABC):
 
     fully_convolutional = False  # whether `forward_features` gives maps (B, C, [T,] H, W) of inputs of any size
     feature_info: list[dict[str, Any]]  # timm's: channels, reduction and module of each intermediate output
+    pretrained_cfg: dict[str, Any]  # timm's factory sets it
 
     def __init__(
         self,
@@ -96,12 +103,12 @@ class TaskModel(nn.Module, ABC):
         """Of the weights, read off a layer: a replica of DataParallel has no parameters."""
 
     @abstractmethod
-    def _features(self, x: Tensor, pathway: str) -> Tensor:
-        """Unpooled features of a checked input on a pathway that the network has; images (4-D) and clips (5-D)."""
-
-    @abstractmethod
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
-        """The output number `last` of `feature_info`, and those to take."""
+        """Unpooled features after output number `last` of `feature_info`, and the outputs to take as maps.
+
+        The input is checked and the network has the pathway; images are (B, C, H, W), clips (B, C, T, H, W), and maps
+        (B, D, H', W') or (B, D, T', H', W').
+        """
 
     @abstractmethod
     def _pool(self, features: Tensor, pathway: str) -> Tensor:
@@ -111,23 +118,35 @@ class TaskModel(nn.Module, ABC):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's groups of parameters from input to output, for layer decay; what no pattern matches comes last."""
 
-    @abstractmethod
-    def explained_layers(self) -> tuple[list[str], list[str]]:
-        """Names of the modules whose feature maps can be drawn, and of the one that each residual block stands for."""
+    def _features(self, x: Tensor, pathway: str) -> Tensor:
+        """Unpooled features of a checked input on a pathway that the network has."""
+        return self._intermediates(x, pathway, take=(), last=len(self.feature_info) - 1)[0]
 
-    @abstractmethod
+    def explained_layers(self) -> tuple[list[str], list[str]]:
+        """Names of the modules whose feature maps can be drawn, and of the one that each residual block stands for.
+
+        Raises:
+            ValueError: the family does not name any.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be explained: it does not say which layers have feature maps")
+
     def _prune(self, last: int) -> None:
-        """Removes the layers behind output number `last` of `feature_info`."""
+        """Removes the layers behind output number `last` of `feature_info`.
+
+        Raises:
+            ValueError: the family does not say which they are.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be pruned: it does not say what lies behind an output")
 
     def _drop_neck(self) -> None:
         """Removes layers between the features and the heads."""
 
     def layer_maps(self, output: Tensor) -> Tensor:
-        """What a module of `explained_layers` gave for one input -> maps (T', C, H', W')."""
+        """What a module of `explained_layers` gave for one input -> maps (T', D, H', W')."""
         return output
 
     def feature_maps(self, features: Tensor, pathway: str) -> Tensor:
-        """What `_features` gave -> maps (B, C, [T',] H', W'), for Grad-CAM."""
+        """Unpooled features of inputs of the spec's size -> maps (B, D, [T',] H', W')."""
         return features
 
     def features_modality(self, features: Tensor) -> str:
@@ -150,7 +169,7 @@ class TaskModel(nn.Module, ABC):
             )
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a network of this family, with other pathways perhaps -> weights named as this one's.
+        """Weights of a network of this family with other pathways or clips of another length -> weights as this one's.
 
         Raises:
             ValueError: this network has a pathway that the weights lack.
@@ -229,7 +248,9 @@ class TaskModel(nn.Module, ABC):
 
     def _check_input(self, x: Tensor) -> str:
         """The modality of the input by its rank, after its shape and type are found to be right."""
-        if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  # sizes are tensors then, whose comparisons a trace warns of
+        if isinstance(x, torch.fx.Proxy):
+            raise NotImplementedError(f"torch.fx cannot trace {type(self).__name__}: {_UNTRACED}")
+        if torch.jit.is_tracing():  # sizes are tensors then, whose comparisons a trace warns of
             return IMAGE if x.ndim == 4 else VIDEO
         if x.ndim not in (4, 5) or x.shape[1] != self.in_chans or 0 in x.shape:
             chans = self.in_chans
@@ -376,7 +397,7 @@ class TaskModel(nn.Module, ABC):
         """timm's factory adds the arguments of the call, which this network has resolved and knows already."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch's; weights with other heads are refused with the name or the tasks of the network that they fit."""
+        """As torch's; weights with other heads are refused with the name and arguments of the network that they fit."""
         if strict and (there := head_sizes(state_dict)) and there != (here := head_sizes(self.state_dict())):
             raise RuntimeError(self._describe_mismatch(there, here))
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
@@ -384,16 +405,20 @@ class TaskModel(nn.Module, ABC):
     def _describe_mismatch(self, there: HeadSizes, here: HeadSizes) -> str:
         message = f"the weights have the heads {_list_heads(there)}, this network has {_list_heads(here)}"
         architecture = getattr(self, "pretrained_cfg", {}).get("architecture")
-        if architecture and (tag := tag_with_heads(architecture, there)):
-            return f"{message}: they fit {f'{architecture}.{tag}'!r}"
+        if architecture and (name := name_with_heads(architecture, there)):
+            return f"{message}: they fit {name}"
         return f"{message}: create it with the tasks and heads of the weights"
+
+    def __prepare_scriptable__(self) -> TaskModel:
+        """torch.jit.script asks for what it is to compile."""
+        raise NotImplementedError(f"torch.jit.script cannot compile {type(self).__name__}: {_UNTRACED}")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the stem and each block in the backward pass instead of keeping their activations."""
         self.grad_checkpointing = enable
 
     def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Removes the layers behind the last index, and the heads and what only they use if `prune_head`."""
         take, last = self._take_indices(indices)
@@ -407,7 +432,10 @@ class TaskModel(nn.Module, ABC):
 
     def _take_indices(self, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
         listed = list(indices) if isinstance(indices, Sequence) else indices
-        take, last = feature_take_indices(len(self.feature_info), listed)
+        try:
+            take, last = feature_take_indices(len(self.feature_info), listed)
+        except AssertionError as error:
+            raise ValueError(str(error)) from None
         return list(take), last
 
 

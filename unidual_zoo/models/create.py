@@ -7,7 +7,7 @@ since timm loads loosely as soon as the number of classes differs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,14 @@ from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.models import arguments as resolution
-from unidual_zoo.models.family import Family
+from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.family import Family, name_with_heads
+from unidual_zoo.models.heads import HeadSizes, head_sizes
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.weights import (
     CONFIG,
     EXPORT,
+    HEADS,
     WEIGHTS_FILE,
     Checkpoint,
     CheckpointError,
@@ -39,15 +42,15 @@ from unidual_zoo.weights import (
 
 _SOURCES = ("state_dict", "file", "hf_hub_id", "url")  # of weights, as timm prefers them
 _HUB, _FOLDER = "hf-hub", "local-dir"
-_HEADS = resolution.HEAD_ARGUMENTS
 _GETTER, _HOOK = "getter", "hook"  # of timm's feature extractors
 
 
-def create_model(name: str, **kwargs: Any) -> nn.Module:
+def create_model(name: str, **kwargs: Any) -> TaskModel:
     """`timm.create_model`, with clear errors for what it does before it calls `build`: reading a saved config.json.
 
     Raises:
         CheckpointError: what a "hf-hub:…" or "local-dir:…" name stands for cannot be had or is not registered here.
+        ValueError: the name is registered by somebody whose models have no tasks.
     """
     source, _, where = name.partition(":")
     if source in (_HUB, _FOLDER):
@@ -63,7 +66,10 @@ def create_model(name: str, **kwargs: Any) -> nn.Module:
         check_config(config, what=f"{CONFIG} of {where}")
         if not timm.is_model(architecture):
             raise CheckpointError(f"{name} is a {architecture!r}, which nothing imported here has registered")
-    return timm.create_model(name, **kwargs)
+    model = timm.create_model(name, **kwargs)
+    if not isinstance(model, TaskModel):
+        raise ValueError(f"{name} is a {type(model).__name__}, which is none of this package's models")
+    return model
 
 
 def local_dir(folder: str) -> str:
@@ -94,7 +100,8 @@ def build(
         pretrained_model_args: the arguments of a saved model, as timm hands them on; `explicit` holds them too.
         device, dtype: of the weights.
         features_only: a timm feature extractor over one pathway: `modality`, by default the image pathway, with
-            timm's `out_indices` and `feature_cls`, "getter" or (on images) "hook".
+            timm's `out_indices` (by default all) and `feature_cls`, "getter" or (on images) "hook". What no output needs
+            is removed.
         explicit: constructor arguments, `num_classes` (of the primary task) and `num_video_classes`.
 
     Raises:
@@ -112,6 +119,8 @@ def build(
     architecture, overlay = family.architectures[variant], dict(pretrained_cfg_overlay or {})
     features = _take_feature_arguments(variant, architecture, explicit, features_only=features_only)
     asked = resolution.asked_arguments(explicit, saved)
+    if features:
+        asked["num_classes"] = 0
     arguments = resolution.resolve(architecture, row, saved, asked)
     weights, where = _find_weights(name, row, (overlay, saved_cfg), cache_dir=cache_dir) if pretrained else (None, "")
     if saved:
@@ -120,10 +129,12 @@ def build(
     with contextlib.nullcontext() if device is None else torch.device(device):
         model = family.model_class(**arguments).to(dtype=dtype)
     if weights is not None:
-        task = resolution.classifier_task(architecture, row)
-        _load(family, model, weights, where=where, task=task, fresh_heads=not asked.keys().isdisjoint(_HEADS))
+        task = resolution.classifier_task(architecture, row, family.classifier_of)
+        fresh = resolution.tasks_of_other_classes(asked, arguments["tasks"])
+        _load(family, variant, model, weights, where=where, task=task, fresh=fresh)
     if features:
         model.keep_pathway(features.pop("pathway"))
+        features["out_indices"] = model.prune_intermediate_layers(features.get("out_indices"))
     described = family.timm_cfg(arguments)
     cfg = pretrained_cfg or (name.removeprefix(f"{variant}.") if row else dict(architecture=variant, **described))
     return _hand_to_timm(model, variant, cfg=cfg, overlay=overlay, described=described, features=features)
@@ -152,19 +163,42 @@ def _take_feature_arguments(
 
 
 def _load(
-    family: Family, model: Any, weights: Mapping[str, Tensor], *, where: str, task: str | None, fresh_heads: bool
+    family: Family,
+    variant: str,
+    model: TaskModel,
+    weights: Mapping[str, Tensor],
+    *,
+    where: str,
+    task: str | None,
+    fresh: Collection[str],
 ) -> None:
-    """Fits weights of any format the family reads to the model, strictly, and loads them."""
+    """Fits weights of any format the family reads to the model, strictly but for heads of the `fresh` tasks."""
+    there, here = head_sizes(weights), head_sizes(model.state_dict())
     try:
-        model.load_state_dict(family.filter_fn(weights, model, task=task, fresh_heads=fresh_heads))
+        if fresh and there and (lost := _lost_heads(there, here, fresh)):
+            raise CheckpointError(f"the checkpoint has no weights for {', '.join(lost)}")
+        model.load_state_dict(family.filter_fn(weights, model, task=task, fresh_heads=bool(fresh)))
     except CheckpointError as error:
-        raise CheckpointError(f"{where}: {error}") from None
+        name = name_with_heads(variant, there) if there != here else None
+        hint = f"; the heads in it fit {name}" if name else ""
+        raise CheckpointError(f"{where}: {error}{hint}") from None
+
+
+def _lost_heads(there: HeadSizes, here: HeadSizes, fresh: Collection[str]) -> list[str]:
+    """Heads of the model that the weights lack, or have for other classes, though nobody asked for other ones."""
+    return [
+        f"{HEADS}{pathway}.{task}"
+        for pathway, own in here.items()
+        for task, number in own.items()
+        if task not in fresh and there.get(pathway, {}).get(task) != number
+    ]
 
 
 def _hand_to_timm(
-    model: nn.Module, variant: str, *, cfg: Any, overlay: dict[str, Any], described: dict[str, Any], features: dict
+    model: Any, variant: str, *, cfg: Any, overlay: dict[str, Any], described: dict[str, Any], features: dict
 ) -> nn.Module:
     """The model as timm's factory returns one: with its pretrained_cfg and, for `features`, in timm's extractor."""
+    primary = primary_task(model.tasks)
     return build_model_with_cfg(
         lambda **_: model,
         variant,
@@ -173,6 +207,7 @@ def _hand_to_timm(
         pretrained_cfg_overlay={
             **{key: value for key, value in overlay.items() if key != "state_dict"},  # which timm would copy
             **{key: described[key] for key in ("num_classes", "classifier")},
+            "label_names": model.spec.class_names(primary) if primary else None,
         },
         features_only=bool(features),
         **features,

@@ -9,15 +9,32 @@ from typing import TYPE_CHECKING, Any
 from timm.models import generate_default_cfgs
 from torch import Tensor
 
-from unidual_zoo.models.heads import assign_heads, primary_task
-from unidual_zoo.spec import IMAGE, InputSpec, parse_tasks
+from unidual_zoo.checks import check_known
+from unidual_zoo.models.heads import HeadSizes, assign_heads, primary_task
+from unidual_zoo.spec import IMAGE, VIDEO, InputSpec, parse_tasks
 from unidual_zoo.weights import HEADS, Checkpoint
 
 if TYPE_CHECKING:
     from unidual_zoo.models.base import TaskModel
 
 Arguments = Mapping[str, Any]
-_FAMILIES: dict[str, Family] = {}  # of each registered architecture
+STATED = ("pathways", "tasks", "spec")  # what every architecture says
+_FAMILIES: dict[str, Family] = {}  # of each declared architecture
+
+
+def families() -> list[Family]:
+    """The families that were imported, whoever wrote them."""
+    return list({id(family): family for family in _FAMILIES.values()}.values())
+
+
+def find_family(architecture: str) -> Family:
+    """The family of a registered architecture.
+
+    Raises:
+        ValueError: no family has it; it names the nearest.
+    """
+    check_known("architecture", architecture, _FAMILIES)
+    return _FAMILIES[architecture]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +49,11 @@ class Family:
             model (see `weights.fit_to_model`). Another code base's classifier becomes the head of `task`.
         first_conv: the layer that sees the input, as timm's PretrainedCfg names it.
         reduction: constructor arguments -> pixels of the input per position of the last features, for its pool_size.
+        about: what the networks are, as model cards say it: a noun phrase in markdown that links to the paper.
+        classifier_of: the modality whose first task another code base's classifier belongs to.
+
+    Raises:
+        ValueError: an architecture does not say its pathways, its tasks or its spec.
     """
 
     model_class: type[TaskModel]
@@ -40,6 +62,13 @@ class Family:
     filter_fn: Callable[..., dict[str, Tensor]]
     first_conv: str
     reduction: Callable[[Arguments], int]
+    about: str = ""
+    classifier_of: str = VIDEO
+
+    def __post_init__(self) -> None:
+        for variant, architecture in self.architectures.items():
+            if lacking := [name for name in STATED if name not in architecture]:
+                raise ValueError(f"the architecture {variant} must say its {', '.join(STATED)}: no {lacking[0]}")
 
     def default_cfgs(self) -> dict:
         """timm's `default_cfgs`, to be set in the family's module before its models are registered.
@@ -93,17 +122,37 @@ def _classifier(modality: str, task: str, pathways: Sequence[str]) -> str:
     return f"{HEADS}{home}.{task}"
 
 
-def tag_with_heads(architecture: str, sizes: Mapping[str, Mapping[str, int]]) -> str | None:
-    """The tag of a registered architecture whose network has heads of these sizes, `{pathway: {task: classes}}`."""
+def name_with_heads(architecture: str, sizes: HeadSizes) -> str | None:
+    """How a registered architecture is created so that it has heads of these sizes; None if no tag's tasks are theirs.
+
+    The bare name is tried before the tags, and their own numbers of classes before others.
+    """
     family = _FAMILIES.get(architecture)
     if family is None:
         return None
-    for tag, row in family.tags(architecture).items():
-        arguments = {**family.architectures[architecture], **row.arguments}
-        tasks = parse_tasks(arguments["tasks"])
-        rule = assign_heads(tasks, arguments["pathways"], auxiliary=arguments.get("auxiliary", False))
-        assigned = arguments.get("heads") or rule
-        expected = {pathway: {task: tasks[task].num_classes for task in hung} for pathway, hung in assigned.items()}
-        if {pathway: hung for pathway, hung in expected.items() if hung} == sizes:
-            return tag
+    bare = family.architectures[architecture]
+    ways: list[tuple[str, list[str], Arguments]] = [(architecture, ["pretrained=False"], bare)]
+    ways += [(f"{architecture}.{tag}", [], {**bare, **row.arguments}) for tag, row in family.tags(architecture).items()]
+    for name, options, arguments in ways:
+        if _heads_of(arguments) == sizes:
+            return _describe(name, options)
+    hung = {pathway: set(tasks) for pathway, tasks in sizes.items()}
+    for name, options, arguments in ways:
+        if {pathway: set(tasks) for pathway, tasks in _heads_of(arguments).items()} == hung:
+            classes = {task: number for tasks in sizes.values() for task, number in tasks.items()}
+            tasks = {task: (own.modality, classes[task]) for task, own in parse_tasks(arguments["tasks"]).items()}
+            return _describe(name, [*options, f"tasks={tasks}"])
     return None
+
+
+def _describe(name: str, options: Sequence[str]) -> str:
+    return f"{name!r} with {', '.join(options)}" if options else f"{name!r}"
+
+
+def _heads_of(arguments: Arguments) -> HeadSizes:
+    """The heads of a network with these constructor arguments; a pathway without one is left out."""
+    tasks = parse_tasks(arguments["tasks"])
+    rule = assign_heads(tasks, arguments["pathways"], auxiliary=arguments.get("auxiliary", False))
+    assigned = arguments.get("heads") or rule
+    sizes = {pathway: {task: tasks[task].num_classes for task in hung} for pathway, hung in assigned.items()}
+    return {pathway: hung for pathway, hung in sizes.items() if hung}

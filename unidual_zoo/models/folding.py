@@ -13,10 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.pathways import SHARED, PerPathway, TemporalConv, time_to_batch, time_to_rows
+from unidual_zoo.models.pathways import SHARED, PerPathway, TemporalConv, time_to_batch, time_to_rows, to_channels_last
 from unidual_zoo.weights import check_finite
 
 
@@ -43,7 +44,8 @@ def for_inference(
         served.keep_pathway(modality)
     check_finite(served.state_dict(), what="the network")
     served.fold()
-    served.to(dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    served.to(dtype=dtype)
+    to_channels_last(served)
     cast = f" in {str(dtype).removeprefix('torch.')}" if dtype else ""
     check_finite(served.state_dict(), what=f"the folded network{cast}")
     if compile:
@@ -118,10 +120,10 @@ def _fuses(x: Tensor, dtype: torch.dtype) -> bool:
     """Whether oneDNN's fused convolution serves this input: not where somebody records or counts the operations."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
         return False
-    recorded = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    recorded = torch.jit.is_tracing()
     if recorded or type(x) is not Tensor or torch._C._len_torch_dispatch_stack() > 0:
         return False
-    if torch.is_grad_enabled() and x.requires_grad:  # it has no gradient
+    if torch.is_grad_enabled() and (x.requires_grad or unpack_dual(x).tangent is not None):  # it has no derivative
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

@@ -164,6 +164,13 @@ def time_to_batch(x: Tensor, height: int) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
+def to_channels_last(model: nn.Module) -> None:
+    """Lays the filters of 2-D convolutions out as folded frames are, in place; torch's own `to` refuses 3-D ones."""
+    for weight in model.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+
+
 def fold_frames(x: Tensor) -> Tensor:
     """(B, C, T, H, W) -> (B*T, C, H, W) in channels_last memory, in one copy; images only change their memory."""
     frames = x.permute(0, 2, 3, 4, 1).flatten(0, 1) if x.ndim == 5 else x.permute(0, 2, 3, 1)  # (B*T, H, W, C)

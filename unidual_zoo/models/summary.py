@@ -13,11 +13,13 @@ from urllib.parse import urlparse
 
 import timm
 import torch
+from timm.utils import natural_key
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unidual_zoo import models
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import local_dir
+from unidual_zoo.models.family import families
 from unidual_zoo.spec import IMAGE, Task
 
 
@@ -72,12 +74,12 @@ def registered_names(pattern: str | None = None) -> list[str]:
     Raises:
         ValueError: nothing matches; it lists the nearest names.
     """
-    known: dict[str, None] = {}
-    for family in models.__all__:  # timm lists models by the module that registered them
-        for name in timm.list_models(module=family, include_tags=True):
-            known |= {name.partition(".")[0]: None, name: None}
+    known = []
+    for family in families():
+        for variant in sorted(filter(timm.is_model, family.architectures), key=natural_key):
+            known += [variant, *sorted((f"{variant}.{tag}" for tag in family.tags(variant)), key=natural_key)]
     if pattern is None:
-        return list(known)
+        return known
     wanted = pattern if any(letter in pattern for letter in "*?[") else f"*{pattern}*"
     if matching := fnmatch.filter(known, wanted):
         return matching
@@ -116,7 +118,7 @@ def summarise(names: Iterable[str]) -> Iterator[Summary]:
         )
 
 
-def multiply_adds(model: Any, pathway: str, modality: str | None = None) -> int:
+def multiply_adds(model: TaskModel, pathway: str, modality: str | None = None) -> int:
     """Multiply-adds of one image or clip of the model's spec on a pathway, in its convolutions and linear layers.
 
     `modality` is what comes in (default: the pathway's own). One task is counted; other heads add their own few.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers.drop import DropPath
 from timm.models import register_model
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ from unidual_zoo.models.pathways import (
     inflate,
     pathway_of,
     select_pathway,
+    time_to_batch,
+    time_to_rows,
     unfold_frames,
 )
 from unidual_zoo.models.rows.unidual import ARCHITECTURES, CHECKPOINTS
@@ -57,7 +60,9 @@ class Shortcut(nn.Module):
 
     def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         if pathway == VIDEO and self.temporal_stride > 1:
-            x = x.unflatten(0, (batch, -1))[:, :: self.temporal_stride].flatten(0, 1)
+            # A slice would be copied, and torch.export cannot tell that it has as many frames as a convolution gives.
+            frames = F.avg_pool2d(time_to_rows(x, batch), 1, (self.temporal_stride, 1))
+            x = time_to_batch(frames, x.shape[2])
         return self.conv_norm(self.conv(x), pathway)
 
     def fold(self, pathways: Sequence[str]) -> None:
@@ -217,6 +222,8 @@ class UniDual(TaskModel):
         global_pool: "avg", or "" for unpooled features (only without heads).
     """
 
+    fully_convolutional = True
+
     def __init__(
         self,
         *,
@@ -308,9 +315,6 @@ class UniDual(TaskModel):
     def dtype(self) -> torch.dtype:
         """Of the weights."""
         return self.stem.dtype
-
-    def _features(self, x: Tensor, pathway: str) -> Tensor:
-        return self._intermediates(x, pathway, take=(), last=len(self.stages))[0]
 
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         """The stem (0) and the stages up to number `last`: the output of the last, and of those to take."""
@@ -474,6 +478,8 @@ FAMILY = Family(
     filter_fn=checkpoint_filter_fn,
     first_conv="stem.spatial",
     reduction=_reduction,
+    about="one network for images and videos ([UniDual](https://arxiv.org/abs/1906.03857)) or one of that paper's "
+    "baselines",
 )
 default_cfgs = FAMILY.default_cfgs()
 

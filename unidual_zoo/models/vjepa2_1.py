@@ -205,12 +205,13 @@ class VJepa21(TaskModel):
 
     def _features(self, x: Tensor, pathway: str) -> Tensor:
         """The normalised tokens as maps: (B, D, H/16, W/16), or of a clip (B, D, T', H/16, W/16)."""
-        maps, _ = self._intermediates(x, pathway, take=(), last=len(self.blocks) - 1)
-        norm = self.norm[SHARED if SHARED in self.norm else pathway]
-        return norm(maps.movedim(1, -1)).movedim(-1, 1)
+        return self._intermediates(x, pathway, take=(), last=len(self.blocks) - 1)[0]
 
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
-        """Maps behind the block number `last` and those to take; frames on the image pathway are images."""
+        """The normalised maps behind the block number `last`, and those to take as they are.
+
+        Frames on the image pathway are images.
+        """
         self._check_sides(x)
         batch, as_clip = x.shape[0], x.ndim == 5
         if pathway == IMAGE:
@@ -225,6 +226,7 @@ class VJepa21(TaskModel):
             x = self.run_block(block, x, rope)
             if number in take:
                 taken[number] = x
+        x = self.norm[SHARED if SHARED in self.norm else pathway](x)
         outputs = [tokens.transpose(1, 2).unflatten(2, grid) for tokens in (x, *(taken[number] for number in take))]
         if pathway == IMAGE:
             outputs = [maps.squeeze(2) for maps in outputs]
@@ -233,7 +235,7 @@ class VJepa21(TaskModel):
         return outputs[0], outputs[1:]
 
     def _check_sides(self, x: Tensor) -> None:
-        if not torch.jit.is_tracing() and any(side % PATCH for side in x.shape[-2:]):  # pyright: ignore[reportPrivateImportUsage]
+        if not torch.jit.is_tracing() and any(side % PATCH for side in x.shape[-2:]):
             raise ValueError(f"needs height and width that are multiples of {PATCH}, got {tuple(x.shape)}")
 
     def _pool(self, features: Tensor, pathway: str) -> Tensor:
@@ -327,7 +329,8 @@ def checkpoint_filter_fn(
         }
         probes = {key: value for key, value in own.items() if key.startswith("probe.") and key not in kept}
         state_dict, fresh_heads = {**probes, **kept}, True
-    return fit_to_model(state_dict, model, fresh_heads=fresh_heads)
+    adaptable = [f"tokeniser.{pathway}.proj.weight" for pathway in model.pathways]
+    return fit_to_model(state_dict, model, adaptable=adaptable, fresh_heads=fresh_heads)
 
 
 def _reduction(arguments: Arguments) -> int:
@@ -344,6 +347,8 @@ FAMILY = Family(
     filter_fn=checkpoint_filter_fn,
     first_conv="tokeniser.image.proj",
     reduction=_reduction,
+    about="[V-JEPA 2.1](https://github.com/facebookresearch/vjepa2), one transformer behind a tokeniser for each "
+    "modality",
 )
 default_cfgs = FAMILY.default_cfgs()
 

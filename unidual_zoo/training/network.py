@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import timm
 import torch
-from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.datasets import MediaSet
-from unidual_zoo.files import PARTIAL
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
+from unidual_zoo.models.family import find_family
+from unidual_zoo.models.saving import save
 from unidual_zoo.models.summary import check_registered
-from unidual_zoo.scoring import Network
 from unidual_zoo.training.recipes import ModelSettings
-from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint, write_whole
+from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
 from unidual_zoo.weights import fit_to_model
 
 CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
 
-def build_model(settings: ModelSettings, media: Mapping[str, MediaSet]) -> Network:
+def build_model(settings: ModelSettings, media: Mapping[str, MediaSet]) -> TaskModel:
     """The network with a head for each task, its spec telling the inputs that are set and the class names."""
     check_registered(settings.model)
     name, own = settings.model, settings.model_args
@@ -35,20 +32,20 @@ def build_model(settings: ModelSettings, media: Mapping[str, MediaSet]) -> Netwo
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no weights for")  # the heads of new tasks are fresh
         try:
-            model: Network = create_model(name, pretrained=settings.pretrained, tasks=tasks, **own)
+            model = create_model(name, pretrained=settings.pretrained, tasks=tasks, **own)
         except TypeError as error:  # what Python says of an argument that is not there
             raise ValueError(f"model_args {dict(own)} do not fit {name}: {error}") from error
     architecture = model.pretrained_cfg["architecture"]
-    told = {"auxiliary", "heads"} & set(own)
-    if not told and not model.auxiliary and _has_auxiliary_heads(architecture):
-        model.add_auxiliary_heads()  # published weights come without them: only training needs them
+    declared = find_family(architecture).architectures[architecture]
+    if declared.get("auxiliary") and not {"auxiliary", "heads"} & set(own):
+        model.add_auxiliary_heads()  # published weights come without the heads that only training needs
     spec = settings.spec(
         dataclasses.replace(model.spec, classes={task: tuple(data.classes) for task, data in media.items()})
     )
     weights = model.state_dict()
     arguments = {**model._model_args, "spec": spec, "num_frames": spec.clip.length}
-    model = timm.create_model(architecture, **arguments)  # anew, so that its configuration tells these inputs
-    model.load_state_dict(weights)
+    model = create_model(architecture, **arguments)  # anew, so that its configuration tells these inputs
+    model.load_state_dict(model.adopt(weights))
     if settings.init is not None:
         model.load_state_dict(_fitted(trained_weights(settings.init), model))
     return model
@@ -84,23 +81,12 @@ def recompute_norms(objective: nn.Module, batches: Iterable) -> None:
     objective.train(was_training)
 
 
-def export(model: Network, folder: Path) -> None:
+def export(model: TaskModel, folder: Path) -> None:
     """Writes what `timm.create_model("local-dir:FOLDER", pretrained=True)` loads, class names included."""
-    model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
-    with tempfile.TemporaryDirectory(prefix=".export-", suffix=PARTIAL, dir=folder.parent) as written:
-        save_for_hf(model, written, safe_serialization=True)
-        folder.mkdir(exist_ok=True)
-        for file in Path(written).iterdir():
-            write_whole(folder / file.name, lambda path, file=file: os.replace(file, path))
+    save(model, folder)
 
 
-def _has_auxiliary_heads(architecture: str) -> bool:
-    """Whether a network has auxiliary heads unless it is told otherwise, as a tag's arguments tell it."""
-    plain: Network = timm.create_model(architecture, device="meta")
-    return plain.auxiliary
-
-
-def _fitted(weights: Mapping[str, Tensor], model: Network) -> dict[str, Tensor]:
+def _fitted(weights: Mapping[str, Tensor], model: TaskModel) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no weights for")
         return fit_to_model(model.adopt(weights), model)

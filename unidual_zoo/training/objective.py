@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.transforms import normalize
-from unidual_zoo.scoring import Network
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.spec import IMAGE, VIDEO
 
 TOTAL = "total"
@@ -76,7 +76,7 @@ class JointObjective(nn.Module):
 
     def __init__(
         self,
-        model: Network,
+        model: TaskModel,
         losses: Mapping[str, float] | None = None,
         *,
         label_smoothing: float = 0.0,

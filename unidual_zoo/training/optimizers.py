@@ -5,23 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from timm.models import group_parameters
-from timm.optim._optim_factory import create_optimizer_v2
-from timm.optim._param_groups import param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
+from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
-from timm.scheduler.scheduler_factory import create_scheduler_v2
 from torch import nn
 from torch.optim import Optimizer
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import pathway_of
-from unidual_zoo.scoring import Network
 from unidual_zoo.training.recipes import OptimSettings
 
 UNFIT = ("adahessian", "adafactorbv", "kron")
 SCHEDULES = ("constant", "multistep", "cosine", "tanh", "wsd", "rsqrt")  # timm's that a recipe can describe
 
 
-def freeze(model: Network, *, first: int) -> list[str]:
+def freeze(model: TaskModel, *, first: int) -> list[str]:
     """Stops the gradients of the `first` layers (stem, stage 1, ...) and of pathways without a head; their names.
 
     Raises:
@@ -38,11 +37,11 @@ def freeze(model: Network, *, first: int) -> list[str]:
     return frozen
 
 
-def make_optimizer(model: Network, settings: OptimSettings, *, world: int) -> Optimizer:
+def make_optimizer(model: TaskModel, settings: OptimSettings, *, world: int) -> Optimizer:
     """timm's optimizer of that name; its learning rate grows with the examples per update (VMZ: × number of GPUs).
 
-    Weights are decayed but for biases, for what the model's `no_weight_decay` names (timm's wildcards are fine) and,
-    unless `decay_norms`, for the scales of BatchNorms.
+    Weights are decayed but for biases, what the network exempts (names, or timm's wildcards) and, unless `decay_norms`,
+    the scales of norms.
 
     Raises:
         ValueError: timm has no such optimizer, or it is of UNFIT.

@@ -32,8 +32,9 @@ from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
+from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
-from unidual_zoo.scoring import Network
 from unidual_zoo.spec import IMAGE, InputSpec
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.meter import Meter
@@ -104,7 +105,7 @@ class Trainer:
         return self.loader.sampler.steps_per_epoch
 
     @property
-    def published(self) -> Network:
+    def published(self) -> TaskModel:
         """The network that is evaluated and published: the averaged one, if there is one."""
         return self.averaged.module if self.averaged else self.model
 
@@ -194,7 +195,7 @@ class Trainer:
             if self.run.writes:
                 write_whole(self.run.path / CURVES, lambda path: plot_curves(self.run.path / LOG, path))
 
-    def evaluate(self, model: Network, *, clips: int | None = None) -> dict[str, Report]:
+    def evaluate(self, model: TaskModel, *, clips: int | None = None) -> dict[str, Report]:
         """The report of every task's test files, which the processes share."""
         protocol = PROTOCOLS[self.recipe.run.protocol]
         reports = {}
@@ -302,7 +303,7 @@ class Trainer:
 
 def make_model(
     settings: ModelSettings, media: Mapping[str, MediaSet], accelerator: Accelerator, *, seed: int
-) -> Network:
+) -> TaskModel:
     """The network on its device, with what is not to learn frozen. Weights that nothing else gives follow the seed.
 
     Raises:
@@ -311,20 +312,21 @@ def make_model(
     if settings.sync_norms and accelerator.device.type == "cpu":
         raise ValueError("sync_norms needs GPUs, the run is on the CPU")
     torch.manual_seed(seed)
-    model = build_model(settings, media).to(accelerator.device, memory_format=torch.channels_last)
+    model = build_model(settings, media).to(device=accelerator.device)
+    to_channels_last(model)
     model.set_grad_checkpointing(settings.grad_checkpointing)
     if settings.sync_norms:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place
     freeze(model, first=settings.freeze)
     return model
 
 
-def make_average(model: Network, *, decay: float) -> ModelEmaV3 | None:
+def make_average(model: TaskModel, *, decay: float) -> ModelEmaV3 | None:
     """The moving average of a network's weights, None for no decay."""
     return ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
 
 
-def make_objective(model: Network, settings: OptimSettings) -> JointObjective:
+def make_objective(model: TaskModel, settings: OptimSettings) -> JointObjective:
     """The losses of the network."""
     return JointObjective(
         model,

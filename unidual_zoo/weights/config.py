@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from reprlib import repr as short_repr
 from typing import Annotated, Any
 
 import torch
@@ -24,7 +23,7 @@ from timm.models._pretrained import PretrainedCfg
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from unidual_zoo.checks import first_line, shorten
+from unidual_zoo.checks import first_line, short_repr, shorten
 from unidual_zoo.spec import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE, InputSpec, parse_tasks
 from unidual_zoo.weights.files import CONFIG
 from unidual_zoo.weights.rows import CheckpointError
@@ -83,8 +82,11 @@ def check_saved(cfg: Mapping[str, Any], arguments: Mapping[str, Any], network: t
     """
     if cfg.get("source") not in _OWN:
         return dict(cfg)
-    own, what = _OWN[cfg["source"]], _name(cfg)
-    _refuse(_cfg_problems(cfg) + _argument_problems(arguments, _declared(network)), what)
+    own, what, declared = _OWN[cfg["source"]], _name(cfg), _declared(network)
+    problems = _cfg_problems(cfg) + _argument_problems(arguments, declared)
+    if cfg.get("fixed_input_size") and "img_size" not in declared:  # timm would give it one
+        problems.append("pretrained_cfg.fixed_input_size is for networks that have an img_size")
+    _refuse(problems, what)
     if others := [place for place in _PLACES if place != own and cfg.get(place)]:
         warnings.warn(f"{what} names other weights ({', '.join(others)}), which are not read", stacklevel=3)
     return {key: value for key, value in cfg.items() if key == own or key not in _PLACES}
@@ -185,6 +187,7 @@ def _cfg_types() -> dict[str, Any]:
     return {
         "architecture": str | None,
         "tag": str | None,
+        "fixed_input_size": bool,
         "input_size": size,
         "test_input_size": size | None,
         "min_input_size": size | None,

@@ -25,7 +25,6 @@ from unidual_zoo.checks import first_line, shorten
 from unidual_zoo.weights.rows import CheckpointError
 
 HEADS = "heads."
-RGB = 3
 _SAFETENSORS = ".safetensors"
 _LARGEST_VIEW = 1 << 28  # bytes that a tensor may claim beyond what is stored of it
 
@@ -150,8 +149,8 @@ def fit_to_model(
     """The checkpoint's weights as exactly the model's, in names and shapes.
 
     Heads that the model lacks are left out. With `fresh_heads`, heads that are missing or of another size keep the
-    model's values, and one warning names them. RGB filters of the `adaptable` weights are fitted to the model's number
-    of input channels as timm does.
+    model's values, and one warning names them. Filters of the `adaptable` weights are fitted to the model's number of
+    input channels as timm does: summed for one channel, else repeated or cut off and scaled.
 
     Raises:
         CheckpointError: other weights are missing, unknown or of another shape, or weights that are used are not
@@ -161,7 +160,7 @@ def fit_to_model(
     fitted = {key: value for key, value in state_dict.items() if key in own or not key.startswith(HEADS)}
     for key in {*adaptable} & {*fitted} & {*own}:
         if _differs_in_channels(fitted[key], own[key]):
-            fitted[key] = adapt_input_conv(own[key].shape[1], fitted[key])
+            fitted[key] = _fit_channels(fitted[key], own[key].shape[1])
     differing = {key for key in fitted if key in own and fitted[key].shape != own[key].shape}
     fresh = [key for key in own if key.startswith(HEADS) and (key not in fitted or key in differing)]
     excused = set(fresh) if fresh_heads else set()
@@ -189,6 +188,12 @@ def fit_to_model(
 
 
 def _differs_in_channels(theirs: Tensor, own: Tensor) -> bool:
-    """Whether RGB filters differ from the model's in nothing but the number of input channels."""
-    same = [theirs.shape[axis] == own.shape[axis] for axis in (0, 2, 3)] if theirs.ndim == own.ndim == 4 else [False]
-    return all(same) and theirs.shape[1] == RGB
+    """Whether filters (O, I, ...) differ from the model's in nothing but the number of input channels."""
+    sizes = [(weight.ndim, weight.shape[:1], weight.shape[2:]) for weight in (theirs, own)]
+    return sizes[0] == sizes[1] and theirs.ndim > 2 and 0 < theirs.shape[1] != own.shape[1]
+
+
+def _fit_channels(weight: Tensor, chans: int) -> Tensor:
+    """Filters (O, I, ...) of any kernel for inputs of `chans` channels."""
+    flat = weight.flatten(2).unsqueeze(-1)  # timm takes 2-D kernels alone
+    return adapt_input_conv(chans, flat, base_chans=weight.shape[1]).reshape(len(weight), chans, *weight.shape[2:])

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from unidual_zoo.checks import shorten
 from unidual_zoo.weights.rows import CheckpointError
 
 _FIELD = re.compile(r"\{(.*?)\}")
@@ -64,7 +65,7 @@ class KeyMap:
                 raise ValueError(f"the key map is no way back: {name} becomes {new}, and that {again}")
             new = name if new is None else new
             if new in renamed:
-                raise CheckpointError(f"two weights of the checkpoint are {new}, one by the name {name}")
+                raise CheckpointError(f"weights of the checkpoint get the same name: {shorten([new, name])}")
             renamed[new] = value
         return renamed
 

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from unidual_zoo import models
+from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.create import create_model
 from unidual_zoo.models.family import find_family
 from unidual_zoo.spec import IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
 from unidual_zoo.tabular import markdown_table, mean_and_deviation
@@ -57,7 +58,7 @@ def metrics_of(report: Mapping[str, Any]) -> list[Metric]:
 
 
 def make_card(
-    model: Any,
+    model: TaskModel,
     *,
     repo: str,
     config: Mapping[str, Any],
@@ -121,7 +122,7 @@ def check_card(text: str, *, config: Mapping[str, Any], reports: Sequence[Mappin
     return problems
 
 
-def _eval_result(metric: Metric, model: Any) -> EvalResult:
+def _eval_result(metric: Metric, model: TaskModel) -> EvalResult:
     dataset, name = DATASETS.get(metric.task, (metric.task, metric.task))
     return EvalResult(
         task_type=f"{model.tasks[metric.task].modality}-classification",
@@ -138,7 +139,7 @@ def _metric_name(metric: Metric) -> str:
     return f"{metric.metric} ({metric.protocol})"
 
 
-def _facts(model: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+def _facts(model: TaskModel, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     heads = "; ".join(f"{pathway}: {', '.join(model.pathway_tasks(pathway)) or 'none'}" for pathway in model.pathways)
     rows = {
         "tasks": ", ".join(f"{t.name} ({t.modality}, {t.num_classes} classes)" for t in model.tasks.values()),
@@ -153,7 +154,7 @@ def _facts(model: Any, config: Mapping[str, Any], facts: Mapping[str, Any]) -> s
     return markdown_table(("", ""), [(name, value) for name, value in rows.items() if value])
 
 
-def _calls(model: Any) -> str:
+def _calls(model: TaskModel) -> str:
     defaults = {modality: model.default_task(modality, model.default_pathway(modality)) for modality in (IMAGE, VIDEO)}
     return "".join(CALLS[modality].format(task=task) for modality, task in defaults.items() if task)
 
@@ -190,7 +191,8 @@ shape. They come from
 ## How the systems compare
 
 Small networks of every system of the paper's Table 2, trained on CIFAR-10 and on clips made from it: % correct, mean ±
-standard deviation over the seeds. Drawn from docs/results/table2_mini.json; docs/results.md says how they were made.
+standard deviation over the seeds. Drawn from docs/results/table2_mini.json; docs/results/tables.md says how they were
+made.
 
 {miniature}
 ## Without weights
@@ -206,7 +208,7 @@ def make_index() -> str:
     rows = {name.rstrip("*"): row for table in tables for name, row in table.items()}
     published = {name: row for name, row in rows.items() if row.has_weights}
     with torch.device("meta"):
-        cells = [_index_row(name, row, timm.create_model(name)) for name, row in published.items()]
+        cells = [_index_row(name, row, create_model(name)) for name, row in published.items()]
     header = ("name", "trained on", "tasks", "input", "parameters", "licence", "theirs", "ours")
     recipes = [(f"`{name}`", f"`unidual train {row.recipe}`") for name, row in rows.items() if not row.has_weights]
     return INDEX_TEXT.format(
@@ -224,7 +226,7 @@ def find_row(architecture: str, tag: str | None) -> Checkpoint | None:
     return find_family(architecture).tags(architecture).get(tag or "")
 
 
-def _index_row(name: str, row: Checkpoint, model: Any) -> tuple[str, ...]:
+def _index_row(name: str, row: Checkpoint, model: TaskModel) -> tuple[str, ...]:
     return (
         f"`{name}`",
         row.about,

@@ -24,6 +24,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import validate_repo_id
 from repository import FILES, check_repository, make_repository, strange_files
 
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model, local_dir
 from unidual_zoo.training.rundir import LOG, read_log
 
@@ -48,7 +49,7 @@ def publish(
     validate_repo_id(repo)
     if repo.count("/") != 1:
         raise ValueError(f"--repo must be organisation/name, got {repo!r}")
-    model: Any = create_model(local_dir(str(folder)), pretrained=True).eval()
+    model = create_model(local_dir(str(folder)), pretrained=True).eval()
     cfg = model.pretrained_cfg
     row = find_row(cfg["architecture"], cfg.get("tag"))
     facts = {
@@ -83,7 +84,7 @@ def _reports(folder: Path, results: Sequence[Path]) -> list[dict[str, Any]]:
     return reports + [json.loads(line) for file in results for line in file.read_text().splitlines() if line.strip()]
 
 
-def _check_is_of(model: Any, report: dict[str, Any]) -> None:
+def _check_is_of(model: TaskModel, report: dict[str, Any]) -> None:
     """Raises a ValueError if a report is of another network, or of a task that this one has not."""
     architecture = model.pretrained_cfg["architecture"]
     of = str(report.get("model", "")).split(".")[0]

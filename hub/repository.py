@@ -23,6 +23,7 @@ from torch import Tensor
 
 from unidual_zoo.checks import first_line
 from unidual_zoo.files import make_readable
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.saving import save
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
@@ -32,11 +33,11 @@ GOLDEN, RESULTS = "golden.safetensors", "results.json"
 NEEDED = (CONFIG, WEIGHTS_FILE, GOLDEN, README)
 FILES = (*NEEDED, RESULTS)
 TOLERANCE = 1e-4  # of the largest logit: other machines round otherwise
-_SIDE, _FRAMES = 64, 8  # of the golden inputs
+_SIDE, _FRAMES = 64, 8  # of the golden inputs, where a network takes any
 
 
 def make_repository(
-    model: Any, folder: Path, *, repo: str, reports: Sequence[Mapping[str, Any]] = (), facts: Mapping[str, Any]
+    model: TaskModel, folder: Path, *, repo: str, reports: Sequence[Mapping[str, Any]] = (), facts: Mapping[str, Any]
 ) -> None:
     """Writes the repository of a model in evaluation mode into a new folder.
 
@@ -62,11 +63,12 @@ def make_repository(
     (folder / README).write_text(make_card(model, repo=repo, config=config, reports=reports, facts=facts))
 
 
-def golden(model: Any, inputs: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def golden(model: TaskModel, inputs: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Seeded images (1, C, H, W) and clips (1, C, T, H, W), and the answer of every head of every pathway to both."""
     if inputs is None:
-        random, shape = torch.Generator().manual_seed(0), (1, model.in_chans, _SIDE, _SIDE)
-        clip = (*shape[:2], _FRAMES, *shape[2:])
+        size, frames = ((_SIDE, _SIDE), _FRAMES) if model.fully_convolutional else (model.spec.crop, model.num_frames)
+        random, shape = torch.Generator().manual_seed(0), (1, model.in_chans, *size)
+        clip = (*shape[:2], frames, *size)
         inputs = {IMAGE: torch.randn(shape, generator=random), VIDEO: torch.randn(clip, generator=random)}
     tensors = {f"input.{modality}": inputs[modality] for modality in MODALITIES}
     with torch.inference_mode():
@@ -95,7 +97,7 @@ def check_repository(folder: Path) -> list[str]:
         problems += check_card((folder / README).read_text(), config=config, reports=reports)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            model: Any = create_model(f"local-dir:{folder}", pretrained=True).eval()
+            model = create_model(f"local-dir:{folder}", pretrained=True).eval()
         problems += _check_model(model, config, load_file(folder / GOLDEN))
     except Exception as error:  # of files that may be anybody's, read as JSON, YAML and tensors
         problems.append(f"{type(error).__name__}: {first_line(error)}" if _is_foreign(error) else str(error))
@@ -112,7 +114,7 @@ def strange_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name not in (*FILES, ".gitattributes"))
 
 
-def _check_model(model: Any, config: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[str]:
+def _check_model(model: TaskModel, config: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[str]:
     problems = []
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if parameters != config.get("parameters"):

@@ -25,6 +25,8 @@ class GreyNet(nn.Module):
     Task "greys" has names, "codes" none; both modalities have both. `calls` notes the shape of every batch.
     """
 
+    fully_convolutional = True
+
     def __init__(self, spec: InputSpec = SPEC) -> None:
         super().__init__()
         self.spec = spec

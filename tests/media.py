@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.stream import Disposition
 
 DEFAULTS = {  # x265 and SVT-AV1 kept from printing; x264's mbtree reads unwritten memory: other bytes at every encode
     "libx264": {"mbtree": "0"},
@@ -94,12 +95,12 @@ def join(sources: Sequence[Path], path: Path, *, dispositions: Sequence[int] = (
     """Copy the first video stream of every source to one file, with these dispositions."""
     with ExitStack() as stack:
         new = stack.enter_context(av.open(str(path), "w"))
-        streams = [stack.enter_context(av.open(str(source))).streams.video[0] for source in sources]
-        copies = [new.add_stream_from_template(stream) for stream in streams]
+        opened = [stack.enter_context(av.open(str(source))) for source in sources]
+        copies = [new.add_stream_from_template(container.streams.video[0]) for container in opened]
         for copy, disposition in zip(copies, dispositions, strict=False):
-            copy.disposition = disposition
-        for stream, copy in zip(streams, copies, strict=True):
-            for packet in stream.container.demux(stream):
+            copy.disposition = Disposition(disposition)
+        for container, copy in zip(opened, copies, strict=True):
+            for packet in container.demux(video=0):
                 if packet.size:
                     packet.stream = copy
                     new.mux(packet)

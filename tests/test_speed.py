@@ -1,37 +1,24 @@
 """The speed benchmark: its peers are the same networks, its tables have every row, its last line is JSON."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
+import speed
 import torch
+from conv3d import twin
 from models.small import clips, close, images, small
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def speed(monkeypatch):
-    """The benchmark as a module."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import speed
-
-    yield speed
-    for name in ("speed", "peers"):
-        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("norms", ["split", "shared"])
 @pytest.mark.parametrize("name", ["unidual10_aux", "unidual152"])
-def test_the_conv3d_form_is_the_same_network(speed, name, norms):
+def test_the_twin_of_conv3d_is_the_same_network(name, norms):
     model = small(name, norms=norms)
     for pathway, x in (("image", images()), ("video", clips(frames=5, size=33))):
         task = model.default_task(pathway, pathway)
-        close(speed.peers.Conv3dForm(model, pathway, task).eval()(x), model(x))
+        close(twin(model, pathway, task)(x), model(x))
 
 
-def test_every_table_has_all_rows_and_the_last_line_is_json(speed, capsys, tmp_path):
+def test_every_table_has_all_rows_and_the_last_line_is_json(capsys, tmp_path):
     out = tmp_path / "speed.json"
     speed.main(["--quick", "--models", "r2d10", "r2plus1d10", "--dtypes", "float32", "--json", str(out)])
     line = capsys.readouterr().out.splitlines()[-1]
@@ -55,13 +42,13 @@ def test_every_table_has_all_rows_and_the_last_line_is_json(speed, capsys, tmp_p
             assert 0 < ours["memory"] <= rows["Conv3d, as shipped"]["memory"]
 
 
-def test_a_peer_that_is_not_installed_is_named(speed, capsys, monkeypatch):
+def test_a_peer_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(speed.peers.importlib.util, "find_spec", lambda name: None)
     assert speed.peers.pytorchvideo_r2plus1d50() is None
     assert speed.peers.hf_timesformer() is None
 
 
-def test_saved_bytes_count_a_storage_once_and_no_weight(speed):
+def test_saved_bytes_count_a_storage_once_and_no_weight():
     weight = torch.nn.Linear(4, 4, bias=False)
     x = torch.randn(8, 4)
 

@@ -16,7 +16,7 @@ _short.maxstring = _short.maxlong = _short.maxother = _LONGEST
 short_repr = _short.repr  # a value for a sentence, whatever its size
 
 
-def check_known(what: str, value: Any, allowed: Iterable[str]) -> None:
+def check_known(what: str, value: object, allowed: Iterable[str]) -> None:
     """Raises a ValueError with the nearest allowed name, and all of them, if `value` is not one."""
     allowed = list(allowed)
     if value not in allowed:

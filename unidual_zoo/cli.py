@@ -107,10 +107,11 @@ def predict(
             workers=_workers(workers, place), device=place, dtype=_dtype(dtype),
         )  # fmt: skip
         width, num_failed = max(len(printable(path)) for path in paths), 0
-        for result in tqdm(predictor(paths), total=len(paths), unit="file", disable=None):
-            write(result)
-            num_failed += "error" in result
-            tqdm.write(f"{printable(result['file']):<{width}}  {printable(_labels(result))}", file=sys.stdout)
+        with predictor.deaths_explained():
+            for result in tqdm(predictor(paths), total=len(paths), unit="file", disable=None):
+                write(result)
+                num_failed += "error" in result
+                tqdm.write(f"{printable(result['file']):<{width}}  {printable(_labels(result))}", file=sys.stdout)
     if num_failed:
         typer.echo(f"unidual: {num_failed} of {len(paths)} files failed", err=True)
         raise typer.Exit(FAILED_FILES)
@@ -151,7 +152,7 @@ def evaluate(
 
     A file that cannot be read counts as wrong and is named; exit status 1 if none can.
     """
-    unreadable = False
+    unreadable = None
     with _lines(output) as write:
         place = _device(device)
         found = _find_media(sources, data=data, split=split, modality=modality)
@@ -178,9 +179,10 @@ def evaluate(
             write(report.to_dict())
             typer.echo(report.table())
             typer.echo(json.dumps(report.to_dict()))
-            unreadable |= len(report.failures) == len(report.files)
+            if len(report.failures) == len(report.files):
+                unreadable = report.failures[0]["error"]
     if unreadable:
-        typer.echo("unidual: not one file could be read", err=True)
+        typer.echo(f"unidual: not one file could be read and scored: {printable(unreadable)}", err=True)
         raise typer.Exit(FAILED_FILES)
 
 
@@ -328,18 +330,35 @@ def _lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     if path is None:
         yield lambda row: None
         return
-    with path.open("a", encoding="utf-8") as file:
-        begun = False
+    file = path.open("a", encoding="utf-8")
+    begun = False
 
-        def write(row: dict[str, Any]) -> None:
-            nonlocal begun
+    def write(row: dict[str, Any]) -> None:
+        nonlocal begun
+        with _named(path):
             if not begun and path.is_file():  # /dev/stdout is none
                 file.truncate(0)
             begun = True
             file.write(json.dumps(row) + "\n")
             file.flush()
 
+    try:
         yield write
+    except BaseException:
+        with contextlib.suppress(OSError):  # what could not be written is tried again
+            file.close()
+        raise
+    with _named(path):
+        file.close()
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of writing, such as of a full disk, with the file's name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _device(name: str | None) -> torch.device:

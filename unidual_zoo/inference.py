@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.listing import files_below, files_matching, is_pattern, warn_of_left_out
+from unidual_zoo.data.loaders import Reading
 from unidual_zoo.data.media import MediaError, is_image, is_media, is_video
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
@@ -86,32 +88,50 @@ class Predictor:
                 self.refused[modality] = str(error)
         if not self.routes:
             raise ValueError(self.refused[MODALITIES[0]])
+        self._reading = Reading([], workers)  # of the latest call
 
     def __call__(self, files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Iterator[dict[str, Any]]:
         """One result a file, in the files' order, `file` as given. A single path is a list of one.
 
         `{"file", "modality", "task", "top": [{"label", "score"}, ...]}`, the score a probability, the label the class's
-        name or its number where names are unknown; or `{"file", "error"}`.
+        name or its number where names are unknown; or `{"file", "error"}`. A "warning" tells what is wrong with a file
+        that was read all the same; it is given as a MediaWarning, too.
+
+        Raises:
+            LoaderError: a loader process died; it names the file.
         """
         files = [files] if isinstance(files, str | os.PathLike) else files
         paths = [os.fspath(file) for file in files]
         modalities = [modality_of(path) for path in paths]
         served = [number for number, modality in enumerate(modalities) if modality in self.routes]
+        self._reading = Reading([paths[number] for number in served], self.workers)
         scores = score_files(
             [(paths[number], modalities[number]) for number in served],
             self.routes,
             batch_size=self.batch_size,
             workers=self.workers,
+            reading=self._reading,
         )
-        for path, modality in zip(paths, modalities, strict=True):
-            if modality in self.refused:
-                yield {"file": path, "error": self.refused[modality]}
-            else:
-                yield self._result(path, next(scores))
+        with self.deaths_explained():
+            for path, modality in zip(paths, modalities, strict=True):
+                if modality in self.refused:
+                    yield {"file": path, "error": self.refused[modality]}
+                else:
+                    yield self._result(path, next(scores))
+
+    @contextlib.contextmanager
+    def deaths_explained(self) -> Iterator[None]:
+        """For what is done with results: that a loader process died may be reported there, too, without the file."""
+        try:
+            yield
+        except RuntimeError as error:  # asked now, because the latest call may have begun in the block
+            with self._reading.deaths_explained():
+                raise error
 
     def _result(self, path: str, scored: FileScores) -> dict[str, Any]:
+        warning = {"warning": scored.warning} if scored.warning else {}
         if scored.scores is None:
-            return {"file": path, "error": scored.error}
+            return {"file": path, "error": scored.error, **warning}
         route = self.routes[scored.modality]
         mean = scored.scores.mean(0)  # (views, classes) -> (classes,)
         mean = mean.softmax(0) if route.protocol.average == "logits" else mean
@@ -121,7 +141,7 @@ class Predictor:
             {"label": names[number] if names else str(number), "score": round(score, 6)}
             for score, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
-        return {"file": path, "modality": scored.modality, "task": route.task, "top": top}
+        return {"file": path, "modality": scored.modality, "task": route.task, "top": top, **warning}
 
 
 def modality_of(path: str) -> str:

@@ -246,6 +246,16 @@ def test_rotation(folder, rotation):
     assert (info.rotation, info.height, info.width) == (rotation, *shape)
 
 
+def test_a_distorted_display_matrix_turns_as_ffmpeg_does():
+    for matrix, transposes in [
+        ((1, 0, 0, 1), False),
+        ((0, 1, -1, 0), True),
+        ((1, 0, 128, 1), False),
+        ((0,) * 4, False),
+    ]:
+        assert decode.Display(*matrix).transposes is transposes
+
+
 def test_a_mirrored_video_is_mirrored_not_turned(folder):
     path = write_video(folder / "mirrored.mp4", 4, mirror=True)
     upright = full_decode(write_video(folder / "unmirrored.mp4", 4))
@@ -416,7 +426,7 @@ def test_a_packet_whose_damage_only_decoding_shows(tmp_path, from_start):
     assert probe(path).frames == 30
     assert np.array_equal(read_frames(path, [12]), frames[12:13])
     assert not from_start
-    said = r"video\.mov: it has 1 undecodable packet \(Invalid data found when processing input\)"
+    said = r"video\.mov: it gives 29 of the 30 frames that its packets promise \(Invalid data found when"
     with pytest.warns(MediaWarning, match=said):
         assert np.array_equal(read_frames(path, [20, 12, 13]), [frames[20], frames[12], frames[13]])
     video = Video(path)
@@ -645,7 +655,7 @@ def test_frames_of_more_pixels_than_the_limit(tmp_path):
         probe(stated)
     first, hidden = jpeg(16, 16), jpeg(16, 16, (16_000, 16_000))
     path = write_jpegs(tmp_path / "hidden.avi", [first, hidden, first], size=(16, 16))
-    with pytest.warns(MediaWarning, match="it has 1 undecodable packet"):
+    with pytest.warns(MediaWarning, match="it gives 2 of the 3 frames that its packets promise"):
         assert read_frames(path, [0, 1]).shape == (2, 16, 16, 3)
 
 

@@ -14,8 +14,9 @@ import torch
 import typer
 import verify
 from huggingface_hub import ModelCard
+from models import tokennet
 from models.reference import filled
-from models.small import TASKS, close, images, small
+from models.small import TASKS, close, images, make, small
 from safetensors.torch import load_file, save_file
 from timm.models._hub import save_for_hf
 from typer.testing import CliRunner
@@ -214,6 +215,17 @@ def test_converted_checkpoints_can_be_published(tmp_path):
         assert "74.9" not in text  # a metric of others
         again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         close(again(x := torch.randn(1, 3, 8, 32, 32)), theirs(x))
+
+
+def test_a_network_of_another_family_has_a_card_of_its_own(tmp_path):
+    model = make("tokennet", dict(width=16, depth=1, num_frames=4), tasks=TASKS)
+    save_for_hf(model, str(tmp_path / "tokens"), safe_serialization=True)
+    folder = publish.publish(tmp_path / "tokens", repo="org/tokens", dry_run=True, license="mit", about="nothing")
+    assert verify.verify(str(folder)) == []
+    assert f"`tokennet` of unidual-zoo: {tokennet.FAMILY.about}.\n" in (folder / "README.md").read_text()
+    golden = load_file(folder / "golden.safetensors")
+    assert golden["input.video"].shape == (1, 3, 4, 64, 64), "of its own size, as it need not take another"
+    assert {"image.in1k.image", "video.k400.video"} <= golden.keys()
 
 
 def test_model_card_is_up_to_date():

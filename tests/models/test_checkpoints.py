@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from models.reference import Reference, fill, filled, seeded_clip
+from conv3d import Conv3dNet
+from models.reference import fill, filled, seeded_clip
 from models.small import clips, close, images, small
 from timm.models._hub import save_for_hf
 
@@ -28,7 +29,7 @@ def size_of(name: str) -> str:
     return re.findall(r"(34|152)", name)[0]
 
 
-def reference(name: str, num_classes: int | None = None) -> Reference:
+def reference(name: str, num_classes: int | None = None) -> Conv3dNet:
     """A narrow network of upstream's kind with the number of classes of the tag's weights."""
     tasks = parse_tasks({**ARCHITECTURES[name.split(".")[0]], **CHECKPOINTS[name].arguments}["tasks"])
     num_classes = num_classes or next(task.num_classes for task in tasks.values() if task.modality == "video")

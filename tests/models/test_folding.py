@@ -59,51 +59,8 @@ def saved(model) -> io.BytesIO:
     return file
 
 
-@pytest.mark.parametrize("name", NAMES)
-@torch.inference_mode()
-def test_autocast_computes_in_its_own_type(name):
-    model = small(name)
-    folded = for_inference(model)
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = folded(x := clips())
-    assert logits.dtype == torch.bfloat16
-    close(logits.float(), model(x), 0.05)
-    close(folded(x), model(x))
-
-
-@torch.inference_mode()
-def test_a_copy_can_be_copied_again():
-    model, x = small("unidual10"), clips()
-    close(for_inference(for_inference(model), modality="video")(x), model(x))
-
-
-def test_gradients_reach_the_input():
-    model, x = small("r2plus1d10"), clips().requires_grad_()
-    expected = torch.autograd.grad(model(x).square().sum(), x)[0]
-    close(torch.autograd.grad(for_inference(model)(x).square().sum(), x)[0], expected, 1e-4)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@torch.inference_mode()
-def test_intermediates_are_the_models(name):
-    model = small(name)
-    folded = for_inference(model)
-    for pathway in model.pathways:
-        expected = model.forward_intermediates(x := clips(), modality=pathway)
-        got = folded.forward_intermediates(x, modality=pathway)
-        for a, b in zip([got[0], *got[1]], [expected[0], *expected[1]], strict=True):
-            close(a, b)
-        close(folded.forward_head(got[0], modality=pathway), model(x, modality=pathway))
-
-
 def test_pathways_that_share_a_norm_share_the_folded_weight():
     split, shared = (for_inference(small("unidual10", norms=norms)) for norms in ("split", "shared"))
     spatial = [model.stem.layers[0] for model in (split, shared)]
     assert spatial[0]["image"] is not spatial[0]["video"]
     assert spatial[1]["image"] is spatial[1]["video"]
-
-
-def test_a_folded_copy_gets_new_heads():
-    folded = for_inference(small("unidual10"), dtype=torch.bfloat16)
-    folded.reset_classifier(5)
-    assert folded(images().bfloat16()).shape == (2, 5)

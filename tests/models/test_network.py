@@ -7,48 +7,11 @@ import pytest
 import timm
 import torch
 import torchvision
-from models.small import DUAL, NAMES, TASKS, clips, close, images, randomise_norms, small
-from torch import nn
-from torch.nn import functional as F
+from conv3d import twin
+from models.small import NAMES, TASKS, clips, close, images, randomise_norms, small
 
 from unidual_zoo.models.pathways import deflate, inflate, select_pathway
-from unidual_zoo.models.unidual import UniDual, mid_chans
-
-
-def conv3d_reference(model: UniDual, x: torch.Tensor, pathway: str) -> torch.Tensor:
-    """Unpooled features of (B, C, T, H, W) by plain 3-D convolutions in the textbook order, from our weights."""
-
-    def norm(y, norms):
-        n = norms["shared"] if "shared" in norms else norms[pathway]
-        return F.batch_norm(y, n.running_mean, n.running_var, n.weight, n.bias, eps=n.eps)
-
-    def unit(y, u):
-        k, s = u.spatial.kernel_size[0], u.spatial.stride[0]
-        y = F.conv3d(y, u.spatial.weight[:, :, None], stride=(1, s, s), padding=(0, k // 2, k // 2))
-        y = norm(y, u.spatial_norm).relu()
-        weight = u.pointwise[pathway].weight[..., None]  # (O, I, t, 1, 1)
-        t, stride = weight.shape[2], u.pointwise[pathway].stride[0]
-        return norm(F.conv3d(y, weight, stride=(stride, 1, 1), padding=(t // 2, 0, 0)), u.norm)
-
-    def project(y, conv, stride=(1, 1, 1)):
-        return F.conv3d(y, conv.weight[:, :, None], stride=stride)
-
-    y = unit(x, model.stem).relu()
-    if model.pool is not None:
-        y = F.max_pool3d(y, (1, 3, 3), (1, 2, 2), (0, 1, 1))
-    for stage in model.stages:
-        for block in stage:
-            if isinstance(block.conv1, nn.Conv2d):
-                z = norm(project(y, block.conv1), block.conv1_norm).relu()
-                z = norm(project(unit(z, block.conv2).relu(), block.conv3), block.conv3_norm)
-            else:
-                z = unit(unit(y, block.conv1).relu(), block.conv2)
-            if block.shortcut is not None:
-                s = block.shortcut.conv.stride[0]
-                stride = (block.shortcut.temporal_stride if pathway == "video" else 1, s, s)
-                y = norm(project(y, block.shortcut.conv, stride), block.shortcut.conv_norm)
-            y = (y + z).relu()
-    return y
+from unidual_zoo.models.unidual import mid_chans
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,7 +20,7 @@ def test_equals_a_network_of_conv3d(name, frames):
     model = small(name)
     for pathway in model.pathways:
         x = clips(frames=frames, size=33)
-        close(model.forward_features(x, modality=pathway), conv3d_reference(model, x, pathway))
+        close(model.forward_features(x, modality=pathway), twin(model, pathway).features(x))
 
 
 @pytest.mark.parametrize("norms", ["split", "shared"])
@@ -74,26 +37,6 @@ def test_pathways_of_a_unidual_are_r2plus1d_and_r2d_with_the_same_weights(name, 
     close(model(x := images(), task="in1k"), r2d.eval()(x, task="in1k"), 1e-6)
 
 
-@pytest.mark.parametrize("name", DUAL)
-def test_clip_on_the_image_pathway_is_the_head_on_its_mean_frame_features(name):
-    model = small(name, auxiliary=True)
-    x = clips(batch=3, frames=5)
-    frames = model.forward_features(x.transpose(1, 2).flatten(0, 1), modality="image").mean((2, 3))
-    expected = model.heads["image"]["k400"](frames.unflatten(0, (3, 5)).mean(1))
-    close(model(x, modality="image"), expected)
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if "lstm" not in name])
-def test_image_is_inflated_on_the_video_pathway(name):
-    model = small(name, auxiliary=True)
-    x = images()
-    clip = x[:, :, None].expand(-1, -1, model.num_frames, -1, -1)
-    if "video" in model.pathways:
-        close(model(x, modality="video"), model(clip, modality="video", task=model.default_task("image", "video")))
-    if "image" in model.pathways:  # averaging equal frames changes nothing in evaluation
-        close(model(x, modality="image"), model(clip, modality="image", task=model.default_task("image", "image")))
-
-
 def test_lstm_reads_the_frames_in_order_and_an_image_as_equal_frames():
     model = small("r2d34_lstm_multitask")
     x = clips(frames=3)
@@ -103,12 +46,6 @@ def test_lstm_reads_the_frames_in_order_and_an_image_as_equal_frames():
     still = images()
     repeated = still[:, :, None].expand(-1, -1, model.num_frames, -1, -1)
     close(model(still), model(repeated, task="in1k"))
-
-
-def test_examples_do_not_see_each_other():
-    model = small("unidual34_aux")
-    x = clips(batch=3)
-    close(model(x)[1:2], model(x[1:2]))
 
 
 def test_mid_channels_are_vmz():

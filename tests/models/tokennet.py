@@ -105,7 +105,7 @@ class TokenNet(TaskModel):
     def _pool(self, features: Tensor, pathway: str) -> Tensor:
         return features.flatten(1, -2).mean(1)
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         return dict(stem=r"^embed|^position|^time", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
 
     # ---- hooks, each of which has a default ----
@@ -127,12 +127,17 @@ class TokenNet(TaskModel):
         return features.unflatten(-2, self.grid).movedim(-1, 1)  # (B, [T,] N, D) -> (B, D, [T,] h, w)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A pathway that the weights lack gets the other's norm, and frames that it cannot tell apart as yet."""
+        """A pathway that the weights lack gets the other's norm, and frames that it cannot tell apart as yet.
+
+        Embeddings of positions and times are resampled to this network's inputs.
+        """
         adopted = {key: value for key, value in weights.items() if pathway_of(key) in (None, *self.pathways)}
         for pathway, other in ((IMAGE, VIDEO), (VIDEO, IMAGE)):
             if pathway in self.pathways and f"norm.{pathway}.weight" not in weights:
                 norm = {key: value for key, value in weights.items() if key.startswith(f"norm.{other}.")}
                 adopted |= {key.replace(other, pathway): value for key, value in norm.items()}
+        if "position" in weights:
+            adopted["position"] = F.interpolate(weights["position"], self.grid, mode="bilinear")
         if VIDEO in self.pathways:
             times = weights.get("time.video.weight", torch.zeros(1, self.num_features))
             adopted["time.video.weight"] = _resample(times, self.num_frames)

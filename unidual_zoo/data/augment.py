@@ -7,7 +7,7 @@ import random
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data import rand_augment_transform
 from torch import Tensor
 
 

@@ -69,30 +69,17 @@ STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.s
 
 # Containers that hold their packets themselves. Others (playlists, concat scripts) name further files, or are pictures.
 CONTAINERS = (
-    "mov",
-    "matroska",
-    "avi",
-    "mpegts",
-    "mpeg",
-    "asf",
-    "flv",
-    "ogg",
-    "mxf",
-    "nut",
-    "dv",
-    "rm",
-    "wtv",
-    "gif",
-    "ivf",
-) + ("h264", "hevc", "m4v", "mpegvideo", "av1", "obu", "vc1", "mjpeg", "yuv4mpegpipe")
-OPEN_OPTIONS = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+    "mov,matroska,avi,mpegts,mpeg,asf,flv,ogg,mxf,nut,dv,rm,wtv,gif,ivf,"
+    "h264,hevc,m4v,mpegvideo,av1,obu,vc1,mjpeg,yuv4mpegpipe"
+)
+OPEN_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 CODEC_OPTIONS = {"max_pixels": str(MAX_FRAME_PIXELS)}
 
 Size = Callable[[int, int], tuple[int, int]]  # displayed (height, width) -> (height, width) to scale to
 
 
 def probe(path: PathLike) -> VideoInfo:
-    """A video file -> its `VideoInfo`; a warning if it ends early.
+    """A video file -> its `VideoInfo`; a MediaWarning if something is wrong with it, as that it ends early.
 
     A file without a decodable frame is a MediaError.
     """
@@ -105,8 +92,9 @@ def read_frames(path: PathLike, indices: Iterable[int], short_side: int | None =
 
     Numbers count from 0 in display order, may repeat and come in any order; one outside the video is an IndexError.
     `short_side` scales frames, bilinear, so that the shorter side has exactly that many pixels and the longer one
-    floor(short_side * longer / shorter). A file that cannot be read is a MediaError; if a wanted frame is damaged or
-    missing, the error names it. A stream whose frame size changes is scaled to the size of the first frame read.
+    floor(short_side * longer / shorter). A file that cannot be read is a MediaError; if a wanted frame is lost, the
+    error names it. Of a damaged file the frames are those that ffmpeg gives, with a MediaWarning. A stream whose frame
+    size changes is scaled to the size of the first frame read.
     """
     if short_side is not None and short_side < 1:
         raise ValueError(f"short_side must be 1 pixel or more, or None, got {short_side}")
@@ -385,15 +373,19 @@ class Video:
             reached = stop
 
     def _read_from_start(self, pictures: Pictures) -> Pictures:
-        """The pictures by decoding everything up to the last of them; without those that there are not."""
+        """The pictures by decoding everything up to the last of them; without those that there are not.
+
+        Where decoding contradicts the index it goes on to the end, so that the frames are counted.
+        """
         wanted = iter(pictures.missing)
         following = next(wanted, None)
+        has_index = self._index is not None
         for number, frame in self._decode_all():
             if number == following:
                 pictures.add(number, frame)
                 following = next(wanted, None)
-                if following is None:
-                    break
+            if following is None and (self._index is not None) == has_index:
+                break
         return pictures
 
     def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -510,7 +502,8 @@ class Display(NamedTuple):
 
     @property
     def transposes(self) -> bool:
-        return abs(self.b) + abs(self.c) > abs(self.a) + abs(self.d)
+        """Whether rows become columns, by the same terms that make the angle of a distorted matrix in FFmpeg."""
+        return abs(self.b) * math.hypot(self.a, self.c) > abs(self.a) * math.hypot(self.b, self.d)
 
     @property
     def rotation(self) -> int:

@@ -15,17 +15,18 @@ from PIL import Image
 from unidual_zoo.data.media import MediaError, PathLike, check_file, file_boundary
 from unidual_zoo.data.metadata import leaner
 from unidual_zoo.data.stacks import is_stacked, read_stacked
-from unidual_zoo.data.warned import no_warnings
+from unidual_zoo.data.warned import pillow_quiet
 
 # Those of media.IMAGE_EXTENSIONS. Of Pillow's many others some run programs (EPS) or follow paths, and few are tested.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM")
-MAX_IMAGE_PIXELS = 150_000_000  # a larger image is refused before it is decoded; as RGB it would take 450 MB
-
+MAX_IMAGE_PIXELS = 150_000_000  # a larger image is refused before it is decoded
+BYTES_PER_PIXEL = 16  # that reading takes at most: Pillow holds a WebP four times over, most formats once
 MAX_HELD_BYTES = 2**30  # a larger WebP or AVIF is refused, because Pillow holds such a file as a whole
 MAX_TRIMMED_BYTES = 2**28  # a larger file that Pillow refuses is not tried again without its metadata
 WEBP_HEADER = 30  # bytes that hold the size
 STRIP_PIXELS = 2**20  # converted to RGB at once
 ORIENTATION = 0x0112  # the EXIF tag
+TIFF_TILE = (322, 323)  # the tags of a tile's width and height
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -38,7 +39,8 @@ def read_image(path: PathLike) -> np.ndarray:
     EXIF is not turned. A file that is none of FORMATS, is damaged or cut short, or has more than MAX_IMAGE_PIXELS
     pixels, is a MediaError. An entry of a stack (`data/stacks.py`) is read as it is.
 
-    Memory: at most BYTES_PER_PIXEL for a pixel, besides a WebP or AVIF file itself.
+    Memory: at most BYTES_PER_PIXEL for a pixel, so 2.4 GB; besides, a WebP or AVIF is held as a file (MAX_HELD_BYTES at
+    most), and so is, twice, what is read again without its metadata (MAX_TRIMMED_BYTES at most).
     """
     with file_boundary(path):
         if is_stacked(path):
@@ -88,7 +90,7 @@ def _decoded(path: PathLike) -> tuple[np.ndarray, int]:
         except (MediaError, MemoryError):
             raise
         except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, KeyError...
-            failure = error
+            failure = error.with_traceback(None)  # which would hold the picture
     if isinstance(failure, Image.UnidentifiedImageError):
         raise MediaError(path, f"it is not an image of a known format ({', '.join(FORMATS)})")
     raise MediaError(path, f"it cannot be decoded as an image ({' '.join(str(failure).split())})") from failure
@@ -105,14 +107,20 @@ def _trimmed(path: PathLike) -> Iterator[BytesIO]:
 def _opened(path: PathLike, source: str | BytesIO) -> tuple[np.ndarray, int]:
     """What Pillow makes of the file, read from `source`."""
     try:
-        with no_warnings():
-            image = Image.open(source, formats=_formats())
-        with image:
+        with pillow_quiet(), Image.open(source, formats=_formats()) as image:
             _check_size(path, image.width, image.height)
+            _check_size(path, *_tile_size(image))
             image.load()
             return _rgb(image), _orientation(image)
     except Image.DecompressionBombError as error:  # Pillow's own limit: beyond it the size is only in the message
         raise _too_large(path, f"{int(re.findall(r'[0-9]+', str(error))[0]):,} pixels") from None
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """The (width, height) of a TIFF's tiles, which may be larger than the image; else that of the image."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag) for tag in TIFF_TILE)
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else image.size
 
 
 @lru_cache(maxsize=1)
@@ -125,8 +133,7 @@ def _formats() -> list[str]:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation of a loaded image, 1 if it has none that can be read."""
     try:
-        with no_warnings():
-            return image.getexif().get(ORIENTATION, 1)
+        return image.getexif().get(ORIENTATION, 1)
     except MemoryError:
         raise
     except Exception:  # the pixels are there, whatever became of the EXIF

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-H264_SLICES, H264_IDR, H264_SEQUENCE, H264_PARAMETERS = (1, 5), 5, 7, (7, 8)
+H264_SLICES, H264_IDR, H264_SEQUENCE, H264_PARAMETERS = (1, 5), 5, 7, frozenset((7, 8))
 H264_WITHOUT_SLICE = frozenset(range(6, 16))  # messages, parameter sets, delimiters
 H264_CHROMA_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)  # they state a chroma format
 CHROMA_444 = 3
-HEVC_LAST_SLICE, HEVC_SEQUENCE, HEVC_PARAMETERS = 31, 33, (32, 33, 34)
+HEVC_LAST_SLICE, HEVC_SEQUENCE, HEVC_PARAMETERS = 31, 33, frozenset((32, 33, 34))
 HEVC_WITHOUT_SLICE = frozenset(range(32, 48))
 HEVC_BROKEN_LINKS, HEVC_RANDOM_ACCESS = (16, 17, 18), (19, 20, 21)  # BLA; IDR and CRA
 

@@ -11,12 +11,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import accumulate, chain, compress, pairwise
-from operator import not_
+from itertools import accumulate, chain, pairwise
 from statistics import median
 from typing import NamedTuple
 
 import av
+from av.packet import PacketSideData
 
 from unidual_zoo.data.nal import (
     H264_IDR,
@@ -158,9 +158,9 @@ def steps_in_time(stamps: Sequence[int], time_base: Fraction) -> tuple[list[int]
     Some containers give the stamps of decoding, which go back by a few frames and are no jumps.
     """
     steps = [after - before for before, after in pairwise(stamps)]
-    longest = JUMP * median(map(abs, steps or [0]))
-    usual = [-longest <= step <= max(longest, JUMP_SECONDS / time_base) for step in steps]
-    return list(compress(steps, usual)), list(compress(steps, map(not_, usual)))
+    back = JUMP * median(map(abs, steps or [0]))
+    ahead = max(back, float(JUMP_SECONDS / time_base))
+    return [step for step in steps if -back <= step <= ahead], [step for step in steps if not -back <= step <= ahead]
 
 
 class NoteTaker:
@@ -199,63 +199,58 @@ class NoteTaker:
             note = _unsound_note(packet)
         if BLANK in bytes(memoryview(packet)[: self._beginning]):
             return note._replace(sound=False, fields=FRAME)
-        if self._in_doubt or packet.is_corrupt or _changes_decoder(packet):
+        if self._in_doubt or packet.is_corrupt or any(map(_changes_decoder, packet.iter_sidedata())):
             return note._replace(sound=False)
         return note
 
     def _h264(self, packet: av.Packet) -> PacketNote:
         data = bytes(packet)
         units = nal_units(data, self._length_size)
-        kinds, sequences = set(), set()
+        kinds: list[int] = []
+        sequences: set[bytes] = set()
         for start in units:
             kind = data[start] & 0x1F
             if kind in H264_SLICES:
                 self._meet(sequences)
                 self._pictures_began = True
-                fields = self._count_fields(data, chain([start], units))
+                fields = FRAME if self._field_flag is None else self._count_fields(data, start, units)
+                parameters = not H264_PARAMETERS.isdisjoint(kinds)
                 return PacketNote(
-                    packet.pts,
-                    shown=not packet.is_discard,
-                    restart=kind == H264_IDR,
-                    parameters=not kinds.isdisjoint(H264_PARAMETERS),
-                    sound=fields == FRAME,
-                    fields=fields,
+                    packet.pts, not packet.is_discard, kind == H264_IDR, parameters, 0, fields == FRAME, fields
                 )
-            kinds.add(kind)
+            kinds.append(kind)
             if kind == H264_SEQUENCE:
                 sequences.add(nal_unit(data, start, self._length_size))
         self._meet(sequences)
-        return _unsound_note(packet, fields=0 if kinds and kinds <= H264_WITHOUT_SLICE else FRAME)
+        return _unsound_note(packet, fields=0 if kinds and H264_WITHOUT_SLICE.issuperset(kinds) else FRAME)
 
-    def _count_fields(self, data: bytes, units: Iterable[int]) -> int:
-        """How many fields the slices among these NAL units are of; of a frame, two."""
-        if self._field_flag is None:
-            return FRAME
-        slices = (data[start + 1 :][:SLICE_START] for start in units if data[start] & 0x1F in H264_SLICES)
-        parities = {parity(slice_start, self._field_flag) for slice_start in slices}
+    def _count_fields(self, data: bytes, first: int, others: Iterable[int]) -> int:
+        """How many fields the slices are of, of which the first and other NAL units begin here; of a frame, two."""
+        assert self._field_flag is not None
+        starts = chain([first], (start for start in others if data[start] & 0x1F in H264_SLICES))
+        parities = {parity(data[start + 1 :][:SLICE_START], self._field_flag) for start in starts}
         return FRAME if None in parities else len(parities) * FIELD
 
     def _hevc(self, packet: av.Packet) -> PacketNote:
         data = bytes(packet)
-        kinds, sequences = set(), set()
+        kinds: list[int] = []
+        sequences: set[bytes] = set()
         for start in nal_units(data, self._length_size):
             kind = (data[start] >> 1) & 0x3F
             if kind <= HEVC_LAST_SLICE:
                 self._meet(sequences)
                 self._pictures_began = True
+                parameters = not HEVC_PARAMETERS.isdisjoint(kinds)
+                layer = (data[start + 1] & 0x7) - 1
+                sound = kind not in HEVC_BROKEN_LINKS
                 return PacketNote(
-                    packet.pts,
-                    shown=not packet.is_discard,
-                    restart=kind in HEVC_RANDOM_ACCESS,
-                    parameters=not kinds.isdisjoint(HEVC_PARAMETERS),
-                    layer=(data[start + 1] & 0x7) - 1,
-                    sound=kind not in HEVC_BROKEN_LINKS,
+                    packet.pts, not packet.is_discard, kind in HEVC_RANDOM_ACCESS, parameters, layer, sound
                 )
-            kinds.add(kind)
+            kinds.append(kind)
             if kind == HEVC_SEQUENCE and is_sequence(unit := nal_unit(data, start, self._length_size), self.codec):
                 sequences.add(unit)
         self._meet(sequences)
-        return _unsound_note(packet, fields=0 if kinds and kinds <= HEVC_WITHOUT_SLICE else FRAME)
+        return _unsound_note(packet, fields=0 if kinds and HEVC_WITHOUT_SLICE.issuperset(kinds) else FRAME)
 
     def _meet(self, sequences: set[bytes]) -> None:
         """These sequence parameter sets are in force from here on.
@@ -275,10 +270,10 @@ class NoteTaker:
             self._field_flag = flags.pop() if len(flags) == 1 else None
 
 
-def _changes_decoder(packet: av.Packet) -> bool:
-    """Whether something comes with the packet that changes how others are decoded: a palette, a header."""
+def _changes_decoder(side_data: PacketSideData) -> bool:
+    """Whether what comes with a packet changes how others are decoded: a palette, a header."""
     try:
-        return not HARMLESS_SIDE_DATA.issuperset(side_data.data_type for side_data in packet.iter_sidedata())
+        return side_data.data_type not in HARMLESS_SIDE_DATA
     except IndexError:  # of a kind that PyAV cannot name
         return True
 
@@ -314,7 +309,8 @@ def _vp9_note(packet: av.Packet) -> PacketNote:
 
 
 def _mjpeg_note(packet: av.Packet) -> PacketNote:
-    return _key_note(packet)._replace(sound=memoryview(packet)[:2] == JPEG_START)
+    sound = memoryview(packet)[:2] == JPEG_START
+    return PacketNote(packet.pts, not packet.is_discard, packet.is_keyframe, sound=sound)
 
 
 def _mpeg4_note(packet: av.Packet) -> PacketNote:

@@ -12,6 +12,7 @@ from typing import Any
 
 from timm.models import PretrainedCfg
 
+from unidual_zoo.models.family import Arguments
 from unidual_zoo.models.heads import first_task, primary_task
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
 from unidual_zoo.weights import Checkpoint
@@ -26,14 +27,12 @@ def split_cfg(pretrained_cfg: str | Mapping[str, Any] | PretrainedCfg | None) ->
     return pretrained_cfg or None, {}
 
 
-def asked_arguments(explicit: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+def asked_arguments(explicit: Arguments, saved: Arguments) -> dict[str, Any]:
     """What the caller asked for: timm's factory mixes a saved model's arguments into the explicit ones."""
     return {key: value for key, value in explicit.items() if key not in saved or saved[key] != value}
 
 
-def resolve(
-    architecture: Mapping[str, Any], row: Checkpoint | None, saved: Mapping[str, Any], asked: Mapping[str, Any]
-) -> dict[str, Any]:
+def resolve(architecture: Arguments, row: Checkpoint | None, saved: Arguments, asked: Arguments) -> dict[str, Any]:
     """The constructor arguments: the architecture's, those of its tag or of a saved model, and what was asked for.
 
     `num_classes` sizes the primary task (the first image task, if the architecture has one, also where a tag does
@@ -62,14 +61,12 @@ def tasks_of_other_classes(asked: Mapping[str, Any], tasks: Mapping[str, Task]) 
     return {task for argument, task in sized.items() if argument in asked and task}
 
 
-def classifier_task(architecture: Mapping[str, Any], row: Checkpoint | None, modality: str) -> str | None:
+def classifier_task(architecture: Arguments, row: Checkpoint | None, modality: str) -> str | None:
     """The task that another code base's classifier belongs to: the tag's first of a modality, not the caller's."""
     return first_task(parse_tasks({**architecture, **(row.arguments if row else {})}["tasks"]), modality)
 
 
-def _resolve_tasks(
-    architecture: Mapping[str, Any], tasks: dict[str, Task], asked: Mapping[str, Any]
-) -> dict[str, Task]:
+def _resolve_tasks(architecture: Arguments, tasks: dict[str, Task], asked: Arguments) -> dict[str, Task]:
     num_classes, num_video_classes = asked.get("num_classes"), asked.get("num_video_classes")
     if num_classes and "tasks" not in asked:
         tasks = _with_image_task(architecture, tasks)
@@ -83,7 +80,7 @@ def _resolve_tasks(
     return tasks
 
 
-def _with_image_task(architecture: Mapping[str, Any], tasks: dict[str, Task]) -> dict[str, Task]:
+def _with_image_task(architecture: Arguments, tasks: dict[str, Task]) -> dict[str, Task]:
     """The tasks, led by the architecture's image task if there is none among them."""
     if first_task(tasks, IMAGE):
         return tasks

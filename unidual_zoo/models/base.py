@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.models.family import name_with_heads
+from unidual_zoo.models.family import Arguments, name_with_heads
 from unidual_zoo.models.heads import HeadSizes, TaskHeads, head_sizes, primary_task
 from unidual_zoo.models.pathways import PerPathway, pathway_of
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
@@ -50,10 +50,10 @@ class TaskModel(nn.Module, ABC):
         self,
         *,
         pathways: Sequence[str],
-        spec: InputSpec | Mapping[str, Any] | None,
+        spec: InputSpec | Arguments | None,
         num_frames: int | None,
         in_chans: int,
-        arguments: Mapping[str, Any],
+        arguments: Arguments,
     ) -> None:
         super().__init__()
         for pathway in pathways:
@@ -73,7 +73,7 @@ class TaskModel(nn.Module, ABC):
         *,
         num_features: int,
         head_hidden_size: int | None = None,
-        tasks: Mapping[str, Any],
+        tasks: Arguments,
         auxiliary: bool,
         heads: Mapping[str, Sequence[str]] | None,
         drop_rate: float,
@@ -115,7 +115,7 @@ class TaskModel(nn.Module, ABC):
         """What `_features` gave -> (B, head_hidden_size)."""
 
     @abstractmethod
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         """timm's groups of parameters from input to output, for layer decay; what no pattern matches comes last."""
 
     def _features(self, x: Tensor, pathway: str) -> Tensor:
@@ -169,7 +169,7 @@ class TaskModel(nn.Module, ABC):
             )
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a network of this family with other pathways or clips of another length -> weights as this one's.
+        """Weights of a network of this family, with other pathways or inputs of another size -> weights as this one's.
 
         Raises:
             ValueError: this network has a pathway that the weights lack.
@@ -224,7 +224,7 @@ class TaskModel(nn.Module, ABC):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
         modality: str | None = None,
-    ) -> Any:
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Outputs of the layers of `feature_info`: (B, C, H, W) of images, (B, C, T, H, W) of clips."""
         check_known("output_fmt", output_fmt, ("NCHW",))
         take, last = self._take_indices(indices)
@@ -275,7 +275,7 @@ class TaskModel(nn.Module, ABC):
             raise ValueError(f"task {task!r} has no head on the {pathway} pathway, allowed: {allowed}")
         return task
 
-    def run_block(self, block: nn.Module, *inputs: Any) -> Any:
+    def run_block(self, block: nn.Module, *inputs: Tensor | str | int) -> Tensor:
         """The block's output; with gradient checkpointing it is computed again in the backward pass."""
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return block(*inputs)
@@ -393,10 +393,10 @@ class TaskModel(nn.Module, ABC):
         return self.arguments()
 
     @_model_args.setter
-    def _model_args(self, arguments: Mapping[str, Any]) -> None:
+    def _model_args(self, arguments: Arguments) -> None:
         """timm's factory adds the arguments of the call, which this network has resolved and knows already."""
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         """As torch's; weights with other heads are refused with the name and arguments of the network that they fit."""
         if strict and (there := head_sizes(state_dict)) and there != (here := head_sizes(self.state_dict())):
             raise RuntimeError(self._describe_mismatch(there, here))

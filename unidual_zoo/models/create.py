@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from unidual_zoo.checks import check_known
 from unidual_zoo.models import arguments as resolution
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.family import Family, name_with_heads
-from unidual_zoo.models.heads import HeadSizes, head_sizes
+from unidual_zoo.models.family import Arguments, Family, name_with_heads
+from unidual_zoo.models.heads import HeadSizes, head_sizes, primary_task
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.weights import (
     CONFIG,
@@ -100,8 +100,8 @@ def build(
         pretrained_model_args: the arguments of a saved model, as timm hands them on; `explicit` holds them too.
         device, dtype: of the weights.
         features_only: a timm feature extractor over one pathway: `modality`, by default the image pathway, with
-            timm's `out_indices` (by default all) and `feature_cls`, "getter" or (on images) "hook". What no output needs
-            is removed.
+            timm's `out_indices` (by default all) and `feature_cls`, "getter" or (on images) "hook". What no output
+            needs is removed.
         explicit: constructor arguments, `num_classes` (of the primary task) and `num_video_classes`.
 
     Raises:
@@ -141,7 +141,7 @@ def build(
 
 
 def _take_feature_arguments(
-    variant: str, architecture: Mapping[str, Any], explicit: dict[str, Any], *, features_only: bool
+    variant: str, architecture: Arguments, explicit: dict[str, Any], *, features_only: bool
 ) -> dict[str, Any]:
     """Takes what only a feature extractor knows out of the explicit arguments; empty for a whole model."""
     modality = explicit.pop("modality", None)

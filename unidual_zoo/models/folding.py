@@ -7,7 +7,7 @@ torch's convolution with the rest in place, which `torch.compile` fuses.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -104,11 +104,11 @@ class FoldedConv(nn.Module):
             self._packed[x.dtype] = weight, self.bias.detach().to(x.dtype)
         return self._packed[x.dtype]
 
-    def _apply(self, fn: Any, recurse: bool = True) -> FoldedConv:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FoldedConv:
         self._packed = {}  # the weights move or change their type
         return super()._apply(fn, recurse)
 
-    def _load_from_state_dict(self, *args: Any) -> None:
+    def _load_from_state_dict(self, *args: object) -> None:
         self._packed = {}
         super()._load_from_state_dict(*args)
 

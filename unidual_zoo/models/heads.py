@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.models.pathways import PerPathway
@@ -40,7 +40,7 @@ def assign_heads(tasks: Mapping[str, Task], pathways: Iterable[str], *, auxiliar
 HeadSizes = Mapping[str, Mapping[str, int]]  # pathway -> task -> classes
 
 
-def head_sizes(weights: Mapping[str, Any]) -> HeadSizes:
+def head_sizes(weights: Mapping[str, Tensor]) -> HeadSizes:
     """`{pathway: {task: classes}}` of the heads among a network's weights."""
     sizes: dict[str, dict[str, int]] = {}
     for key, weight in weights.items():

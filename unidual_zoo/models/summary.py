@@ -18,9 +18,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.create import local_dir
-from unidual_zoo.models.family import families
+from unidual_zoo.models.create import create_model, local_dir
+from unidual_zoo.models.family import families, find_family
 from unidual_zoo.spec import IMAGE, Task
+from unidual_zoo.weights import Checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,24 +99,26 @@ def summarise(names: Iterable[str]) -> Iterator[Summary]:
     """The rows of registered names or `name.tag`, counted on networks without memory (no weights are fetched)."""
     counted: dict[tuple, dict[str, int]] = {}  # tags often differ in their weights alone
     for name in names:
-        model: Any
         with torch.device("meta"):
-            model = timm.create_model(name)
+            model = create_model(name)
         network = (str(model), model.spec.crop, model.spec.clip.length)
         if network not in counted:
             counted[network] = {pathway: multiply_adds(model, pathway) for pathway in model.pathways}
         architecture, _, tag = name.partition(".")
-        cfg: Any = timm.models.get_pretrained_cfg(name) if tag else None
-        sources = (cfg.file and "packaged", cfg.hf_hub_id and f"hf-hub:{cfg.hf_hub_id}", cfg.url) if cfg else ()
+        row = find_family(architecture).tags(architecture).get(tag)
         yield Summary(
             name=architecture,
             tag=tag or None,
             tasks=model.tasks,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             multiply_adds=counted[network],
-            weights=next(filter(None, sources), None),
-            license=cfg.license if cfg else None,
+            weights=_place_of_weights(row) if row else None,
+            license=row.license if row else None,
         )
+
+
+def _place_of_weights(row: Checkpoint) -> str | None:
+    return "packaged" if row.file else f"hf-hub:{row.hf_hub_id}" if row.hf_hub_id else row.url
 
 
 def multiply_adds(model: TaskModel, pathway: str, modality: str | None = None) -> int:

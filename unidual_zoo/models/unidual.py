@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers.drop import DropPath
+from timm.layers import DropPath
 from timm.models import register_model
 from torch import Tensor, nn
 
@@ -230,7 +230,7 @@ class UniDual(TaskModel):
         depths: Sequence[int] = (3, 4, 6, 3),
         block: str = "basic",
         pathways: Sequence[str] = MODALITIES,
-        tasks: Mapping[str, Any],
+        tasks: Arguments,
         auxiliary: bool = False,
         heads: Mapping[str, Sequence[str]] | None = None,
         norms: str = "split",
@@ -238,7 +238,7 @@ class UniDual(TaskModel):
         width: float = 1.0,
         mid_planes: str = "conv",
         norm_eps: float = 1e-3,
-        spec: InputSpec | Mapping[str, Any] | None = None,
+        spec: InputSpec | Arguments | None = None,
         num_frames: int | None = None,
         frame_pool: str = "mean",
         in_chans: int = 3,
@@ -341,7 +341,7 @@ class UniDual(TaskModel):
         x = x.unsqueeze(1).expand(-1, self.num_frames, -1) if features.ndim == 4 else x.transpose(1, 2)
         return self.lstm(x)[0][:, -1]  # (B, T, D) -> (B, LSTM_UNITS)
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return dict(stem=r"^stem", blocks=[(blocks, None), (r"^lstm", (99999,))])  # timm: joins the group before it
 

@@ -20,8 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object, send_to_device
-from timm.utils.distributed import distribute_bn
-from timm.utils.model_ema import ModelEmaV3
+from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -312,7 +311,8 @@ def make_model(
     if settings.sync_norms and accelerator.device.type == "cpu":
         raise ValueError("sync_norms needs GPUs, the run is on the CPU")
     torch.manual_seed(seed)
-    model = build_model(settings, media).to(device=accelerator.device)
+    model = build_model(settings, media)
+    model.to(device=accelerator.device)
     to_channels_last(model)
     model.set_grad_checkpointing(settings.grad_checkpointing)
     if settings.sync_norms:

@@ -77,8 +77,11 @@ def test_early_layers_freeze():
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     assert frozen == set(names) == {n for n, _ in model.named_parameters() if n.startswith(("stem.", "stages.0."))}
     assert not frozen & set(settings(model, RECIPE)[0])
-    with pytest.raises(ValueError, match="freeze must be 0 to 4 layers, got 5"):
-        freeze(model, first=5)
+    freeze(model, first=5)  # all but the heads
+    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert learning == {name for name, _ in model.named_parameters() if name.startswith("heads.")}
+    with pytest.raises(ValueError, match="freeze must be 0 to 5 layers, got 6"):
+        freeze(model, first=6)
 
 
 def test_a_pathway_without_a_head_freezes():

@@ -317,7 +317,7 @@ def test_names_that_a_file_gives_its_weights_are_escaped():
     one_sentence(error.value)
 
 
-def test_only_rgb_filters_are_fitted_to_other_channels():
+def test_filters_are_fitted_to_other_channels():
     weights = model_with_heads().state_dict()
     grey = model_with_heads()
     grey["stem"] = nn.Conv2d(1, 2, 1, bias=False)
@@ -325,8 +325,14 @@ def test_only_rgb_filters_are_fitted_to_other_channels():
     torch.testing.assert_close(fitted["stem.weight"], weights["stem.weight"].sum(1, keepdim=True))
     with pytest.raises(CheckpointError, match=r"stem.weight \(2, 3, 1, 1\) for \(2, 1, 1, 1\)"):
         fit_to_model(weights, grey)
-    with pytest.raises(CheckpointError, match=r"stem.weight \(2, 1, 1, 1\) for \(2, 3, 1, 1\)"):
-        fit_to_model(grey.state_dict(), model_with_heads(), adaptable=["stem.weight"])
+    weights["stem.weight"] = torch.tensor([[1.0, 2, 3], [4, 5, 6]])[..., None, None, None]  # a kernel of three axes
+    wide = model_with_heads()
+    wide["stem"] = nn.Conv3d(5, 2, 1, bias=False)
+    fitted = fit_to_model(weights, wide, adaptable=["stem.weight"])["stem.weight"]
+    expected = torch.tensor([[0.6, 1.2, 1.8, 0.6, 1.2], [2.4, 3, 3.6, 2.4, 3]])
+    torch.testing.assert_close(fitted.flatten(1), expected)
+    with pytest.raises(CheckpointError, match=r"stem.weight \(2, 3, 1, 1, 1\) for \(2, 3, 1, 1\)"):
+        fit_to_model(weights, model_with_heads(), adaptable=["stem.weight"])
 
 
 # ---- weights that are no numbers ------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from unidual_zoo.models.summary import registered_names, summarise
 from unidual_zoo.scoring import Route
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
 from unidual_zoo.training.optimizers import freeze, make_optimizer
-from unidual_zoo.training.recipes import RECIPES
+from unidual_zoo.training.recipes import find_recipe
 from unidual_zoo.weights import HEADS
 
 THREE = TASKS | {"sports": ("video", 9)}
@@ -472,7 +472,7 @@ class FamilyTests:
         weights = dict(model.named_parameters())
         exempt = model.no_weight_decay()
         assert exempt <= weights.keys()
-        optimizer = make_optimizer(model, RECIPES["mini"].optim, world=1)
+        optimizer = make_optimizer(model, find_recipe("mini").optim, world=1)
         decay = {id(weight): group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
         assert {decay[id(weights[key])] for key in exempt} <= {0}
         assert decay[id(weights[f"{model.default_cfg['first_conv']}.weight"])] > 0

@@ -271,9 +271,9 @@ def test_what_killed_runs_left_half_written_is_removed(tmp_path):
     begun(tmp_path, {}, resume=False)[0].close()
     (tmp_path / ".last.safetensors.0123.partial").touch()
     (tmp_path / ".last.safetensors.partial").touch()
-    (tmp_path / ".export-x.partial").mkdir()
+    (tmp_path / "export" / ".saving-x.partial").mkdir(parents=True)
     begun(tmp_path, {}, resume=True)[0].close()
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_checkpoint_without_its_recipe_is_not_overwritten(tmp_path):

@@ -52,17 +52,11 @@ def test_an_exported_network_comes_back(media, tmp_path):
 
 @pytest.mark.parametrize(("name", "auxiliary"), [("unidual10_aux", True), ("unidual10", False)])
 def test_a_network_has_the_auxiliary_heads_of_its_architecture_whatever_its_tag_has(media, name, auxiliary):
-    """Published weights come without them. That the name ends in _aux is not what decides."""
+    """Published weights come without them."""
     tagged = build(media, f"{name}.toy" if auxiliary else name, "model_args={}", f"pretrained={str(auxiliary).lower()}")
     assert tagged.auxiliary == auxiliary
     both = ("pictures", "films")
     assert tagged.pathway_tasks("video") == (both if auxiliary else ("films",))
-
-
-def test_the_model_is_asked_whether_it_has_auxiliary_heads(media, monkeypatch):
-    """Not its name."""
-    monkeypatch.setattr("unidual_zoo.training.network._has_auxiliary_heads", lambda architecture: True)
-    assert build(media, "unidual10").pathway_tasks("video") == ("pictures", "films")
 
 
 def save_run(model, path, *, ema=None):

@@ -30,10 +30,10 @@ _UNTRACED = "the input's rank chooses its way; torch.export.export and torch.jit
 class TaskModel(nn.Module, ABC):
     """Images (B, C, H, W) and clips (B, C, T, H, W) -> logits (B, classes) of a task.
 
-    torch.compile, torch.export (a dynamic batch, dynamic sizes, as many frames as leave each stage two or more) and
-    torch.jit.trace take it, torch.fx.symbolic_trace and torch.jit.script do not: the input's rank chooses the way
-    through it. Of timm's `model_parameters(model, exclude_head=True)`, which drops the last two parameters, one head is
-    left out; all heads are named `heads.…`.
+    torch.compile, torch.export (also for any batch, size and number of frames that leaves each stage two or more) and
+    torch.jit.trace take it. torch.fx.symbolic_trace and torch.jit.script do not: the input's rank chooses its way.
+    timm's `model_parameters(model, exclude_head=True)` drops the last two parameters, one head of several: the names of
+    all of them begin with `heads.`.
 
     Args:
         pathways: "image", "video" or both, the branches of this network.

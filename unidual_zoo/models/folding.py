@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -117,13 +118,14 @@ class FoldedConv(nn.Module):
 
 
 def _fuses(x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether oneDNN's fused convolution serves this input: not where somebody records or counts the operations."""
+    """Whether oneDNN's fused convolution serves this input: not where operations are recorded, counted or derived."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
         return False
     recorded = torch.jit.is_tracing()
-    if recorded or type(x) is not Tensor or torch._C._len_torch_dispatch_stack() > 0:
+    wrapped = type(x) is not Tensor or is_functorch_wrapped_tensor(x)  # by torch.func.vmap, for one
+    if recorded or wrapped or torch._C._len_torch_dispatch_stack() > 0:
         return False
-    if torch.is_grad_enabled() and (x.requires_grad or unpack_dual(x).tangent is not None):  # it has no derivative
+    if (torch.is_grad_enabled() and x.requires_grad) or unpack_dual(x).tangent is not None:  # it has no derivative
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

@@ -40,8 +40,8 @@ def freeze(model: TaskModel, *, first: int) -> list[str]:
 def make_optimizer(model: TaskModel, settings: OptimSettings, *, world: int) -> Optimizer:
     """timm's optimizer of that name; its learning rate grows with the examples per update (VMZ: × number of GPUs).
 
-    Weights are decayed but for biases, for what the model's `no_weight_decay` names (timm's wildcards are fine) and,
-    unless `decay_norms`, for the scales of norms.
+    Weights are decayed but for biases, what the network exempts (names, or timm's wildcards) and, unless `decay_norms`,
+    the scales of norms.
 
     Raises:
         ValueError: timm has no such optimizer, or it is of UNFIT.

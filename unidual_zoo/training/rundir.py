@@ -26,6 +26,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from unidual_zoo.files import make_readable, partial_name, remove_partial, sync_file, sync_folder
 from unidual_zoo.training.lock import Lock, LockedError
+from unidual_zoo.weights import EXPORT
 
 RECIPE, LOG, CURVES, TENSORBOARD, LOCK = "recipe.json", "log.jsonl", "curves.png", "tensorboard", "run.lock"
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -156,7 +157,8 @@ class RunDirectory:
         if not resume and (self.has_checkpoint() or (self.path / RECIPE).exists()):
             raise RunError(f"{self.path} holds a run already: go on with --resume, or choose another directory")
         if self._lock.is_held:
-            remove_partial(self.path)
+            for folder in (self.path, self.path / EXPORT):
+                remove_partial(folder)
 
     def _recipe_begun_with(self, in_checkpoint: Any, *, has_checkpoint: bool) -> dict[str, Any] | None:
         """The recipe of the run that is there, of recipe.json or else of its checkpoint; None if nothing tells it."""

@@ -98,9 +98,10 @@ def explain(
     """How the model's pathways respond to a uint8 clip (3, T, H, W) or still image (3, H, W), framed as its spec says.
 
     The video pathway repeats a still image. `layer` is a unit's module name or an index over the residual blocks, which
-    means the block's last unit (paper: -1 in Figure 2, -3 in Figure 3). Grad-CAM is of the network's last features, for
-    the class `label` in the pathways that know it, else for the most likely class of the pathway's own task; classes
-    without names go by their numbers. A model with one pathway has that one's response alone.
+    means the block's last unit (paper: -1 in Figure 2, -3 in Figure 3). Grad-CAM is of the last features of which every
+    position counts (`TaskModel.explained_features`), for the class `label` in the pathways that know it, else for the
+    most likely class of the pathway's own task; classes without names go by their numbers. A model with one pathway has
+    that one's response alone.
 
     Raises:
         ValueError: the model is in training mode; a layer, class, number of channels or shape that cannot be.
@@ -143,7 +144,8 @@ def _respond(model: TaskModel, x: Tensor, pathway: str, *, layer: str, top: int,
     hook = model.get_submodule(layer).register_forward_hook(lambda unit, inputs, output: outputs.append(output))
     try:
         with torch.no_grad():
-            features = model.forward_features(x, modality=pathway)
+            features = model.forward_explained(x, modality=pathway)
+            model.resume_features(features, pathway)  # the layer may lie behind
     finally:
         hook.remove()
     maps = _middle(model.layer_maps(outputs[0]), 0).relu().float().cpu()  # (T', C, H', W') -> (C, H', W')
@@ -162,7 +164,7 @@ def _middle(x: Tensor, dim: int) -> Tensor:
 
 
 def _class_map(model: TaskModel, features: Tensor, pathway: str, label: str | None) -> ClassMap | None:
-    """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of the last features (1, C, [T',] H', W')."""
+    """Grad-CAM (Selvaraju et al. 2017, equations 1 and 2) of the explained features, maps (1, C, [T',] H', W')."""
     task = model.default_task(pathway, pathway)
     if task is None:
         return None
@@ -171,7 +173,7 @@ def _class_map(model: TaskModel, features: Tensor, pathway: str, label: str | No
         task = knowing[0]
     features = features.detach().requires_grad_()
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # cuDNN's LSTM has no gradient in evaluation
-        logits = model.forward_head(features, modality=pathway, task=task)[0]
+        logits = model.forward_head(model.resume_features(features, pathway), modality=pathway, task=task)[0]
         number = _labels(model, task).index(label) if label and knowing else int(logits.argmax())
         (gradient,) = torch.autograd.grad(logits[number], features)
     gradient, maps = (model.feature_maps(x, pathway) for x in (gradient, features.detach()))  # (1, C, [T',] H', W')

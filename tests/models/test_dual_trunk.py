@@ -16,6 +16,7 @@ from timm.models._hub import save_for_hf
 from torch import nn
 
 from unidual_zoo import for_inference
+from unidual_zoo.explain import explain
 from unidual_zoo.models import create, dual_trunk, trunks
 from unidual_zoo.models.dual_trunk import ARCHITECTURES, CHECKPOINTS, DualTrunk, timm_spec
 from unidual_zoo.models.pathways import pathway_of
@@ -24,9 +25,11 @@ from unidual_zoo.spec import ClipSpec
 from unidual_zoo.training.objective import JointObjective
 from unidual_zoo.weights import CheckpointError
 
-TRUNKS = ["test_efficientnet"]
-MAPS = ["test_efficientnet"]
-NORMED = [trunk for trunk in TRUNKS if trunk not in ("test_efficientnet",)]
+MAPS = ["test_efficientnet", "test_resnet", "test_convnext"]
+TOKENS = ["test_vit", "test_vit2", "eva02_tiny_patch14_224"]  # the class token counts, the mean of the patches, both
+TRUNKS = MAPS + TOKENS
+NORMED = ["test_convnext", *TOKENS]  # behind the last block
+SMALLER = {"eva02_tiny_patch14_224": dict(patch_size=16, embed_dim=48, depth=3, num_heads=3)}
 IN1K = {"in1k": ("image", 7)}
 EVERYWHERE = dict(tasks=IN1K, heads={"image": ["in1k"], "video": ["in1k"]})
 SIDE = 64
@@ -34,29 +37,36 @@ SIDE = 64
 
 def theirs(trunk: str, **kwargs) -> nn.Module:
     """timm's network with norms that are not those of a fresh one, and 7 classes."""
-    return randomise_norms(timm.create_model(trunk, **{"num_classes": 7} | kwargs)).eval()
+    network = timm.create_model(trunk, **{"num_classes": 7} | SMALLER.get(trunk, {}) | kwargs)
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim == 1:
+                weight.add_(0.1 * torch.randn_like(weight))
+        nn.init.normal_(network.get_classifier().weight)
+    return randomise_norms(network).eval()
 
 
 def started(network: nn.Module, trunk: str, **kwargs) -> DualTrunk:
     """Our network on the trunk, started from the weights of timm's."""
     overlay = dict(state_dict=network.state_dict())
-    arguments = dict(trunk=trunk, num_frames=4) | EVERYWHERE | kwargs
+    arguments = dict(trunk=trunk, trunk_args=SMALLER.get(trunk, {}), num_frames=4) | EVERYWHERE | kwargs
     return timm.create_model("unidual_trunk", pretrained=True, pretrained_cfg_overlay=overlay, **arguments).eval()
 
 
 def stirred(trunk: str, **kwargs) -> DualTrunk:
     """Our network with weights in which nothing is zero or equal between the pathways."""
-    model = timm.create_model("unidual_trunk", **dict(trunk=trunk, num_frames=4, tasks=TASKS) | kwargs)
-    return stir(model).eval()
+    arguments = dict(trunk=trunk, trunk_args=SMALLER.get(trunk, {}), num_frames=4, tasks=TASKS) | kwargs
+    return stir(timm.create_model("unidual_trunk", **arguments)).eval()
 
 
 def stir(model: nn.Module) -> nn.Module:
     randomise_norms(model)
     with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, Adapter):
-                nn.init.normal_(module.up.weight, std=0.3)
-                nn.init.normal_(module.up.bias, std=0.1)
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:
+                weight.add_(0.1 * torch.randn_like(weight))
+            elif not weight.any() or name.startswith("heads."):
+                nn.init.normal_(weight, std=0.1)
     return model
 
 
@@ -67,6 +77,11 @@ SHALLOW = dict(stages=2, neck=False)
 class TestEfficientNet(FamilyTests):
     family, names, options, shallow = dual_trunk.FAMILY, ("unidual_trunk",), OPTIONS, SHALLOW
     small: ClassVar = dict(trunk="test_efficientnet", num_frames=4)
+
+
+class TestVisionTransformer(FamilyTests):
+    family, names, options, shallow = dual_trunk.FAMILY, ("unidual_trunk",), OPTIONS, SHALLOW
+    small: ClassVar = dict(trunk="test_vit", trunk_args=dict(depth=3), num_frames=4, per_block=2, global_blocks=2)
 
 
 # ---- the start ------------------------------------------------------------------------------------------------------
@@ -91,11 +106,15 @@ def test_the_image_pathway_is_timms_network_to_the_bit(trunk):
 
 @torch.no_grad()
 @pytest.mark.parametrize("norms", ["split", "shared"])
-@pytest.mark.parametrize("operator", ["adapter", "none"])
+@pytest.mark.parametrize("operator", ["adapter", "local_mhra", "pointwise", "none"])
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_a_clip_starts_as_the_mean_of_its_frames(trunk, operator, norms):
-    network = theirs(trunk)
-    model = started(network, trunk, operator=operator, norms=norms, pixelwise=operator == "adapter")
+    network, options = theirs(trunk), dict(operator=operator, norms=norms)
+    if trunk in TOKENS:
+        if operator == "pointwise":
+            pytest.skip("of convolutional networks")
+        options |= dict(per_block=2, global_blocks=2, pixelwise=True)
+    model = started(network, trunk, **options)
     for frames in (1, 3, 4):
         x = clips(batch=3, frames=frames, size=SIDE)
         each = network(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (3, frames))
@@ -123,8 +142,9 @@ def test_operators_see_the_order_of_frames_and_leave_images_alone(trunk):
 
 
 @torch.no_grad()
-def test_pixelwise_adapters_are_of_images_alone():
-    model = stirred("test_efficientnet", pixelwise=True, auxiliary=True)
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_pixelwise_adapters_are_of_images_alone(trunk):
+    model = stirred(trunk, pixelwise=True, auxiliary=True)
     x, still = clips(size=SIDE), images(size=SIDE)
     video, image = model(x), model(still)
     for name, weight in model.named_parameters():
@@ -132,8 +152,8 @@ def test_pixelwise_adapters_are_of_images_alone():
             weight.zero_()
     assert torch.equal(model(x), video)
     assert not torch.allclose(model(still), image)
-    frames = model.forward_features(x.transpose(1, 2).flatten(0, 1)).mean((2, 3)).unflatten(0, (2, 4)).mean(1)
-    close(model(x, modality="image", task="in1k"), model.heads["image"]["in1k"](frames), 1e-5)  # each frame for itself
+    each = model(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 4))
+    close(model(x, modality="image", task="in1k"), each.mean(1), 1e-5)  # each frame for itself
 
 
 # ---- operators by hand ----------------------------------------------------------------------------------------------
@@ -169,6 +189,191 @@ def test_a_temporal_projection_starts_as_the_projection(layer):
     close(shifted[:, 0], torch.zeros(2, 5, 4, 4) + bias, 1e-6)
 
 
+@torch.no_grad()
+def test_local_mhra_is_uniformerv2s():
+    ours = Adapter(6, reduction=1.5, norm=True).eval()
+    depthwise = nn.Conv3d(4, 4, (3, 1, 1), padding=(1, 0, 0), groups=4)
+    theirs = nn.Sequential(nn.BatchNorm3d(6), nn.Conv3d(6, 4, 1), depthwise, nn.Conv3d(4, 6, 1)).eval()
+    stir(theirs[0])
+    theirs[0].running_mean.normal_()
+    theirs[0].running_var.uniform_(0.5, 2)
+    ours.norm.load_state_dict(theirs[0].state_dict())
+    for a, b in zip((ours.down, ours.conv, ours.up), theirs[1:], strict=True):
+        a.load_state_dict({key: value.reshape(a.state_dict()[key].shape) for key, value in b.state_dict().items()})
+    x = torch.randn(2, 6, 4, 3, 5)  # (B, C, T, H, W)
+    tokens = x.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)
+    expected = (x + theirs(x)).permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)
+    close(ours(tokens, 2), expected, 1e-5)
+    ours.fold()
+    assert ours.norm is None
+    close(ours(tokens, 2), expected, 1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_parts_of_blocks_make_the_block(trunk):
+    """They spell out what timm's forward does: this fails where timm changes it."""
+    network = theirs(trunk)
+    kind, parts = trunks.KINDS[type(network)], 0
+    x, frames = kind.stem(network, images(size=SIDE), 2)
+    for name in kind.block_names(network):
+        x, block = kind.approach(network, name, x), network.get_submodule(name)
+        expected = kind.run(block, x, kind.at(network, name, frames))
+        if kind.has_halves(block):
+            parts += torch.equal(kind.transform(block, kind.attend(block, x, kind.at(network, name, frames))), expected)
+        if found := kind.projection(block):
+            layer = block.get_submodule(found[0])
+            linear = isinstance(layer, nn.Linear)
+            project = (lambda y, layer=layer: layer(y.movedim(1, -1)).movedim(-1, 1)) if linear else layer
+            parts += torch.equal(kind.with_projection(block, x, project), expected)
+        x = expected
+    assert parts == (1 if trunk == "test_resnet" else len(kind.block_names(network)))  # others are basic blocks
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trunk", ["test_vit", "eva02_tiny_patch14_224"])
+def test_two_operators_of_a_block_lie_before_attention_and_mlp(trunk):
+    model, x = stirred(trunk, per_block=2, norms="shared", operator="adapter"), clips(size=SIDE)
+    network, kind = model.trunk, model.kind
+    y, frames = kind.stem(network, x.transpose(1, 2).flatten(0, 1), 2)
+    for name in model.block_names:
+        block, own = network.get_submodule(name), model.units.get_submodule(name)["video"]
+        for place, half in (
+            ("attention", lambda y, b=block: kind.attend(b, y, frames)),
+            ("mlp", lambda y, b=block: kind.transform(b, y)),
+        ):
+            y[:, frames.prefix :] = own[place](y[:, frames.prefix :].clone(), 2)
+            y = half(y)
+    close(model.forward_features(x).flatten(0, 1), network.norm(y), 1e-5)
+
+
+# ---- where frames are averaged --------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trunk", NORMED)
+def test_frames_are_averaged_before_the_norm(trunk):
+    network = theirs(trunk)
+    model = started(network, trunk, frame_mean="before_norm", operator="none")
+    x = clips(size=SIDE)
+    frames = x.transpose(1, 2).flatten(0, 1)
+    if trunk == "test_convnext":
+        raw = network.forward_features(frames).mean((2, 3)).unflatten(0, (2, 4)).mean(1)
+        normed = network.head.norm(raw[..., None, None]).flatten(1)
+    else:
+        dynamic = timm.create_model(trunk, num_classes=7, dynamic_img_size=True, **SMALLER.get(trunk, {})).eval()
+        dynamic.load_state_dict(network.state_dict())
+        raw = dynamic.forward_intermediates(
+            frames, indices=1, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
+        )[0]
+        raw = raw[1][:, 0] if network.global_pool == "token" else raw[0].mean(1)
+        normed = network.fc_norm(network.norm(raw.unflatten(0, (2, 4)).mean(1)))
+    close(model(x), network.get_classifier()(normed), 1e-5)
+    assert not torch.allclose(model(x), model(x, modality="image"), rtol=1e-3)
+    still = images(size=SIDE)
+    close(model(still, modality="video"), model(still), 1e-5)  # equal frames
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frame_mean", ["before_norm", "after_norm"])
+def test_global_blocks_are_uniformerv2s(frame_mean):
+    """Against upstream's formulas, written with plain matrices."""
+    model = stirred("test_vit", global_blocks=2, frame_mean=frame_mean, norms="shared", operator="none", num_frames=3)
+    x, network, own = clips(frames=3, size=SIDE), model.trunk, model.global_blocks["video"]
+    assert list(own.blocks) == ["4", "5"]
+    y, _ = model.kind.stem(network, x.transpose(1, 2).flatten(0, 1), 2)
+    query = own.query.expand(2, -1, -1)
+    for number, block in enumerate(network.blocks):
+        y = block(y)
+        if str(number) in own.blocks:
+            query = upstream(own.blocks[str(number)], query, y, frames=3, heads=block.attn.num_heads)
+    share = 1 / (1 + (-own.balance).exp())
+    if frame_mean == "before_norm":
+        pooled = network.norm((1 - share) * query[:, 0] + share * y[:, 0].unflatten(0, (2, 3)).mean(1))
+    else:
+        pooled = 2 * (1 - share) * query[:, 0] + 2 * share * network.norm(y)[:, 0].unflatten(0, (2, 3)).mean(1)
+    close(model(x), model.heads["video"]["k400"](pooled), 1e-5)
+    own.balance.fill_(-100)  # the query alone, as upstream's frozen networks have it
+    if frame_mean == "before_norm":
+        close(model(x), model.heads["video"]["k400"](network.norm(query[:, 0])), 1e-5)
+    assert model.forward_features(x).shape == (2, 3, 1 + 16 + 1, 64)  # class token, patches, query
+
+
+def upstream(block: nn.Module, query: torch.Tensor, y: torch.Tensor, *, frames: int, heads: int) -> torch.Tensor:
+    """UniFormerV2's dpe and Extractor."""
+    side = math.isqrt(y.shape[1] - 1)
+    tokens = y.unflatten(0, (-1, frames)).clone()  # (B, T, 1 + N, C)
+    maps = tokens[:, :, 1:].unflatten(2, (side, side)).permute(0, 4, 1, 2, 3)
+    tokens[:, :, 1:] += block.dpe(maps).permute(0, 2, 3, 4, 1).flatten(2, 3)
+    tokens = block.norm_tokens(tokens.flatten(1, 2))
+    weight, bias = block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3)
+    inputs = (block.norm1(query), tokens, tokens)
+    q, k, v = (
+        (of @ w.T + b).unflatten(-1, (heads, -1)).transpose(1, 2) for of, w, b in zip(inputs, weight, bias, strict=True)
+    )
+    attended = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1) @ v
+    query = query + block.attn.out_proj(attended.transpose(1, 2).flatten(2))
+    inner = block.mlp.fc1(block.norm2(query))
+    return query + block.mlp.fc2(inner * (1.702 * inner).sigmoid())
+
+
+# ---- sizes of inputs ------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trunk", TOKENS)
+def test_position_embeddings_are_resampled_as_timm_does(trunk, tmp_path):
+    network = theirs(trunk)
+    torch.save(network.state_dict(), tmp_path / "timm.pth")
+    overlay, arguments = dict(file=str(tmp_path / "timm.pth")), SMALLER.get(trunk, {})
+    small = timm.create_model(
+        trunk, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=7, img_size=96, **arguments
+    )
+    ours, x = started(network, trunk, img_size=96), images(size=96)
+    assert torch.equal(ours(x), small.eval()(x))
+    assert ours.spec.crop == (96, 96)
+    wide, any_size = (
+        torch.randn(2, 3, 64, 96),
+        timm.create_model(trunk, num_classes=7, dynamic_img_size=True, **arguments),
+    )
+    any_size.load_state_dict(network.state_dict())
+    close(started(network, trunk)(wide), any_size.eval()(wide), 1e-6)
+    clip = torch.randn(2, 3, 3, 64, 96)
+    each = any_size(clip.transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 3))
+    close(started(network, trunk, global_blocks=1)(clip), each.mean(1), 1e-5)
+    with pytest.raises(ValueError, match=r"sides that are multiples of the patch's, 16×16, got \(2, 3, 33, 64\)"):
+        ours(torch.randn(2, 3, 33, 64))
+
+
+# ---- explaining -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_networks_on_trunks_can_be_explained(trunk):
+    spec = dict(resize=80, crop=[64, 96])
+    options = dict(global_blocks=1, per_block=2) if trunk in TOKENS else {}
+    model = stirred(trunk, spec=spec, auxiliary=True, **options)
+    clip = torch.randint(256, (3, 4, 64, 96), dtype=torch.uint8)
+    for layer in (0, -1):
+        explained = explain(model, clip, layer=layer)
+        for pathway, response in explained.responses.items():
+            info = model.feature_info[0 if layer == 0 else -1]
+            height = -(-64 // info["reduction"])
+            assert response.maps.shape[1:] == (height, -(-96 // info["reduction"])), pathway
+            assert response.class_map.cam.isfinite().all()
+            assert response.class_map.cam.max() > 0, "the gradient reaches the positions"
+    x = clips(size=64)
+    for pathway in model.pathways:
+        early = model.forward_explained(x, modality=pathway)
+        close(
+            model.resume_features(early, pathway),
+            model.forward_features(x, modality=pathway),
+            0 if trunk in MAPS else 1e-6,
+        )
+    names, blocks = model.explained_layers()
+    assert names == blocks == [f"units.{name}" for name in model.block_names]
+
+
 # ---- what belongs to whom -------------------------------------------------------------------------------------------
 
 
@@ -176,7 +381,7 @@ def test_a_temporal_projection_starts_as_the_projection(layer):
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_names_of_weights(trunk, norms):
     model = stirred(trunk, norms=norms, auxiliary=True, pixelwise=True)
-    network = timm.create_model(trunk, num_classes=0)
+    network = timm.create_model(trunk, num_classes=0, **SMALLER.get(trunk, {}))
     keys = {of: {key for key in model.state_dict() if pathway_of(key) == of} for of in (None, "image", "video")}
     assert keys[None] == {f"trunk.{key}" for key in network.state_dict()}
     assert {key.split(".")[0] for key in keys["image"]} == {"units", "heads"}
@@ -236,9 +441,16 @@ def test_the_trunk_stays_shared(trunk, change):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [dict(), dict(norms="shared"), dict(pixelwise=True), dict(operator="pointwise")])
+@pytest.mark.parametrize(
+    ("trunk", "options"),
+    [
+        *[(trunk, {}) for trunk in TRUNKS],
+        ("test_efficientnet", dict(norms="shared", pixelwise=True)),
+        ("test_vit", dict(per_block=2, global_blocks=2, operator="local_mhra")),
+        *[(trunk, dict(operator="pointwise")) for trunk in MAPS],
+    ],
+)
 @pytest.mark.parametrize("pathway", ["image", "video"])
-@pytest.mark.parametrize("trunk", MAPS)
 def test_one_pathway_of_a_network_is_a_network(trunk, pathway, options, tmp_path):
     model = stirred(trunk, auxiliary=True, **options)
     x, still = clips(size=SIDE), images(size=SIDE)
@@ -256,34 +468,24 @@ def test_one_pathway_of_a_network_is_a_network(trunk, pathway, options, tmp_path
     assert again._model_args == kept._model_args
     assert again.pathways == (pathway,)
     used = {name for name, _ in kept.named_parameters()}
-    kept(x).sum()
     with torch.enable_grad():
         sum(kept(x, task=task).square().sum() for task in kept.tasks).backward()
     assert {name for name, weight in kept.named_parameters() if weight.grad is not None} == used
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [dict(), dict(operator="pointwise")])
-@pytest.mark.parametrize("trunk", MAPS)
+@pytest.mark.parametrize(
+    ("trunk", "options"),
+    [("test_efficientnet", dict(operator="pointwise")), ("test_vit", dict(global_blocks=1)), ("test_convnext", {})],
+)
 def test_an_image_network_is_where_a_dual_one_can_start(trunk, options):
     image = stirred(trunk, pathways=("image",), tasks=IN1K)
-    model = stirred(trunk, tasks=IN1K, auxiliary=True, **options)
+    model = timm.create_model("unidual_trunk", trunk=trunk, tasks=IN1K, auxiliary=True, num_frames=4, **options).eval()
     weights = model.adopt(image.state_dict())
-    model.load_state_dict(
-        weights
-        | {
-            key: image.state_dict()[key.replace("video", "image")]
-            for key in model.state_dict()
-            if key.startswith("heads.video")
-        }
-    )
-    x = clips(size=SIDE)
-    if not options:
-        for module in model.modules():
-            if isinstance(module, Adapter):
-                module.up.weight.zero_()
-                module.up.bias.zero_()
-    close(model(x), image(x), 1e-5)
+    for key in weights.keys() & {f"heads.image.in1k.{kind}" for kind in ("weight", "bias")}:
+        weights[key.replace("image", "video")] = weights[key]
+    model.load_state_dict(weights)
+    close(model(x := clips(size=SIDE)), image(x), 1e-5)
     assert torch.equal(model(still := images(size=SIDE)), image(still))
 
 
@@ -292,7 +494,7 @@ def test_an_image_network_is_where_a_dual_one_can_start(trunk, options):
 def test_what_is_at_a_block_learns_at_its_rate(trunk, coarse):
     model = stirred(trunk, pixelwise=True)
     layers = group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
-    network = timm.create_model(trunk, num_classes=7)
+    network = timm.create_model(trunk, num_classes=7, **SMALLER.get(trunk, {}))
     expected = group_parameters(network, network.group_matcher(coarse=coarse), reverse=True)
     assert {name.removeprefix("trunk."): layer for name, layer in layers.items() if name.startswith("trunk.")} == {
         name: layer for name, layer in expected.items() if not name.startswith(network.default_cfg["classifier"])
@@ -395,7 +597,8 @@ def test_save_and_reload(trunk, tmp_path):
         "no heads": lambda m: m.reset_classifier(0),
         "auxiliary": lambda m: m.add_auxiliary_heads(),
     }
-    options = dict(trunk_args={"drop_rate": 0.1}, pixelwise=True, norms="shared", reduction=4)
+    trunk_args = SMALLER.get(trunk, {}) | {"drop_rate": 0.1}
+    options = dict(trunk_args=trunk_args, pixelwise=True, norms="shared", reduction=4)
     for what, change in changes.items():
         model = stirred(trunk, **options)
         change(model)
@@ -480,11 +683,13 @@ def test_a_clip_frame_average_needs_no_temporal_weights_at_all():
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("norms", ["split", "shared"])
 @pytest.mark.parametrize(
-    "options", [dict(), dict(norms="shared"), dict(operator="pointwise"), dict(operator="pointwise", norms="shared")]
+    ("trunk", "operator"),
+    [*[(trunk, "pointwise") for trunk in MAPS], ("test_efficientnet", "local_mhra"), ("test_vit", "local_mhra")],
 )
-@pytest.mark.parametrize("trunk", MAPS)
-def test_folded_networks_give_the_same(trunk, options):
+def test_folded_networks_give_the_same(trunk, operator, norms):
+    options = dict(operator=operator, norms=norms)
     model = stirred(trunk, auxiliary=True, **options)
     folded = for_inference(model)
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules())
@@ -527,13 +732,15 @@ def test_rows_say_what_timm_says(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [name for name in CHECKPOINTS if "efficientnet" in name])
+@pytest.mark.parametrize(
+    "name", ["unidual_efficientnet_lite0.in1k", "unidual_vit_little_patch16_reg1_gap_256.sbb_in12k_ft_in1k"]
+)
 def test_a_tag_takes_a_file_in_timms_format(name, tmp_path):
     network = theirs(ARCHITECTURES[name.split(".")[0]]["trunk"], num_classes=1000)
     torch.save(network.state_dict(), tmp_path / "timm.pth")
     overlay = dict(file=str(tmp_path / "timm.pth"))
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).eval()
-    x = images(size=96)
+    x = images(1, size=network.default_cfg["input_size"][-1])
     assert torch.equal(model(x), network(x))
     close(model(x[:, :, None].expand(-1, -1, 3, -1, -1)), network(x), 1e-5)
     wrong = dict(state_dict=theirs(ARCHITECTURES[name.split(".")[0]]["trunk"]).state_dict())
@@ -579,7 +786,7 @@ def test_the_weights_of_a_trunk_by_its_name_come_from_timms_repository(monkeypat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(trunk="swin_tiny_patch4_window7_224"), "is timm's SwinTransformer, allowed: EfficientNet"),
+        (dict(trunk="swin_tiny_patch4_window7_224"), "is timm's SwinTransformer, allowed: EfficientNet, .*, Eva"),
         (
             dict(trunk="tf_efficientnet_light0"),
             "timm has no network 'tf_efficientnet_light0' to be a trunk, the nearest: ",
@@ -587,6 +794,23 @@ def test_the_weights_of_a_trunk_by_its_name_come_from_timms_repository(monkeypat
         (dict(operator="adaptor"), "no operator 'adaptor', allowed: adapter, .*; did you mean 'adapter'"),
         (dict(norms="own"), "no norms 'own', allowed: split, shared"),
         (dict(frame_mean="first"), "no frame_mean 'first', allowed: after_norm, before_norm"),
+        (dict(per_block=3), "per_block must be 1 or 2, got 3"),
+        (
+            dict(per_block=2),
+            r"needs transformer blocks of attention and MLP, timm's tf_efficientnet_lite0 \(EfficientNet\)",
+        ),
+        (dict(global_blocks=1), "global_blocks must be 0 to 0, a transformer's blocks"),
+        (dict(trunk="test_vit", global_blocks=7), "global_blocks must be 0 to 6"),
+        (dict(trunk="test_vit", operator="pointwise"), r"blocks that end in a 1×1 projection, timm's test_vit"),
+        (dict(trunk="resnet18", operator="pointwise"), r"end in a 1×1 projection, timm's resnet18 \(ResNet\) has none"),
+        (
+            dict(trunk="deit_tiny_distilled_patch16_224"),
+            "is timm's VisionTransformerDistilled, allowed: EfficientNet, ResNet",
+        ),
+        (
+            dict(trunk_args={"checkpoint_path": "a", "pretrained": True}),
+            "arguments of the network alone, got checkpoint_path",
+        ),
         (dict(frame_mean="before_norm"), "'before_norm' needs a norm behind the blocks, timm's tf_efficientnet_lite0"),
         (dict(operator="pointwise", pixelwise=True), "with operator='pointwise' images have the projection itself"),
     ],
@@ -617,6 +841,23 @@ def test_the_parameters_of_the_packaged_network():
     widths = [16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112, 192, 192, 192, 192, 320]
     assert sizes["units"] == sum(2 * c * (c // 2) + c // 2 + 4 * (c // 2) + c for c in widths)
     assert sizes["heads"] == 2 * 1281 * 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "millions"),
+    [
+        (dict(), 7.11), (dict(per_block=2), 14.22), (dict(per_block=2, operator="local_mhra"), 18.99),
+        (dict(operator="none", global_blocks=4), 28.36 + 0.086 + 0.002),
+    ],
+)  # fmt: skip
+def test_what_operators_add_to_a_vit_base(options, millions):
+    """The figures of ST-Adapter (7.11 M) and UniFormerV2."""
+    with torch.device("meta"):
+        model = timm.create_model("unidual_vit_base_patch16_clip_224", norms="shared", num_classes=0, **options)
+    own = sum(
+        weight.numel() for name, weight in model.named_parameters() if name.startswith(("units.", "global_blocks."))
+    )
+    assert own / 1e6 == pytest.approx(millions, abs=0.006)
 
 
 def test_centred_filters():

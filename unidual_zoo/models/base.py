@@ -146,7 +146,16 @@ class TaskModel(nn.Module, ABC):
         return output
 
     def feature_maps(self, features: Tensor, pathway: str) -> Tensor:
-        """Unpooled features of inputs of the spec's size -> maps (B, D, [T',] H', W')."""
+        """Unpooled or explained features of inputs of the spec's size -> maps (B, D, [T',] H', W')."""
+        return features
+
+    def explained_features(self, x: Tensor, pathway: str) -> Tensor:
+        """The features of a checked input that Grad-CAM draws as maps: the unpooled ones, or earlier ones where
+        classification does not look at every position of these."""
+        return self._features(x, pathway)
+
+    def resume_features(self, features: Tensor, pathway: str) -> Tensor:
+        """What `explained_features` gave -> unpooled features."""
         return features
 
     def features_modality(self, features: Tensor) -> str:
@@ -201,6 +210,11 @@ class TaskModel(nn.Module, ABC):
         of all else; of transformers tokens."""
         pathway = self._resolve_pathway(self._check_input(x), modality)
         return self._features(self._fit(x, pathway), pathway)
+
+    def forward_explained(self, x: Tensor, modality: str | None = None) -> Tensor:
+        """What Grad-CAM draws, see `explained_features`: `feature_maps` makes maps of it, `resume_features` goes on."""
+        pathway = self._resolve_pathway(self._check_input(x), modality)
+        return self.explained_features(self._fit(x, pathway), pathway)
 
     def forward_head(
         self, x: Tensor, pre_logits: bool = False, modality: str | None = None, task: str | None = None

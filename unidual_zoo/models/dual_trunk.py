@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import timm
@@ -24,14 +25,23 @@ from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.pathways import SHARED, PerPathway, fold_frames, pathway_of, unfold_frames
 from unidual_zoo.models.rows.dual_trunk import ARCHITECTURES, CHECKPOINTS, CLIP, NAMES
-from unidual_zoo.models.temporal import ADAPTER_REDUCTION, Adapter, centred, temporal_projection
+from unidual_zoo.models.temporal import (
+    ADAPTER_REDUCTION,
+    MHRA_REDUCTION,
+    Adapter,
+    GlobalBlocks,
+    centred,
+    temporal_projection,
+)
 from unidual_zoo.models.trunks import Frames, Network, OwnNorms, TrunkKind, create_trunk, fold_norms
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
 from unidual_zoo.weights import HEADS, fit_to_model
 
-ADAPTER, POINTWISE, NONE = "adapter", "pointwise", "none"
-OPERATORS = (ADAPTER, POINTWISE, NONE)
-BEHIND, PROJECTION = "block", "projection"  # where a block has an operator
+ADAPTER, LOCAL_MHRA, POINTWISE, NONE = "adapter", "local_mhra", "pointwise", "none"
+OPERATORS = (ADAPTER, LOCAL_MHRA, POINTWISE, NONE)
+REDUCTIONS = {ADAPTER: ADAPTER_REDUCTION, LOCAL_MHRA: MHRA_REDUCTION}
+ATTENTION, MLP = "attention", "mlp"  # where a transformer's block has an operator before it,
+BLOCK, PROJECTION = "block", "projection"  # and where a convolutional network's has one, behind it or in its place
 AFTER_NORM, BEFORE_NORM = "after_norm", "before_norm"
 TRUNK, UNITS, OWN_NORMS = "trunk.", "units.", f"norms.{VIDEO}."
 
@@ -47,23 +57,39 @@ class Unit(PerPathway):
         self.kind = kind
 
     def _own(self, pathway: str) -> Any:
-        return self[pathway] if pathway in self else {}  # noqa: SIM401  # a ModuleDict has no `get`
+        if pathway not in self:
+            return {}
+        return self[pathway]
 
     def forward(self, block: nn.Module, x: Tensor, pathway: str, frames: Frames) -> Tensor:
         """The input of the trunk's block -> its output, the pathway's operators applied."""
         own = self._own(pathway)
         if PROJECTION in own:
             return self.kind.with_projection(block, x, lambda maps: own[PROJECTION](maps, frames.batch))
+        if ATTENTION in own:
+            x = _operate_on_tokens(own[ATTENTION], x, frames)
+        if MLP in own:
+            x = _operate_on_tokens(own[MLP], self.kind.attend(block, x, frames), frames)
+            return self.kind.transform(block, x)
         x = self.kind.run(block, x, frames)
-        return _operate_on_maps(own[BEHIND], x, frames) if BEHIND in own else x
+        return _operate_on_maps(own[BLOCK], x, frames) if BLOCK in own else x
 
     def fold(self, block: Any, pathway: str) -> None:
-        """Folds the BatchNorm behind the pathway's own projection into it, while the block still has that."""
+        """Folds BatchNorms into the pathway's operators: their own, and the block's behind its projection."""
         own = self._own(pathway)
+        for operator in own.values():
+            if isinstance(operator, Adapter):
+                operator.fold()
         _, name = self.kind.projection(block) or (None, None)
         norm = getattr(block, name) if name else None
         if PROJECTION in own and isinstance(norm, nn.BatchNorm2d):
             own[PROJECTION] = fuse_conv_bn_eval(own[PROJECTION], norm)
+
+
+def _operate_on_tokens(operator: nn.Module, x: Tensor, frames: Frames) -> Tensor:
+    first, patches = x[:, : frames.prefix], x[:, frames.prefix :]
+    patches = operator(patches, frames.batch)
+    return torch.cat([first, patches], 1) if frames.prefix else patches
 
 
 def _operate_on_maps(operator: nn.Module, x: Tensor, frames: Frames) -> Tensor:
@@ -80,11 +106,16 @@ class DualTrunk(TaskModel):
         img_size: pixels of the input's side in place of the trunk's own; the spec follows. Other inputs are taken, too.
         pathways: ("image",) is the trunk alone; ("video",) has one set of norms, its own.
         tasks, auxiliary, heads: as of UniDual.
-        operator: what the video pathway has at each block. "adapter": C -> C/reduction, depthwise over time, -> C,
-            added to the block's output. "pointwise", the UniDual unit: the block's last 1×1 projection is a t×1×1
-            convolution that starts at [0, W, 0]. "none": nothing.
-        reduction: of an adapter's channels, by default 2.
-        pixelwise: images get a 1×1 adapter, too, which starts at zero.
+        operator: what the video pathway has at each block. "adapter": C -> C/reduction, depthwise over time, -> C, as a
+            residual behind a convolutional network's block, or on the patches before a transformer's (ST-Adapter).
+            "local_mhra": the same behind a BatchNorm (UniFormerV2). "pointwise", the UniDual unit: the block's last 1×1
+            projection is a t×1×1 convolution that starts at [0, W, 0]. "none": nothing.
+        per_block: operators of a transformer's block: 1, before its attention, or 2, another before its MLP.
+        reduction: of the operator's channels, by default 2 for an adapter and 1.5 for local MHRA.
+        pixelwise: images get 1×1 adapters, too, which start at zero.
+        global_blocks: how many of a transformer's last blocks have a UniFormerV2's global block beside them, in which a
+            query gathers from all frames; a gate mixes the query and the frames' mean by channel. Before a norm, which
+            takes the scale out, their weights have the sum 1, as there; behind it 2, so that a clip starts the same.
         norms: "split" gives the video pathway norms of its own, which start as copies: frames have other statistics
             than pictures, and BatchNorms that see both by turns fit neither. "shared" has one set for both.
         frame_mean: where a clip's frames are averaged: "after_norm", so that it starts with the mean of its frames'
@@ -106,8 +137,10 @@ class DualTrunk(TaskModel):
         auxiliary: bool = False,
         heads: Mapping[str, Sequence[str]] | None = None,
         operator: str = ADAPTER,
+        per_block: int = 1,
         reduction: float | None = None,
         pixelwise: bool = False,
+        global_blocks: int = 0,
         norms: str = "split",
         frame_mean: str = AFTER_NORM,
         freeze_trunk: bool = False,
@@ -133,19 +166,23 @@ class DualTrunk(TaskModel):
             in_chans=in_chans,
             arguments=dict(
                 trunk=trunk, trunk_args=dict(trunk_args or {}), img_size=img_size, operator=operator,
-                reduction=reduction, pixelwise=pixelwise, norms=norms, frame_mean=frame_mean,
-                drop_path_rate=drop_path_rate, stages=stages, neck=neck,
+                per_block=per_block, reduction=reduction, pixelwise=pixelwise, global_blocks=global_blocks,
+                norms=norms, frame_mean=frame_mean, drop_path_rate=drop_path_rate, stages=stages, neck=neck,
             ),
         )  # fmt: skip
         self.trunk: Network = network
         self.kind, self.operator, self.frame_mean = kind, operator, frame_mean
         self.fully_convolutional = not kind.tokens
-        self._check_options(pixelwise=pixelwise)
+        self._check_options(per_block=per_block, pixelwise=pixelwise, global_blocks=global_blocks)
         if stages is not None:
             kind.cut(network, stages - 1, neck=neck)
         self.feature_info = [{**info, "module": f"{TRUNK}{info['module']}"} for info in network.feature_info[:stages]]
-        own = {name: self._operators(name, reduction or ADAPTER_REDUCTION, pixelwise) for name in self.block_names}
-        self.units = _tree({name: Unit(kind, operators) for name, operators in own.items()})
+        self.units = _tree({name: Unit(kind, self._operators(name)) for name in self.block_names})
+        depth = len(self.block_names)
+        self.global_blocks = PerPathway()
+        if global_blocks and VIDEO in self.pathways:
+            heads_of_attention, numbers = network.blocks[0].attn.num_heads, range(depth - global_blocks, depth)
+            self.global_blocks[VIDEO] = GlobalBlocks(network.embed_dim, heads_of_attention, numbers=numbers)
         self.norms = PerPathway({VIDEO: OwnNorms(network)} if norms == "split" and len(self.pathways) > 1 else {})
         self._drop_unused()
         self.add_heads(
@@ -159,27 +196,39 @@ class DualTrunk(TaskModel):
         )
         self.freeze_trunk(freeze_trunk)
 
-    def _check_options(self, *, pixelwise: bool) -> None:
-        described = f"timm's {self._own_arguments['trunk']} ({type(self.trunk).__name__}) has none"
+    def _check_options(self, *, per_block: int, pixelwise: bool, global_blocks: int) -> None:
+        depth = len(self.block_names) if self.kind.tokens else 0
+        trunk = f"timm's {self._own_arguments['trunk']} ({type(self.trunk).__name__})"
+        if per_block not in (1, 2):
+            raise ValueError(f"per_block must be 1 or 2, got {per_block!r}")
+        if per_block == 2 and not all(self.kind.has_halves(self.trunk.get_submodule(of)) for of in self.block_names):
+            raise ValueError(f"per_block=2 needs transformer blocks of attention and MLP, {trunk} has none")
+        if not 0 <= global_blocks <= depth:
+            raise ValueError(
+                f"global_blocks must be 0 to {depth}, a transformer's blocks, for {trunk}: {global_blocks!r}"
+            )
         if self.operator == POINTWISE and pixelwise:
             raise ValueError(
                 "pixelwise=True needs adapters; with operator='pointwise' images have the projection itself"
             )
         if self.operator == POINTWISE and not any(map(self._projection, self.block_names)):
-            raise ValueError(f"operator='pointwise' needs blocks that end in a 1×1 projection, {described}")
-        if self.frame_mean == BEFORE_NORM and not self.kind.normed_behind:
-            raise ValueError(f"frame_mean='before_norm' needs a norm behind the blocks, {described}")
+            raise ValueError(f"operator='pointwise' needs blocks that end in a 1×1 projection, {trunk} has none")
+        if self.frame_mean == BEFORE_NORM and not self.kind.normed_behind(self.trunk):
+            raise ValueError(f"frame_mean='before_norm' needs a norm behind the blocks, {trunk} has none")
 
-    def _operators(self, name: str, reduction: float, pixelwise: bool) -> dict[str, dict[str, nn.Module]]:
+    def _operators(self, name: str) -> dict[str, dict[str, nn.Module]]:
         """What each pathway has of its own at a block, by place."""
-        block, own = self.trunk.get_submodule(name), {}
-        channels, projection = self.kind.channels(block), self._projection(name)
-        if VIDEO in self.pathways and self.operator == ADAPTER:
-            own[VIDEO] = {BEHIND: Adapter(channels, reduction=reduction)}
+        block, arguments, own = self.trunk.get_submodule(name), self._own_arguments, {}
+        channels, projection = self.kind.channels(self.trunk, block), self._projection(name)
+        reduction = arguments["reduction"] or REDUCTIONS.get(self.operator, ADAPTER_REDUCTION)
+        places = (ATTENTION, MLP)[: arguments["per_block"]] if self.kind.tokens else (BLOCK,)
+        if VIDEO in self.pathways and self.operator in REDUCTIONS:
+            norm = self.operator == LOCAL_MHRA
+            own[VIDEO] = {place: Adapter(channels, reduction=reduction, norm=norm) for place in places}
         elif VIDEO in self.pathways and self.operator == POINTWISE and projection:
             own[VIDEO] = {PROJECTION: temporal_projection(block.get_submodule(projection))}
-        if IMAGE in self.pathways and pixelwise:
-            own[IMAGE] = {BEHIND: Adapter(channels, reduction=reduction, kernel=1)}
+        if IMAGE in self.pathways and arguments["pixelwise"]:
+            own[IMAGE] = {place: Adapter(channels, reduction=reduction, kernel=1) for place in places}
         return own
 
     # ---- the trunk's parts ------------------------------------------------------------------------------------------
@@ -221,38 +270,100 @@ class DualTrunk(TaskModel):
         """Of the weights."""
         return self.trunk.get_submodule(self.trunk.default_cfg["first_conv"]).weight.dtype
 
-    def _features(self, x: Tensor, pathway: str) -> Tensor:
-        return self._intermediates(x, pathway, take=(), last=len(self.feature_info) - 1)[0]
-
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
-        network, ends = self._network(pathway), self._ends()
-        batch, as_clip = x.shape[0], x.ndim == 5
-        x, frames = self.kind.stem(network, fold_frames(x) if as_clip else x, batch)
+        ends, batch, as_clip = self._ends(), x.shape[0], x.ndim == 5
+        x, query, frames = self._begin(x, pathway)
         taken = {-1: x}
-        for number, name in enumerate(self.block_names[: ends[last] + 1]):
-            x = self.kind.approach(network, name, x)
-            unit, block = self.units.get_submodule(name), network.get_submodule(name)
-            x = taken[number] = self.run_block(unit, block, x, pathway, frames)
+        for number in range(ends[last] + 1):
+            x, query = self._run(number, x, query, pathway, frames)
+            taken[number] = x
         if last == len(self.feature_info) - 1:
-            x = self.kind.tail(network, x)
-        outputs = [x, *(taken[ends[number]] for number in take)]
+            x = self._finish(x, pathway)
+        outputs = [self._as_maps(taken[ends[number]], frames) for number in take]
         if as_clip:
             outputs = [unfold_frames(output, batch) for output in outputs]
-        return outputs[0], outputs[1:]
+        return self._unfold(x, query, batch, as_clip), outputs
+
+    def _begin(self, x: Tensor, pathway: str) -> tuple[Tensor, Tensor | None, Frames]:
+        """Images or clips -> the first block's input (N, ...), the query of the global blocks, what goes with them."""
+        batch, frames = x.shape[0], fold_frames(x) if x.ndim == 5 else x
+        own = self._global(pathway)
+        query = None if own is None else own.query.expand(batch, -1, -1)
+        x, going = self.kind.stem(self._network(pathway), frames, batch)
+        return x, query, going
+
+    def _run(
+        self, number: int, x: Tensor, query: Tensor | None, pathway: str, frames: Frames
+    ) -> tuple[Tensor, Tensor | None]:
+        """The input of a block -> its output, with the pathway's operators at it, and the query behind it."""
+        network, name = self._network(pathway), self.block_names[number]
+        x, frames = self.kind.approach(network, name, x), self.kind.at(network, name, frames)
+        x = self.run_block(self.units.get_submodule(name), network.get_submodule(name), x, pathway, frames)
+        own = self._global(pathway)
+        if own is not None and str(number) in own.blocks:
+            query = self.run_block(own.blocks[str(number)], query, x, frames)
+        return x, query
+
+    def _finish(self, x: Tensor, pathway: str) -> Tensor:
+        """The last block's output, normalised unless that is to come behind the frames' mean."""
+        return x if self._means_before_norm(pathway) else self.kind.tail(self._network(pathway), x)
+
+    def _means_before_norm(self, pathway: str) -> bool:
+        return pathway == VIDEO and self.frame_mean == BEFORE_NORM
+
+    def _global(self, pathway: str) -> GlobalBlocks | None:
+        if pathway not in self.global_blocks:
+            return None
+        own = self.global_blocks[pathway]
+        assert isinstance(own, GlobalBlocks)
+        return own
 
     def _pool(self, features: Tensor, pathway: str) -> Tensor:
-        network = self._network(pathway)
+        network, own, before = self._network(pathway), self._global(pathway), self._means_before_norm(pathway)
+        x, query, batch = self._fold(features, pathway)
+        pooled = self.kind.pool(network, x) if before else network.forward_head(x, pre_logits=True)
+        if self.features_modality(features) == VIDEO:
+            pooled = pooled.unflatten(0, (batch, -1)).mean(1)
+        if own is not None and query is not None:
+            pooled = own.gate(query.squeeze(1), pooled, total=1 if before else 2)
+        return self.kind.norm(network, pooled) if before else pooled
+
+    def features_modality(self, features: Tensor) -> str:
+        return IMAGE if features.ndim == (3 if self.kind.tokens else 4) else VIDEO
+
+    def _unfold(self, x: Tensor, query: Tensor | None, batch: int, as_clip: bool) -> Tensor:
+        """Activations (N, ...) as features: maps (B, C, [T,] H', W') or tokens (B, [T,] L, C).
+
+        The query of global blocks is the last token of each frame.
+        """
+        if not as_clip:
+            return x
+        if not self.kind.tokens:
+            return unfold_frames(x, batch)
+        x = x.unflatten(0, (batch, -1))
+        return x if query is None else torch.cat([x, query.unsqueeze(1).expand(-1, x.shape[1], -1, -1)], 2)
+
+    def _fold(self, features: Tensor, pathway: str) -> tuple[Tensor, Tensor | None, int]:
+        """What `_unfold` was given."""
+        batch = features.shape[0]
         if self.features_modality(features) == IMAGE:
-            return network.forward_head(features, pre_logits=True)
-        frames, batch = fold_frames(features), features.shape[0]
-        pooled = network.forward_head(frames, pre_logits=True)
-        return pooled.unflatten(0, (batch, -1)).mean(1)
+            return features, None, batch
+        if not self.kind.tokens:
+            return fold_frames(features), None, batch
+        if self._global(pathway) is None:
+            return features.flatten(0, 1), None, batch
+        return features[:, :, :-1].flatten(0, 1), features[:, 0, -1:], batch
+
+    def _as_maps(self, x: Tensor, frames: Frames) -> Tensor:
+        """A block's output (N, ...) as maps (N, C, H', W')."""
+        return x[:, frames.prefix :].unflatten(1, frames.grid).permute(0, 3, 1, 2) if self.kind.tokens else x
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """The trunk's groups; what a pathway has of its own at a layer is in that layer's group."""
 
         def ours(pattern: str) -> str:
-            return rf"^(?:trunk|units|norms\.{VIDEO}\.trunk)\.(?:{pattern.replace('^', '')})"
+            of_trunk = rf"trunk|units|norms\.{VIDEO}\.trunk|global_blocks\.{VIDEO}"
+            return rf"^(?:{of_trunk})\.(?:{pattern.replace('^', '')})"
 
         def translated(patterns: Any) -> Any:
             return ours(patterns) if isinstance(patterns, str) else [(ours(one), suffix) for one, suffix in patterns]
@@ -260,14 +371,56 @@ class DualTrunk(TaskModel):
         return {group: translated(patterns) for group, patterns in self.trunk.group_matcher(coarse=coarse).items()}
 
     def no_weight_decay(self) -> set[str]:
-        """Those of the trunk."""
+        """Those of the trunk, and what the global blocks share."""
         excepted: Any = getattr(self.trunk, "no_weight_decay", set)
-        return {f"{TRUNK}{name}" for name in excepted()}
+        own = {f"global_blocks.{VIDEO}.{name}" for name in ("query", "balance") if VIDEO in self.global_blocks}
+        return {f"{TRUNK}{name}" for name in excepted()} | own
 
     def explained_layers(self) -> tuple[list[str], list[str]]:
         """The blocks."""
         names = [f"{UNITS}{name}" for name in self.block_names]
         return names, names
+
+    def layer_maps(self, output: Tensor) -> Tensor:
+        return self._as_maps(output, self._frames(output, len(output)))
+
+    def feature_maps(self, features: Tensor, pathway: str) -> Tensor:
+        if not self.kind.tokens:
+            return features
+        tokens, _, batch = self._fold(features, pathway)
+        maps = self._as_maps(tokens, self._frames(tokens, batch))
+        return maps if features.ndim == 3 else unfold_frames(maps, batch)
+
+    def _frames(self, x: Tensor, batch: int) -> Frames:
+        """What goes with activations (N, ...) of inputs of the spec's size or, if that cannot be, of square ones."""
+        network = self._network(self.pathways[0])
+        if not self.kind.tokens:
+            return self.kind.frames(network, batch, (0, 0))
+        patches, patch = x.shape[1] - network.num_prefix_tokens, self.feature_info[0]["reduction"]
+        height, width = (side // patch for side in self.spec.crop)
+        if height * width != patches:
+            height = width = math.isqrt(patches)
+        return self.kind.frames(network, batch, (height, width))
+
+    def explained_features(self, x: Tensor, pathway: str) -> Tensor:
+        """The last block's input, if of its output the heads see one token alone."""
+        if not self._reads_one_token():
+            return self._features(x, pathway)
+        batch, as_clip = x.shape[0], x.ndim == 5
+        x, query, frames = self._begin(x, pathway)
+        for number in range(len(self.block_names) - 1):
+            x, query = self._run(number, x, query, pathway, frames)
+        return self._unfold(x, query, batch, as_clip)
+
+    def resume_features(self, features: Tensor, pathway: str) -> Tensor:
+        if not self._reads_one_token():
+            return features
+        x, query, batch = self._fold(features, pathway)
+        x, query = self._run(len(self.block_names) - 1, x, query, pathway, self._frames(x, batch))
+        return self._unfold(self._finish(x, pathway), query, batch, self.features_modality(features) == VIDEO)
+
+    def _reads_one_token(self) -> bool:
+        return self.kind.tokens and self.kind.pooling(self.trunk) == "token"
 
     def fold(self) -> None:
         for pathway in self.pathways:
@@ -314,7 +467,11 @@ class DualTrunk(TaskModel):
         for network in (self.trunk, *(own.trunk for own in self._own_norms())):
             self.kind.cut(network, last, neck=neck)
         self._own_arguments |= dict(stages=last + 1, neck=neck)
-        self.units = _tree({name: self.units.get_submodule(name) for name in self.block_names})
+        names = self.block_names
+        if len(names) < len(list(_units(self.units))) or not neck:  # global blocks are for what follows the last block
+            self.global_blocks = PerPathway()
+            self._own_arguments["global_blocks"] = 0
+        self.units = _tree({name: self.units.get_submodule(name) for name in names})
 
     def _own_norms(self) -> list[OwnNorms]:
         return [own for own in self.norms.values() if isinstance(own, OwnNorms)]
@@ -377,6 +534,10 @@ class DualTrunk(TaskModel):
         if weight is None:
             return fresh
         return centred(weight) if rest == "weight" else weight
+
+
+def _units(tree: nn.Module) -> Iterator[Unit]:
+    return (module for module in tree.modules() if isinstance(module, Unit))
 
 
 def _tree(modules: Mapping[str, nn.Module]) -> nn.Module:
@@ -445,10 +606,18 @@ def _first_conv(arguments: Arguments) -> str:
 
 
 def _reduction(arguments: Arguments) -> int:
-    """Pixels of the input per position of the last features."""
-    cfg, asked = _timm_cfg(arguments), (arguments.get("trunk_args") or {}).get("output_stride")
-    assert cfg.pool_size
-    return asked or cfg.input_size[-1] // cfg.pool_size[-1]
+    """Pixels of the input per position of the last features, for transformers of a patch."""
+    given = arguments.get("trunk_args") or {}
+    if stride := given.get("output_stride") or given.get("patch_size"):
+        return stride
+    cfg = _timm_cfg(arguments)
+    if cfg.pool_size:
+        return cfg.input_size[-1] // cfg.pool_size[-1]
+    if named := re.search(r"_patch(\d+)_", arguments["trunk"]):
+        return int(named[1])
+    with torch.device("meta"):
+        network: Network = timm.create_model(arguments["trunk"])
+    return network.feature_info[-1]["reduction"]
 
 
 # ---- registered names -----------------------------------------------------------------------------------------------
@@ -471,6 +640,42 @@ default_cfgs = FAMILY.default_cfgs()
 def unidual_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """EfficientNet-Lite0 (Google), whose weights are packaged: small enough for any machine."""
     return build(FAMILY, "unidual_efficientnet_lite0", pretrained, **kwargs)
+
+
+@register_model
+def unidual_vit_little_patch16_reg1_gap_256(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ViT-Little/16 of 22 M parameters with one register, the mean of its patches, 256 pixels."""
+    return build(FAMILY, "unidual_vit_little_patch16_reg1_gap_256", pretrained, **kwargs)
+
+
+@register_model
+def unidual_vit_base_patch16_clip_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CLIP's ViT-B/16, 224 pixels."""
+    return build(FAMILY, "unidual_vit_base_patch16_clip_224", pretrained, **kwargs)
+
+
+@register_model
+def unidual_vit_large_patch14_clip_336(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CLIP's ViT-L/14, 336 pixels."""
+    return build(FAMILY, "unidual_vit_large_patch14_clip_336", pretrained, **kwargs)
+
+
+@register_model
+def unidual_eva02_base_patch14_448(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """EVA-02-B/14, 448 pixels."""
+    return build(FAMILY, "unidual_eva02_base_patch14_448", pretrained, **kwargs)
+
+
+@register_model
+def unidual_convnext_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ConvNeXt-Tiny."""
+    return build(FAMILY, "unidual_convnext_tiny", pretrained, **kwargs)
+
+
+@register_model
+def unidual_resnet50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-50."""
+    return build(FAMILY, "unidual_resnet50", pretrained, **kwargs)
 
 
 @register_model

@@ -7,30 +7,56 @@ channels_last memory is the same without a copy. Over time they convolve (B, C, 
 from __future__ import annotations
 
 import torch
+from timm.layers.activations import QuickGELU
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from unidual_zoo.models.pathways import TEMPORAL_KERNEL, TemporalConv
+from unidual_zoo.models.trunks import Frames
 
-ADAPTER_REDUCTION = 2.0  # ST-Adapter's 768 -> 384
+ADAPTER_REDUCTION, MHRA_REDUCTION = 2.0, 1.5  # ST-Adapter's 768 -> 384, UniFormerV2's 768 -> 512
+GLOBAL_MLP_RATIO, GLOBAL_DROP = 4, 0.5  # of UniFormerV2's global blocks
 
 
 class Adapter(nn.Module):
     """x + up(conv(down(x))): C -> C/reduction, a depthwise t×1×1 convolution, -> C, the last layer zero.
 
-    (B*T, N, C) in and out. It is ST-Adapter's (Pan et al. 2022); kernel 1 makes its pixel-wise twin for images.
+    (B*T, N, C) in and out. It is ST-Adapter's (Pan et al. 2022); with a BatchNorm in front, UniFormerV2's local MHRA
+    (Li et al. 2022); kernel 1 makes a pixel-wise twin for images.
     """
 
-    def __init__(self, channels: int, *, reduction: float = ADAPTER_REDUCTION, kernel: int = TEMPORAL_KERNEL) -> None:
+    def __init__(
+        self, channels: int, *, reduction: float = ADAPTER_REDUCTION, kernel: int = TEMPORAL_KERNEL, norm: bool = False
+    ) -> None:
         super().__init__()
         inner = max(1, int(channels / reduction))
+        self.norm = nn.BatchNorm2d(channels) if norm else None
         self.down = nn.Linear(channels, inner)
         self.conv = nn.Conv2d(inner, inner, (kernel, 1), padding=(kernel // 2, 0), groups=inner)
         self.up = nn.Linear(inner, channels)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        _zero(self.up)
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
-        return x + self.up(_tokens(self.conv(_over_time(self.down(x), batch))))
+        normed = x if self.norm is None else _tokens(self.norm(_over_time(x, batch)))
+        return x + self.up(_tokens(self.conv(_over_time(self.down(normed), batch))))
+
+    def fold(self) -> None:
+        """Folds the BatchNorm into the layer behind it."""
+        norm = self.norm
+        if norm is None:
+            return
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        with torch.no_grad():
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            self.down.bias += self.down.weight @ (norm.bias - norm.running_mean * scale)
+            self.down.weight *= scale
+        self.norm = None
+
+
+def _zero(layer: nn.Linear) -> None:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
 
 
 def _over_time(x: Tensor, batch: int) -> Tensor:
@@ -57,3 +83,54 @@ def centred(weight: Tensor) -> Tensor:
     filters = weight.new_zeros((*weight.shape[:2], TEMPORAL_KERNEL, 1))
     filters[:, :, TEMPORAL_KERNEL // 2, 0] = weight.flatten(1)
     return filters
+
+
+# ---- UniFormerV2's global blocks ------------------------------------------------------------------------------------
+
+
+class GlobalBlock(nn.Module):
+    """A query (B, 1, C) gathers from the tokens (B*T, L, C) of all frames of its clip (UniFormerV2's global UniBlock).
+
+    The patches see their neighbours in space and time first, a depthwise 3×3×3 convolution as a residual. Then the
+    query attends to all tokens and goes through an MLP; what the two add to it is zero at the start.
+    """
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.dpe = nn.Conv3d(channels, channels, 3, padding=1, groups=channels)
+        nn.init.zeros_(self.dpe.bias)  # pyright: ignore[reportArgumentType]
+        self.norm_tokens = nn.LayerNorm(channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = nn.MultiheadAttention(channels, num_heads, batch_first=True)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(channels, GLOBAL_MLP_RATIO * channels, act_layer=QuickGELU, drop=(GLOBAL_DROP, 0.0))
+        _zero(self.attn.out_proj)
+        _zero(self.mlp.fc2)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, query: Tensor, x: Tensor, frames: Frames) -> Tensor:
+        first, patches = x[:, : frames.prefix], x[:, frames.prefix :]
+        maps = patches.unflatten(1, frames.grid).unflatten(0, (frames.batch, -1))  # (B, T, H', W', C)
+        seen = self.dpe(maps.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        patches = patches + seen.flatten(2, 3).flatten(0, 1)
+        tokens = torch.cat([first, patches], 1).unflatten(0, (frames.batch, -1)).flatten(1, 2)  # (B, T*L, C)
+        tokens = self.norm_tokens(tokens)
+        query = query + self.attn(self.norm1(query), tokens, tokens, need_weights=False)[0]
+        return query + self.mlp(self.norm2(query))
+
+
+class GlobalBlocks(nn.Module):
+    """Global blocks at some of a trunk's blocks, by these numbers, the query they share, and the gate behind them."""
+
+    def __init__(self, channels: int, num_heads: int, *, numbers: range) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(1, 1, channels))
+        self.blocks = nn.ModuleDict({str(number): GlobalBlock(channels, num_heads) for number in numbers})
+        self.balance = nn.Parameter(torch.zeros(channels))
+
+    def gate(self, query: Tensor, mean: Tensor, *, total: float) -> Tensor:
+        """The query (B, C) and the mean of the frames (B, C), mixed by channel with weights of the sum `total`.
+
+        A balance of 0 mixes equal parts; far below 0 it lets the query through alone.
+        """
+        share = self.balance.sigmoid()
+        return total * ((1 - share) * query + share * mean)

@@ -122,7 +122,8 @@ class DualTrunk(TaskModel):
             logits, or "before_norm" (ST-Adapter, UniFormerV2) where the trunk has a norm behind its blocks.
         freeze_trunk: see the method of that name.
         stages, neck: what pruning has left of the trunk: outputs of `feature_info`, and the layers behind the last one.
-        spec, num_frames, in_chans, drop_rate, global_pool: as of UniDual.
+        spec, num_frames, in_chans, global_pool: as of UniDual.
+        drop_rate: of pooled features, and within the global blocks' MLPs (UniFormerV2: 0.5).
         drop_path_rate: of the trunk's blocks, which drop each frame for itself.
     """
 
@@ -181,8 +182,8 @@ class DualTrunk(TaskModel):
         depth = len(self.block_names)
         self.global_blocks = PerPathway()
         if global_blocks and VIDEO in self.pathways:
-            heads_of_attention, numbers = network.blocks[0].attn.num_heads, range(depth - global_blocks, depth)
-            self.global_blocks[VIDEO] = GlobalBlocks(network.embed_dim, heads_of_attention, numbers=numbers)
+            shape, numbers = (network.embed_dim, network.blocks[0].attn.num_heads), range(depth - global_blocks, depth)
+            self.global_blocks[VIDEO] = GlobalBlocks(*shape, numbers=numbers, drop=drop_rate)
         self.norms = PerPathway({VIDEO: OwnNorms(network)} if norms == "split" and len(self.pathways) > 1 else {})
         self._drop_unused()
         self.add_heads(
@@ -194,7 +195,9 @@ class DualTrunk(TaskModel):
             drop_rate=drop_rate,
             global_pool=global_pool,
         )
-        self.freeze_trunk(freeze_trunk)
+        self._own_arguments["freeze_trunk"] = False
+        if freeze_trunk:
+            self.freeze_trunk()
 
     def _check_options(self, *, per_block: int, pixelwise: bool, global_blocks: int) -> None:
         depth = len(self.block_names) if self.kind.tokens else 0
@@ -272,11 +275,13 @@ class DualTrunk(TaskModel):
 
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         ends, batch, as_clip = self._ends(), x.shape[0], x.ndim == 5
+        wanted = {ends[number] for number in take}
         x, query, frames = self._begin(x, pathway)
-        taken = {-1: x}
+        taken = {-1: x} if -1 in wanted else {}
         for number in range(ends[last] + 1):
             x, query = self._run(number, x, query, pathway, frames)
-            taken[number] = x
+            if number in wanted:
+                taken[number] = x
         if last == len(self.feature_info) - 1:
             x = self._finish(x, pathway)
         outputs = [self._as_maps(taken[ends[number]], frames) for number in take]
@@ -368,13 +373,19 @@ class DualTrunk(TaskModel):
         def translated(patterns: Any) -> Any:
             return ours(patterns) if isinstance(patterns, str) else [(ours(one), suffix) for one, suffix in patterns]
 
-        return {group: translated(patterns) for group, patterns in self.trunk.group_matcher(coarse=coarse).items()}
+        groups = {group: translated(patterns) for group, patterns in self.trunk.group_matcher(coarse=coarse).items()}
+        if VIDEO in self.global_blocks:
+            groups["blocks"].append(
+                (rf"^global_blocks\.{VIDEO}\.(?:query|balance)", (99999,))
+            )  # timm: the last block's
+        return groups
 
     def no_weight_decay(self) -> set[str]:
         """Those of the trunk, and what the global blocks share."""
         excepted: Any = getattr(self.trunk, "no_weight_decay", set)
-        own = {f"global_blocks.{VIDEO}.{name}" for name in ("query", "balance") if VIDEO in self.global_blocks}
-        return {f"{TRUNK}{name}" for name in excepted()} | own
+        names = {f"{TRUNK}{name}" for name in excepted()}
+        names |= {f"global_blocks.{VIDEO}.{name}" for name in ("query", "balance")}
+        return names & {name for name, _ in self.named_parameters()}
 
     def explained_layers(self) -> tuple[list[str], list[str]]:
         """The blocks."""
@@ -456,6 +467,8 @@ class DualTrunk(TaskModel):
         self.trunk = self._network(pathway)
         self.norms = PerPathway()
         self._drop_unused()
+        if self._own_arguments["freeze_trunk"]:
+            self.freeze_trunk()
 
     def _prune(self, last: int) -> None:
         self._cut(last, neck=True)
@@ -503,7 +516,7 @@ class DualTrunk(TaskModel):
         return self._with_start(ours)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a network on this trunk, with other pathways perhaps -> weights named as this one's.
+        """Weights of a network on this trunk, with other pathways or inputs of another size -> weights as this one's.
 
         The video pathway of weights that have none starts as from timm's; without an image pathway the trunk has the
         video pathway's norms.
@@ -511,6 +524,10 @@ class DualTrunk(TaskModel):
         norms = {key.removeprefix(OWN_NORMS): value for key, value in weights.items() if key.startswith(OWN_NORMS)}
         if norms and IMAGE not in self.pathways:
             weights = {key: value for key, value in weights.items() if not key.startswith(OWN_NORMS)} | norms
+        if self.kind.tokens:  # position embeddings may be of another size
+            trunk = {key.removeprefix(TRUNK): value for key, value in weights.items() if key.startswith(TRUNK)}
+            trunk = self.kind.from_timm(trunk, self.trunk)
+            weights = {**weights, **{f"{TRUNK}{key}": value for key, value in trunk.items()}}
         adopted = self._with_start(weights)
         return {key: value for key, value in adopted.items() if pathway_of(key) in (None, *self.pathways)}
 

@@ -15,7 +15,7 @@ from unidual_zoo.models.pathways import TEMPORAL_KERNEL, TemporalConv
 from unidual_zoo.models.trunks import Frames
 
 ADAPTER_REDUCTION, MHRA_REDUCTION = 2.0, 1.5  # ST-Adapter's 768 -> 384, UniFormerV2's 768 -> 512
-GLOBAL_MLP_RATIO, GLOBAL_DROP = 4, 0.5  # of UniFormerV2's global blocks
+GLOBAL_MLP_RATIO = 4  # of UniFormerV2's global blocks
 
 
 class Adapter(nn.Module):
@@ -49,8 +49,8 @@ class Adapter(nn.Module):
         assert norm.running_var is not None
         with torch.no_grad():
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-            self.down.bias += self.down.weight @ (norm.bias - norm.running_mean * scale)
-            self.down.weight *= scale
+            self.down.bias.add_(self.down.weight @ (norm.bias - norm.running_mean * scale))
+            self.down.weight.mul_(scale)
         self.norm = None
 
 
@@ -95,7 +95,7 @@ class GlobalBlock(nn.Module):
     query attends to all tokens and goes through an MLP; what the two add to it is zero at the start.
     """
 
-    def __init__(self, channels: int, num_heads: int) -> None:
+    def __init__(self, channels: int, num_heads: int, *, drop: float = 0.0) -> None:
         super().__init__()
         self.dpe = nn.Conv3d(channels, channels, 3, padding=1, groups=channels)
         nn.init.zeros_(self.dpe.bias)  # pyright: ignore[reportArgumentType]
@@ -103,7 +103,7 @@ class GlobalBlock(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attn = nn.MultiheadAttention(channels, num_heads, batch_first=True)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = Mlp(channels, GLOBAL_MLP_RATIO * channels, act_layer=QuickGELU, drop=(GLOBAL_DROP, 0.0))
+        self.mlp = Mlp(channels, GLOBAL_MLP_RATIO * channels, act_layer=QuickGELU, drop=(drop, 0.0))
         _zero(self.attn.out_proj)
         _zero(self.mlp.fc2)  # pyright: ignore[reportArgumentType]
 
@@ -121,10 +121,10 @@ class GlobalBlock(nn.Module):
 class GlobalBlocks(nn.Module):
     """Global blocks at some of a trunk's blocks, by these numbers, the query they share, and the gate behind them."""
 
-    def __init__(self, channels: int, num_heads: int, *, numbers: range) -> None:
+    def __init__(self, channels: int, num_heads: int, *, numbers: range, drop: float = 0.0) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.zeros(1, 1, channels))
-        self.blocks = nn.ModuleDict({str(number): GlobalBlock(channels, num_heads) for number in numbers})
+        self.blocks = nn.ModuleDict({str(number): GlobalBlock(channels, num_heads, drop=drop) for number in numbers})
         self.balance = nn.Parameter(torch.zeros(channels))
 
     def gate(self, query: Tensor, mean: Tensor, *, total: float) -> Tensor:

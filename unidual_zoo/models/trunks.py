@@ -159,14 +159,20 @@ class EfficientNetKind(TrunkKind):
         return network.global_pool.pool_type
 
     def projection(self, block: Any) -> tuple[str, str | None] | None:
-        names = {DepthwiseSeparableConv: ("conv_pw", "bn2"), InvertedResidual: ("conv_pwl", "bn3")}
+        names = {
+            DepthwiseSeparableConv: ("conv_pw", "bn2"),
+            InvertedResidual: ("conv_pwl", "bn3"),
+            EdgeResidual: ("conv_pwl", "bn2"),
+        }
         found = names.get(type(block))
-        if found is None or block.conv_s2d is not None or not _is_pointwise(block.get_submodule(found[0])):
+        if found is None or getattr(block, "conv_s2d", None) or not _is_pointwise(block.get_submodule(found[0])):
             return None
         return found
 
     def with_projection(self, block: Any, x: Tensor, project: Project) -> Tensor:
-        if hasattr(block, "conv_pwl"):
+        if hasattr(block, "conv_exp"):
+            inner = block.bn2(project(block.se(block.aa(block.bn1(block.conv_exp(x))))))
+        elif hasattr(block, "conv_pwl"):
             inner = block.bn2(block.conv_dw(block.bn1(block.conv_pw(x))))
             inner = block.bn3(project(block.se(block.aa(inner))))
         else:
@@ -485,7 +491,8 @@ def _fold(parent: nn.Module, conv_name: str, norm_name: str) -> None:
     if not isinstance(norm, nn.BatchNorm2d):
         return
     if isinstance(conv, nn.Sequential):  # a deep stem, which ends in a convolution
-        conv[-1] = fuse_conv_bn_eval(conv[-1], norm)
+        last: Any = conv[-1]
+        conv[-1] = fuse_conv_bn_eval(last, norm)
     elif isinstance(conv, nn.Conv2d):
         setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
     setattr(parent, norm_name, getattr(norm, "act", nn.Identity()))  # timm's norms may have the activation in them

@@ -293,7 +293,7 @@ class DualTrunk(TaskModel):
         """Images or clips -> the first block's input (N, ...), the query of the global blocks, what goes with them."""
         batch, frames = x.shape[0], fold_frames(x) if x.ndim == 5 else x
         own = self._global(pathway)
-        query = None if own is None else own.query.expand(batch, -1, -1)
+        query = None if own is None else own.query.repeat(batch, 1, 1)
         x, going = self.kind.stem(self._network(pathway), frames, batch)
         return x, query, going
 

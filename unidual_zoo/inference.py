@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from unidual_zoo.models.folding import for_inference
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.scoring import FileScores, Network, Protocol, Route, score_files
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
+
+ANY_FOLDERS = "**"
 
 
 def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -> Network:
@@ -111,21 +114,20 @@ class Predictor:
             workers=self.workers,
             reading=self._reading,
         )
-        with self.deaths_explained():
-            for path, modality in zip(paths, modalities, strict=True):
-                if modality in self.refused:
-                    yield {"file": path, "error": self.refused[modality]}
-                else:
-                    yield self._result(path, next(scores))
+        for path, modality in zip(paths, modalities, strict=True):
+            if modality in self.refused:
+                yield {"file": path, "error": self.refused[modality]}
+            else:
+                yield self._result(path, next(scores))
 
     @contextlib.contextmanager
     def deaths_explained(self) -> Iterator[None]:
-        """For what is done with results: that a loader process died may be reported there, too, without the file."""
+        """For what is done with results: that a loader process died may be reported there, too. See `Reading`."""
         try:
             yield
-        except RuntimeError as error:  # asked now, because the latest call may have begun in the block
-            with self._reading.deaths_explained():
-                raise error
+        except Exception:
+            with self._reading.deaths_explained():  # of the latest call, which may have begun in the block
+                raise
 
     def _result(self, path: str, scored: FileScores) -> dict[str, Any]:
         warning = {"warning": scored.warning} if scored.warning else {}
@@ -170,9 +172,7 @@ def find_files(arguments: Sequence[str]) -> list[str]:
         if Path(argument).is_dir():
             there, what = _files_in(argument), "folder"
         elif any(letter in argument for letter in "*?[") and not Path(argument).exists():
-            matches = glob(argument, recursive=True)
-            found = {file for match in matches for file in (_files_in(match) if Path(match).is_dir() else [match])}
-            there, what = sorted(found), "pattern"
+            there, what = sorted(_files_matching(argument)), "pattern"
         else:
             files.append(argument)
             continue
@@ -188,3 +188,32 @@ def find_files(arguments: Sequence[str]) -> list[str]:
 
 def _files_in(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in files_below(folder)]
+
+
+def _files_matching(pattern: str) -> set[str]:
+    """The files that a pattern matches, and those in the folders that it matches.
+
+    `**` is our own: glob's goes round in circles where links lead back, for minutes if there are several.
+    """
+    start, stars, rest = pattern.partition(ANY_FOLDERS)
+    if not stars or (start and start[-1] != os.sep) or (rest and rest[0] != os.sep):  # a**b is a*b
+        matches = glob(pattern)
+        return {file for match in matches for file in (_files_in(match) if Path(match).is_dir() else [match])}
+    names = (ANY_FOLDERS + rest.removesuffix(os.sep)).split(os.sep)
+    found = set()
+    for folder in glob(start) if start else [""]:
+        for file in files_below(folder or os.curdir):
+            parts = file.split(os.sep)
+            depths = range(0 if start else 1, len(parts) + (not rest.endswith(os.sep)))  # a slash: folders alone
+            if any(_fits(parts[:depth], names) for depth in depths):
+                found.add(os.path.join(folder, file))
+    return found
+
+
+def _fits(parts: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether the parts of a path match a pattern's names, of which `**` stands for any number of them."""
+    if not names:
+        return not parts
+    if names[0] == ANY_FOLDERS:
+        return any(_fits(parts[skip:], names[1:]) for skip in range(len(parts) + 1))
+    return bool(parts) and fnmatch(parts[0], names[0]) and _fits(parts[1:], names[1:])

@@ -9,6 +9,7 @@ from models.base import FamilyTests
 from models.small import TASKS, clips, close, images, make
 from models.tokennet import THEIRS, rename
 
+from unidual_zoo.models.summary import summarise
 from unidual_zoo.spec import InputSpec
 from unidual_zoo.weights import CheckpointError
 
@@ -59,6 +60,14 @@ def test_it_computes_what_it_says(pathway):
     x = images() if pathway == "image" else clips()
     features = model.forward_features(x)
     close(model.forward_head(features, pre_logits=True), by_hand(model.state_dict(), x, pathway))
+
+
+def test_multiply_adds_by_hand():
+    """16 patches of 3×16×16, width 64, 4 blocks; a clip has 8 times as many tokens, which all attend to each other."""
+    counted = next(iter(summarise(["tokennet"]))).multiply_adds
+    linear, attention = 64 * 3 * 16 * 16 + 4 * 12 * 64 * 64, 4 * 2 * 64  # of a token, and of a pair of tokens
+    assert counted["image"] == 16 * linear + 16 * 16 * attention + 64 * 1000
+    assert counted["video"] == 128 * linear + 128 * 128 * attention + 64 * 400
 
 
 # ---- their weights --------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unidual_zoo.data import toy
 from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_media, splits
+from unidual_zoo.data.synthetic import toy
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.training.recipes import Recipe
 

@@ -299,7 +299,7 @@ class UniDual(TaskModel):
 
     def init_weights(self) -> None:
         """MSRA fan-in for convolutions, as VMZ; heads normal with deviation 0.01."""
-        if self.stem.spatial.weight.is_meta:  # there is nothing to fill, and torch takes long over it
+        if next(self.parameters()).is_meta:  # there is nothing to fill, and torch takes long over it
             return
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.video.resnet import BasicBlock, Bottleneck
 
 from unidual_zoo.models.pathways import SHARED, pathway_of
-from unidual_zoo.models.unidual import UniDual, _from_video_resnet
+from unidual_zoo.models.unidual import UniDual, from_video_resnet
 from unidual_zoo.spec import VIDEO
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -124,7 +124,7 @@ def _weights(made: Conv3dNet, model: UniDual, pathway: str, task: str | None) ->
     own = {key: weight for key, weight in model.state_dict().items() if pathway_of(key) in (None, pathway)}
     own = {key.replace(f".{pathway}.", f".{VIDEO}.").replace(f".{SHARED}.", f".{VIDEO}."): own[key] for key in own}
     theirs = made.state_dict()
-    names = _from_video_resnet(theirs, task or "")  # ours, in the order of theirs
+    names = from_video_resnet(theirs, task or "")  # ours, in the order of theirs
     return {
         key: own[name].detach().reshape(weight.shape) for (key, weight), name in zip(theirs.items(), names, strict=True)
     }

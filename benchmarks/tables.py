@@ -30,6 +30,7 @@ from unidual_zoo.cli import main as run_app
 from unidual_zoo.models.summary import multiply_adds
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.tabular import markdown_table, mean_and_deviation
+from unidual_zoo.training.recipes import RENAMED
 from unidual_zoo.training.rundir import LOG, read_log, write_whole
 from unidual_zoo.weights import EXPORT
 
@@ -154,7 +155,10 @@ class Runs:
     def result(self, row: Row, seed: int) -> dict[str, Any] | None:
         """What a finished run gave, None if it is not finished."""
         file = self.folder(row, seed) / RESULT
-        return json.loads(file.read_text()) if file.exists() else None
+        try:
+            return json.loads(file.read_bytes()) if file.exists() else None
+        except ValueError as error:
+            raise RuntimeError(f"{file} is damaged ({error}): remove it, and the run is evaluated again") from error
 
     def results(self) -> list[dict[str, Any]]:
         """The results of all finished runs, row by row."""
@@ -194,7 +198,9 @@ class Runs:
     def _note(folder: Path, settings: Sequence[str]) -> None:
         """Notes what a run directory is for, and refuses one that was for something else."""
         file, text = folder / NOTE, "\n".join(settings) + "\n"
-        if file.exists() and file.read_text() != text:
+        if file.exists() and list(map(current_name, file.read_text().splitlines())) != list(
+            map(current_name, settings)
+        ):
             raise RuntimeError(f"{folder} holds a run with other settings ({NOTE} has them): choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -207,6 +213,12 @@ class Runs:
             report = reports.get(self.tasks.get(role, ""))
             result[name] = report[metric] if report else None
         return result | {"CPU minutes": minutes, **cost(folder / EXPORT)}
+
+
+def current_name(setting: str) -> str:
+    """A setting `name=value` under the name that it has now."""
+    name, equals, value = setting.partition("=")
+    return f"{RENAMED.get(name, name)}{equals}{value}"
 
 
 def cost(export: Path) -> dict[str, Any]:

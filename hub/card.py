@@ -17,15 +17,15 @@ from unidual_zoo import models
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.family import find_family
-from unidual_zoo.spec import IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
+from unidual_zoo.spec import DENSE, IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
 from unidual_zoo.tabular import markdown_table, mean_and_deviation
-from unidual_zoo.weights import Checkpoint, Figure
+from unidual_zoo.weights import Checkpoint, Metric
 
 ROOT = Path(__file__).parent.parent
 README, INDEX, TABLE2 = "README.md", ROOT / "MODEL_CARD.md", ROOT / "docs/results/table2_mini.json"
 LIBRARY = "unidual-zoo"
 METRICS = {IMAGE: ("top-1", "top-5"), VIDEO: ("clip@1", "video@1", "video@5")}
-SOURCE = ("task", "modality", "protocol", "listed", "decoded", "resize", "crop", "decoder", "torch")  # of a figure
+SOURCE = ("task", "modality", "protocol", "listed", "decoded", "resize", "crop", "decoder", "torch")  # of a metric
 DATASETS = {"in1k": ("imagenet-1k", "ImageNet-1k"), "k400": ("kinetics-400", "Kinetics-400")}  # id on the Hub, name
 
 SNIPPET = """\
@@ -40,19 +40,19 @@ CALLS = {
 }
 
 
-def figures(report: Mapping[str, Any]) -> list[Figure]:
-    """The figures of a report as `unidual evaluate --json` writes it, each with where it comes from.
+def metrics_of(report: Mapping[str, Any]) -> list[Metric]:
+    """The metrics of a report as `unidual evaluate --json` writes it, each with where it comes from.
 
     Raises:
         ValueError: the report does not say how they came about, so that they have no source.
     """
     if missing := [fact for fact in SOURCE if report.get(fact) in (None, "")]:
-        raise ValueError(f"figures without a source: the report of {report.get('task')} lacks {', '.join(missing)}")
+        raise ValueError(f"metrics without a source: the report of {report.get('task')} lacks {', '.join(missing)}")
     data = report.get("data") or f"test files of {report['task']}"
     source = f"{data}: {report['decoded']} of {report['listed']} files decoded by {report['decoder']}"
     found = [name for name in METRICS[report["modality"]] if name in report]
     return [
-        Figure(task=report["task"], metric=name, value=report[name], protocol=report["protocol"], source=source)
+        Metric(task=report["task"], metric=name, value=report[name], protocol=report["protocol"], source=source)
         for name in found
     ]
 
@@ -65,7 +65,7 @@ def make_card(
     reports: Sequence[Mapping[str, Any]],
     facts: Mapping[str, Any],
 ) -> str:
-    """README.md of a model's repository. Figures are our own alone, and their names hold the protocol.
+    """README.md of a model's repository. Metrics are our own alone, and their names hold the protocol.
 
     `facts`: license, source and about (what the weights were trained on), the last two may be None.
 
@@ -74,7 +74,7 @@ def make_card(
     """
     if not facts.get("license"):
         raise ValueError(f"the weights of {repo} have no licence: say which one they are under")
-    measured = [figure for report in reports for figure in figures(report)]
+    measured = [metric for report in reports for metric in metrics_of(report)]
     modalities = {task.modality for task in model.tasks.values()}
     metadata = ModelCardData(
         model_name=repo.split("/")[-1],
@@ -83,21 +83,21 @@ def make_card(
         pipeline_tag=f"{VIDEO if VIDEO in modalities else IMAGE}-classification",
         tags=["timm", *sorted(f"{modality}-classification" for modality in modalities)],
         datasets=[DATASETS[task][0] for task in model.tasks if task in DATASETS] or None,
-        eval_results=[_eval_result(figure, model) for figure in measured] or None,
+        eval_results=[_eval_result(metric, model) for metric in measured] or None,
     )
     lines = [
         f"---\n{metadata.to_yaml()}\n---\n\n# {repo.split('/')[-1]}\n",
         f"`{config['architecture']}` of unidual-zoo: {find_family(config['architecture']).about}.\n",
         _facts(model, config, facts),
         "## Use\n\n```python\n" + SNIPPET.format(repo=repo) + _calls(model) + "```\n",
-        "## Figures\n",
-        _figure_table(measured) if measured else "Nothing was measured by us yet.\n",
+        "## Metrics\n",
+        _metric_table(measured) if measured else "Nothing was measured by us yet.\n",
     ]
     return "\n".join(lines)
 
 
 def check_card(text: str, *, config: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is wrong with a card, a sentence each: metadata, snippet, and figures that no report is the source of."""
+    """What is wrong with a card, a sentence each: metadata, snippet, and metrics that no report is the source of."""
     card, problems = ModelCard(text), []
     data: Any = card.data
     for name, value in (
@@ -115,28 +115,28 @@ def check_card(text: str, *, config: Mapping[str, Any], reports: Sequence[Mappin
         )
     if "import timm, unidual_zoo" not in card.content:
         problems.append("the card's snippet does not import unidual_zoo")
-    known = {(f.task, _metric_name(f), f.value) for report in reports for f in figures(report)}
+    known = {(m.task, _metric_name(m), m.value) for report in reports for m in metrics_of(report)}
     shown = {(r.dataset_config, r.metric_name, r.metric_value) for r in data.eval_results or []}
-    problems += [f"the figure {name} {value} of {task} has no source" for task, name, value in sorted(shown - known)]
-    problems += [f"the card lacks the figure {name} {value} of {task}" for task, name, value in sorted(known - shown)]
+    problems += [f"the metric {name} {value} of {task} has no source" for task, name, value in sorted(shown - known)]
+    problems += [f"the card lacks the metric {name} {value} of {task}" for task, name, value in sorted(known - shown)]
     return problems
 
 
-def _eval_result(figure: Figure, model: TaskModel) -> EvalResult:
-    dataset, name = DATASETS.get(figure.task, (figure.task, figure.task))
+def _eval_result(metric: Metric, model: TaskModel) -> EvalResult:
+    dataset, name = DATASETS.get(metric.task, (metric.task, metric.task))
     return EvalResult(
-        task_type=f"{model.tasks[figure.task].modality}-classification",
+        task_type=f"{model.tasks[metric.task].modality}-classification",
         dataset_type=dataset,
         dataset_name=name,
-        dataset_config=figure.task,
+        dataset_config=metric.task,
         metric_type="accuracy",
-        metric_name=_metric_name(figure),
-        metric_value=figure.value,
+        metric_name=_metric_name(metric),
+        metric_value=metric.value,
     )
 
 
-def _metric_name(figure: Figure) -> str:
-    return f"{figure.metric} ({figure.protocol})"
+def _metric_name(metric: Metric) -> str:
+    return f"{metric.metric} ({metric.protocol})"
 
 
 def _facts(model: TaskModel, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -159,8 +159,8 @@ def _calls(model: TaskModel) -> str:
     return "".join(CALLS[modality].format(task=task) for modality, task in defaults.items() if task)
 
 
-def _figure_table(measured: Sequence[Figure]) -> str:
-    rows = [(f.task, f.metric, f"{f.value:g}", f.protocol, f.source) for f in measured]
+def _metric_table(measured: Sequence[Metric]) -> str:
+    rows = [(m.task, m.metric, f"{m.value:g}", m.protocol, m.source) for m in measured]
     return markdown_table(("task", "metric", "%", "protocol", "measured by us on"), rows)
 
 
@@ -174,8 +174,10 @@ Written by `uv run hub/card.py` from the tables of checkpoints in `unidual_zoo/m
 `timm.create_model(name, pretrained=True)` fetches the weights; a name without its tag takes the first of its rows.
 
 {published}
-*Theirs* is what the weights' authors report for clips, by this protocol or one much like it; *ours* is what this
-project measured, see docs/results.md. Inputs are RGB in 0..1, less the mean ({mean}), divided by ({std}).
+*Theirs* is what the weights' authors report, for clips by this protocol or one much like it, for images at the side of
+so many pixels; *ours* is what this project measured, see docs/results.md. Inputs are RGB in 0..1, less the mean
+({mean}), divided by ({std}); on a trunk of timm, timm's own mean and deviation
+(`model.spec`).
 
 IG-65M is 65 million Instagram videos with hashtags as labels; the classes have no public names. Its two sets of classes
 belong to clips of 8 and of 32 frames.
@@ -235,7 +237,7 @@ def _index_row(name: str, row: Checkpoint, model: TaskModel) -> tuple[str, ...]:
         f"{sum(parameter.numel() for parameter in model.parameters()):,}",
         row.license or "",
         _short(row.upstream) or "-",
-        _short(row.figures) or "-",
+        _short(row.metrics) or "-",
     )
 
 
@@ -249,10 +251,10 @@ def _miniature(runs: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(("system", "seeds", *metrics), rows)
 
 
-def _short(measured: Sequence[Figure]) -> str:
+def _short(measured: Sequence[Metric]) -> str:
     by_protocol: dict[str, list[str]] = {}
-    for figure in measured:
-        by_protocol.setdefault(figure.protocol, []).append(f"{figure.metric} {figure.value:g}")
+    for metric in measured:
+        by_protocol.setdefault(metric.protocol, []).append(f"{metric.metric} {metric.value:g}")
     return "; ".join(f"{', '.join(values)} ({protocol})" for protocol, values in by_protocol.items())
 
 
@@ -262,7 +264,8 @@ def describe_input(spec: InputSpec) -> str:
     stride = f", stride {clip.stride}" if clip.stride > 1 else ""
     rate = f" at {clip.rate:g}/s" if clip.rate else ""
     resize = f"short side {spec.resize}" if isinstance(spec.resize, int) else "×".join(map(str, spec.resize))
-    return f"{clip.length} frames{stride}{rate}, {resize}, crop {'×'.join(map(str, spec.crop))}"
+    sampled = f"{clip.length} frames{stride}{rate}" if clip.sampling == DENSE else f"{clip.length} frames of the whole"
+    return f"{sampled}, {resize}, crop {'×'.join(map(str, spec.crop))}"
 
 
 def _numbers(values: Sequence[float]) -> str:

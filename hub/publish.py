@@ -5,7 +5,7 @@
 
 FOLDER is a run directory of `unidual train` (its export and final reports are taken) or what `hub/convert.py` wrote.
 Nothing is published that does not reload to its golden answers, whose hash or parameters disagree, that has no licence,
-or with a figure that has no source. A push needs a token of a writer (`hf auth login` or HF_TOKEN).
+or with a metric that has no source. A push needs a token of a writer (`hf auth login` or HF_TOKEN).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 config.json         timm's fields and, at the root, ours: spec, parameters, sha256 of the weights
 model.safetensors   the weights
 golden.safetensors  seeded inputs, and what every head answered
-results.json        the reports of our own measurements: the only source of the card's figures
+results.json        the reports of our own measurements: the only source of the card's metrics
 README.md           the model card
 """
 
@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from card import README, check_card, figures, make_card
+from card import README, check_card, make_card, metrics_of
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.models import save_for_hf
 from torch import Tensor
 
+from unidual_zoo.checks import first_line
+from unidual_zoo.files import make_readable
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
+from unidual_zoo.models.saving import save
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
-from unidual_zoo.weights import CONFIG, WEIGHTS_FILE, make_readable, sha256_of
+from unidual_zoo.weights import CONFIG, WEIGHTS_FILE, check_config, read_config, sha256_of
 
 GOLDEN, RESULTS = "golden.safetensors", "results.json"
 NEEDED = (CONFIG, WEIGHTS_FILE, GOLDEN, README)
@@ -45,7 +47,7 @@ def make_repository(
         ValueError: there is no licence, or a report does not say how it came about.
     """
     reports = [_publishable(report) for report in reports]
-    save_for_hf(model, str(folder), safe_serialization=True)
+    save(model, folder)
     config = json.loads((folder / CONFIG).read_text())
     config["pretrained_cfg"] |= {"license": facts["license"]}
     config |= {
@@ -54,8 +56,7 @@ def make_repository(
         "sha256": sha256_of(folder / WEIGHTS_FILE),
     }
     save_file(golden(model), folder / GOLDEN)
-    for file in (WEIGHTS_FILE, GOLDEN):
-        make_readable(folder / file)
+    make_readable(folder / GOLDEN)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     if reports:
         (folder / RESULTS).write_text(json.dumps(reports, indent=2) + "\n")
@@ -87,19 +88,25 @@ def check_repository(folder: Path) -> list[str]:
     problems = [f"{name} does not belong in a repository" for name in strange_files(folder)]
     if missing := [f"{name} is missing" for name in NEEDED if not (folder / name).is_file()]:
         return problems + missing
-    config = json.loads((folder / CONFIG).read_text())
-    if config.get("sha256") != sha256_of(folder / WEIGHTS_FILE):
-        problems.append(f"{WEIGHTS_FILE} is not the file whose sha256 stands in {CONFIG}")
-    reports = json.loads((folder / RESULTS).read_text()) if (folder / RESULTS).exists() else []
     try:
+        config = read_config(folder / CONFIG)
+        check_config(config, what=CONFIG)
+        if config.get("sha256") != sha256_of(folder / WEIGHTS_FILE):
+            problems.append(f"{WEIGHTS_FILE} is not the file whose sha256 stands in {CONFIG}")
+        reports = json.loads((folder / RESULTS).read_text()) if (folder / RESULTS).exists() else []
         problems += check_card((folder / README).read_text(), config=config, reports=reports)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             model = create_model(f"local-dir:{folder}", pretrained=True).eval()
         problems += _check_model(model, config, load_file(folder / GOLDEN))
-    except (ValueError, RuntimeError, Warning, SafetensorError) as error:
-        problems.append(str(error))
+    except Exception as error:  # of files that may be anybody's, read as JSON, YAML and tensors
+        problems.append(f"{type(error).__name__}: {first_line(error)}" if _is_foreign(error) else str(error))
     return problems
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Whether an error says too little without its kind, as KeyError and TypeError do."""
+    return not isinstance(error, ValueError | RuntimeError | Warning | SafetensorError)
 
 
 def strange_files(folder: Path) -> list[str]:
@@ -126,7 +133,7 @@ def _check_model(model: TaskModel, config: Mapping[str, Any], expected: Mapping[
 
 
 def _publishable(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report without paths of the machine that made it. Raises ValueError if it has no figures or no source."""
-    figures(report)
+    """A report without paths of the machine that made it. Raises ValueError if it has no metrics or no source."""
+    metrics_of(report)
     kept = {key: value for key, value in report.items() if key not in ("failures", "saved_as", "checkpoint")}
     return kept | ({"data": Path(str(kept["data"])).name} if "data" in kept else {})

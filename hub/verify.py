@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from repository import NEEDED, RESULTS, check_repository
 
+from unidual_zoo.names import printable
 from unidual_zoo.weights import CheckpointError, fetch_from_hub
 
 
@@ -27,7 +28,7 @@ def verify(where: str) -> list[str]:
         return check_repository(Path(where))
     repository = where.removeprefix("hf-hub:")
     paths = [fetch_from_hub(repository, name) for name in NEEDED]
-    with contextlib.suppress(CheckpointError):  # a repository without figures has no results
+    with contextlib.suppress(CheckpointError):  # a repository without metrics has no results
         fetch_from_hub(repository, RESULTS)
     return check_repository(paths[0].parent)
 
@@ -38,7 +39,7 @@ def main(where: Annotated[str, typer.Argument(help="A folder, or hf-hub:organisa
     except (RuntimeError, OSError) as error:
         problems = [" ".join(str(error).split())]
     for problem in problems:
-        print(f"{where}: {problem}")
+        print(printable(f"{where}: {problem}"))  # it may cite what a stranger wrote
     if problems:
         sys.exit(1)
     print(f"{where} is in order")

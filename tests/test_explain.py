@@ -1,5 +1,6 @@
 """What `unidual explain` shows: the maps, their order and Grad-CAM against plain computations, and the picture."""
 
+import dataclasses
 import json
 import re
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from unidual_zoo.cli import main
 from unidual_zoo.data.transforms import normalize
-from unidual_zoo.explain import check_picture, explain, find_layer, make_figure, read_clip
+from unidual_zoo.explain import check_picture, draw, explain, find_layer, make_figure, read_clip
 from unidual_zoo.spec import ClipSpec, InputSpec
 
 TASKS = {"things": ("image", 3), "acts": ("video", 2)}
@@ -165,6 +166,13 @@ def test_a_network_without_heads_has_maps_alone():
     assert [response.class_map for response in explanation.responses.values()] == [None, None]
     assert explanation.to_dict()["pathways"]["image"]["class"] is None
     assert [axes.get_title() for axes in make_figure(explanation).subfigs[-1].axes] == ["no head"] * 2
+
+
+@pytest.mark.parametrize("name", ["$_$", "\udcff", "a\n\x1b[2Jb"])
+def test_class_names_are_drawn_as_text(tmp_path, name):
+    classes = {"things": (name, f"{name} 2", f"{name} 3"), "acts": (f"{name} 4", f"{name} 5")}
+    draw(explain(network(spec=dataclasses.replace(SPEC, classes=classes)), clip()), tmp_path / "explain.png")
+    assert (tmp_path / "explain.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_network_stays_as_it_was():

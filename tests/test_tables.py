@@ -205,3 +205,21 @@ def test_a_run_with_other_settings_is_not_taken_for_this_one(tmp_path):
     for changed in ({"settings": ("epochs=3",)}, {"clips": 20}):
         [failed] = run_all(Runs(table2.TABLE, options(tmp_path, **changed)), [row], 1)
         assert "choose another --out" in failed
+
+
+def test_a_run_that_was_noted_under_a_settings_older_name_is_this_one(tmp_path):
+    row = table2.TABLE.row("R2D")
+    for setting in ("rate=0.02", "lr=0.02"):
+        runs = Runs(table2.TABLE, options(tmp_path, settings=(setting,)))
+        runs._note(runs.folder(row, 0), runs.settings(row, 0))
+    with pytest.raises(RuntimeError, match="choose another --out"):
+        runs._note(runs.folder(row, 0), [*runs.settings(row, 0)[:-1], "lr=0.03"])
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    row = table2.TABLE.row("R2D")
+    runs = Runs(table2.TABLE, options(tmp_path))
+    runs.folder(row, 0).mkdir(parents=True)
+    (runs.folder(row, 0) / "result.json").write_bytes(b"\0" * 10)
+    with pytest.raises(RuntimeError, match=r"result\.json is damaged .*: remove it"):
+        runs.result(row, 0)

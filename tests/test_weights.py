@@ -1,24 +1,39 @@
 """Fetching, reading and refusing files of weights; the server is a real one on loopback."""
 
+import gzip
 import os
 import pickle
+import socket
+import tarfile
 import threading
+import time
+import warnings
+import zipfile
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
+import timm
 import torch
-from safetensors.torch import save_file
+from models.small import TASKS, clips, small
+from safetensors.torch import load_file, save_file
+from timm.models import save_for_hf
 from torch import nn
 
+from unidual_zoo import for_inference
+from unidual_zoo.inference import load_model
+from unidual_zoo.spec import InputSpec
 from unidual_zoo.weights import (
     Checkpoint,
     CheckpointError,
-    Figure,
-    InputSpec,
+    Metric,
     fetch,
     fetch_url,
     fit_to_model,
+    is_finite,
     read_weights,
     sha256_of,
 )
@@ -27,23 +42,42 @@ CONTENT = bytes(range(256)) * 5000
 
 
 class Answers(BaseHTTPRequestHandler):
-    """/whole.pth, /broken.pth that ends half-way, /endless.pth that states no length, everything else 404."""
+    """/whole.pth, /broken.pth that ends half-way, /endless.pth that states no length, /slow.pth that drips.
+
+    What is in /a and /b holds its own path; everything else is 404.
+    """
 
     requests: ClassVar[list[str]] = []
 
     def do_GET(self):
         self.requests.append(self.path)
-        if self.path not in ("/whole.pth", "/broken.pth", "/endless.pth"):
+        if self.path.startswith(("/a/", "/b/")):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(self.path.encode())
+            return
+        if self.path not in ("/whole.pth", "/broken.pth", "/endless.pth", "/slow.pth"):
             self.send_error(404)
             return
         self.send_response(200)
         if self.path != "/endless.pth":
             self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
+        if self.path == "/slow.pth":
+            drip(self.wfile.write)
+            return
         self.wfile.write(CONTENT[: len(CONTENT) // 2] if self.path == "/broken.pth" else CONTENT)
 
     def log_message(self, *_):
         pass
+
+
+def drip(write) -> None:
+    """A byte every now and then, until the other side has gone."""
+    with suppress(OSError):
+        while True:
+            write(b"x")
+            time.sleep(0.02)
 
 
 @pytest.fixture
@@ -69,8 +103,60 @@ def test_download_is_kept_and_checked(server, tmp_path):
     assert Answers.requests == ["/whole.pth"]
     assert fetch_url(f"{server}/endless.pth", cache_dir=str(tmp_path)).read_bytes() == CONTENT
     path.write_bytes(CONTENT[:-1])
-    with pytest.raises(CheckpointError, match=f"whole.pth in the cache is the wrong file, delete it.*{sha256[:8]}$"):
+    message = f"{path.name} in the cache is the wrong file, delete it.*{sha256[:8]}$"
+    with pytest.raises(CheckpointError, match=message):
         fetch_url(f"{server}/whole.pth", sha256=sha256[:8], cache_dir=str(tmp_path))
+
+
+def test_a_cached_file_belongs_to_its_whole_url(server, tmp_path):
+    paths = ["/a/model.pth", "/b/model.pth", "/b/model.pth?version=2", "/b/"]
+    for _ in range(2):
+        files = [fetch_url(f"{server}{path}", cache_dir=str(tmp_path)) for path in paths]
+        assert [file.read_text() for file in files] == paths
+    assert Answers.requests == paths  # each once
+    assert [file.name.rsplit("-", 1)[0] for file in files] == ["model", "model", "model", "b"]
+    assert [file.suffix for file in files] == [".pth", ".pth", ".pth", ""]
+
+
+def test_torchs_own_copy_is_taken_for_its_hash_alone(server, tmp_path):
+    (tmp_path / "whole.pth").write_bytes(CONTENT)
+    sha256 = sha256_of(tmp_path / "whole.pth")
+    assert fetch_url(f"{server}/whole.pth", sha256=sha256[:8], cache_dir=str(tmp_path)) == tmp_path / "whole.pth"
+    assert Answers.requests == []
+    (tmp_path / "whole.pth").write_bytes(b"another server's")
+    path = fetch_url(f"{server}/whole.pth", sha256=sha256[:8], cache_dir=str(tmp_path))
+    assert path != tmp_path / "whole.pth"
+    assert path.read_bytes() == CONTENT
+    assert fetch_url(f"{server}/whole.pth", cache_dir=str(tmp_path)) == path  # without a hash the name says nothing
+    assert (tmp_path / "whole.pth").read_bytes() == b"another server's"
+
+
+def silent_server() -> socket.socket:
+    """Takes connections and drips the lines of an answer's head without an end."""
+
+    def serve():
+        with suppress(OSError):
+            connection, _ = listening.accept()
+            drip(connection.sendall)
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=serve, daemon=True).start()
+    return listening
+
+
+def test_a_server_that_drips_is_given_up(server, tmp_path):
+    start = time.monotonic()
+    message = rf"cannot get {server}/slow.pth: the server is too slow: \d+ bytes in 0.3 seconds, \d+ altogether"
+    with pytest.raises(CheckpointError, match=message) as error:
+        fetch_url(f"{server}/slow.pth", cache_dir=str(tmp_path), patience=0.3)
+    one_sentence(error.value)
+    with silent_server() as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/x.pth"
+        with pytest.raises(CheckpointError, match=r"the server is too slow: 0 bytes in 0.3 seconds, 0 altogether"):
+            fetch_url(url, cache_dir=str(tmp_path), patience=0.3)
+    assert time.monotonic() - start < 10
+    assert list(tmp_path.iterdir()) == []
+    assert fetch_url(f"{server}/whole.pth", cache_dir=str(tmp_path), patience=0.3).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -97,7 +183,7 @@ def test_rows_without_files(tmp_path):
     with pytest.raises(CheckpointError, match=r"a.b has no published weights: `unidual train toy` makes them"):
         fetch("a.b", Checkpoint(spec=InputSpec(), recipe="toy"))
     with pytest.raises(ValueError, match=r"top-1 50.0 of food has no source"):
-        Figure(task="food", metric="top-1", value=50.0, protocol="unidual34", source="")
+        Metric(task="food", metric="top-1", value=50.0, protocol="unidual34", source="")
 
 
 class Evil:
@@ -150,6 +236,52 @@ def test_damaged_and_strange_files(tmp_path):
         read_weights(tmp_path / "mixed.pth")
 
 
+def write_tar(path: Path, mode: str) -> None:
+    torch.save({"a": torch.zeros(2)}, path.with_suffix(".inner"))
+    with tarfile.open(path, mode) as archive:
+        archive.add(path.with_suffix(".inner"), "weights.pth")
+
+
+def write_zip(path: Path, **files: bytes) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def write_script(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises against TorchScript
+        torch.jit.script(nn.Linear(2, 2)).save(str(path))
+
+
+FOREIGN = {
+    "script.pth": (write_script, "is a TorchScript archive, which holds code: save its state_dict"),
+    "plain-tar.pth": (lambda path: write_tar(path, "w"), "is a tar archive: unpack it"),
+    "gz-tar.pth": (lambda path: write_tar(path, "w:gz"), "is a tar archive: unpack it"),
+    "numpy.npz": (lambda path: np.savez(path, a=np.zeros(2)), "is an archive that torch.save did not write"),
+    "zip.pth": (
+        lambda path: write_zip(path, **{"x/data.pkl": b"", "x/data/0": bytes(1 << 20)}),
+        r"unpacks [\d,]+ bytes to 1,048,576, which torch.save never does",
+    ),
+    "gz.pth": (lambda path: path.write_bytes(gzip.compress(b"x")), "is not a pickle of plain weights"),
+    "tensor.pth": (lambda path: torch.save(torch.zeros(2), path), "it holds no table of names and tensors"),
+    "numbers.pth": (lambda path: torch.save({0: torch.zeros(2)}, path), "it holds no table of names and tensors"),
+    "vast.pth": (
+        lambda path: torch.save({"a": torch.zeros(1).expand(10**12)}, path),
+        r"holds more than weights: a \(4,000,000,000,000 bytes, of which 4 are stored\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_of_other_kinds_are_named_and_never_recommended(tmp_path, name):
+    write, message = FOREIGN[name]
+    write(tmp_path / name)
+    with pytest.raises(CheckpointError, match=f"{name} .*{message}") as error:
+        read_weights(tmp_path / name)
+    assert "weights_only" not in one_sentence(error.value)
+
+
 def test_a_folder_is_read_by_its_safetensors(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
     torch.save({"a": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
@@ -178,7 +310,14 @@ def test_heads_are_fresh_only_where_that_is_allowed():
     )
 
 
-def test_only_rgb_filters_are_fitted_to_other_channels():
+def test_names_that_a_file_gives_its_weights_are_escaped():
+    weights = model_with_heads().state_dict() | {"stem.\x1b[31m\nred": torch.zeros(1)}
+    with pytest.raises(CheckpointError, match=r"unknown: 'stem.\\x1b\[31m\\nred'$") as error:
+        fit_to_model(weights, model_with_heads())
+    one_sentence(error.value)
+
+
+def test_filters_are_fitted_to_other_channels():
     weights = model_with_heads().state_dict()
     grey = model_with_heads()
     grey["stem"] = nn.Conv2d(1, 2, 1, bias=False)
@@ -186,5 +325,111 @@ def test_only_rgb_filters_are_fitted_to_other_channels():
     torch.testing.assert_close(fitted["stem.weight"], weights["stem.weight"].sum(1, keepdim=True))
     with pytest.raises(CheckpointError, match=r"stem.weight \(2, 3, 1, 1\) for \(2, 1, 1, 1\)"):
         fit_to_model(weights, grey)
-    with pytest.raises(CheckpointError, match=r"stem.weight \(2, 1, 1, 1\) for \(2, 3, 1, 1\)"):
-        fit_to_model(grey.state_dict(), model_with_heads(), adaptable=["stem.weight"])
+    weights["stem.weight"] = torch.tensor([[1.0, 2, 3], [4, 5, 6]])[..., None, None, None]  # a kernel of three axes
+    wide = model_with_heads()
+    wide["stem"] = nn.Conv3d(5, 2, 1, bias=False)
+    fitted = fit_to_model(weights, wide, adaptable=["stem.weight"])["stem.weight"]
+    expected = torch.tensor([[0.6, 1.2, 1.8, 0.6, 1.2], [2.4, 3, 3.6, 2.4, 3]])
+    torch.testing.assert_close(fitted.flatten(1), expected)
+    with pytest.raises(CheckpointError, match=r"stem.weight \(2, 3, 1, 1, 1\) for \(2, 3, 1, 1\)"):
+        fit_to_model(weights, model_with_heads(), adaptable=["stem.weight"])
+
+
+# ---- weights that are no numbers ------------------------------------------------------------------------------------
+
+
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.float8_e5m2]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_one_bad_value_of_any_type_is_found(dtype, bad):
+    values = torch.full((2, 3), 3e4).to(dtype)  # within float16, and their sum beyond it
+    assert is_finite(values)
+    values[1, 2] = bad
+    assert not is_finite(values)
+
+
+def test_what_has_no_values_or_whole_ones_is_finite():
+    assert is_finite(torch.zeros(0))
+    assert is_finite(torch.full((2,), 2**62))
+    assert is_finite(torch.empty(10**12, device="meta"))
+
+
+def spoiled(key: str, value: float, *, half: bool = False) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A small network, and its weights with one bad value."""
+    model = small("unidual10_aux", tasks=TASKS)
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    if half:
+        weights = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    weights[key].view(-1)[-1] = value
+    return model, weights
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    "key", ["stages.2.0.conv1.spatial.weight", "stem.norm.video.running_mean", "heads.video.k400.bias"]
+)
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, key, half):
+    model, weights = spoiled(key, torch.nan, half=half)
+    with pytest.raises(CheckpointError, match=rf"^the checkpoint holds NaN or infinity: {key}$"):
+        fit_to_model(weights, model)
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: the checkpoint holds NaN or infinity: {key}") as error:
+        timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    one_sentence(error.value)
+    with pytest.raises(RuntimeError, match=f"NaN or infinity: {key}"):
+        load_model(f"local-dir:{tmp_path}", checkpoint=tmp_path / "model.safetensors")
+
+
+def test_a_bad_head_that_is_not_used_does_not_matter():
+    _, weights = spoiled("heads.image.k400.weight", torch.inf)
+    without = small("unidual10", tasks=TASKS)
+    assert "heads.image.k400.weight" not in fit_to_model(weights, without)
+
+
+def test_packaged_weights_with_one_bad_value_are_refused(tmp_path):
+    path = timm.get_pretrained_cfg("unidual10_aux.cifar10_motion").file
+    weights = load_file(path)
+    key = "stages.3.0.conv2.pointwise.video.weight"
+    assert weights[key].dtype == torch.float16
+    weights[key][0, 0] = torch.inf
+    save_file(weights, tmp_path / "packaged.safetensors")
+    with pytest.raises(RuntimeError, match=f"packaged.safetensors.*NaN or infinity: {key}"):
+        load_model("unidual10_aux.cifar10_motion", checkpoint=tmp_path / "packaged.safetensors")
+
+
+def test_every_convolution_is_looked_at_before_it_serves():
+    """A network with one NaN answers NaN, and its served copy would answer: its ReLU turns NaN into 0."""
+    model, x = small("unidual10", tasks=TASKS), clips(1, 2, 16)
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) > 20
+    for name in convolutions:
+        weight = model.get_submodule(name).weight
+        kept = weight[0, 0, 0, 0].item()
+        with torch.no_grad():
+            weight[0, 0, 0, 0] = torch.nan
+            with pytest.raises(CheckpointError, match=f"the network holds NaN or infinity: {name}.weight"):
+                for_inference(model)
+            weight[0, 0, 0, 0] = kept
+    assert for_inference(model)(x).isfinite().all()
+
+
+def test_what_folding_and_casting_make_is_looked_at_too():
+    model = small("unidual10", tasks=TASKS)
+    norm = model.stem.norm["video"]
+    with torch.no_grad():
+        kept = norm.running_var.clone()
+        norm.running_var[0] = -1  # finite, and its root is not
+        with pytest.raises(
+            CheckpointError, match=r"the folded network holds NaN or infinity: stem.layers.1.video.weight"
+        ):
+            for_inference(model)
+        norm.running_var.copy_(kept)
+        norm.weight[0] = 1e9
+    for_inference(model)
+    with pytest.raises(
+        CheckpointError, match=r"the folded network in float16 holds NaN or infinity: stem.layers.1.video"
+    ):
+        for_inference(model, dtype=torch.float16)

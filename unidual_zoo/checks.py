@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from numbers import Integral, Real
+from reprlib import Repr
+from typing import Any
+
+LISTED = 5  # names in a sentence; the rest are counted
+_LONGEST = 100  # characters of a value in a sentence
+
+_short = Repr()
+_short.maxstring = _short.maxlong = _short.maxother = _LONGEST
+short_repr = _short.repr  # a value for a sentence, whatever its size
 
 
 def check_known(what: str, value: object, allowed: Iterable[str]) -> None:
@@ -13,4 +23,29 @@ def check_known(what: str, value: object, allowed: Iterable[str]) -> None:
         near = get_close_matches(str(value), allowed, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         names = ", ".join(name or repr(name) for name in allowed) or "none"
-        raise ValueError(f"no {what} {value!r}, allowed: {names}{hint}")
+        raise ValueError(f"no {what} {short_repr(value)}, allowed: {names}{hint}")
+
+
+def is_number(value: Any, *, least: float, most: float, whole: bool = True) -> bool:
+    """Whether a value is a number from `least` to `most`; NaN and booleans are none."""
+    kind: Any = Integral if whole else Real
+    return not isinstance(value, bool) and isinstance(value, kind) and least <= value <= most
+
+
+def check_number(what: str, value: Any, *, least: float, most: float, whole: bool = True) -> None:
+    """Raises a ValueError if `value` is not a number from `least` to `most`."""
+    if not is_number(value, least=least, most=most, whole=whole):
+        kind = "whole number" if whole else "number"
+        raise ValueError(f"{what} must be a {kind} from {least:,} to {most:,}, got {short_repr(value)}")
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first names as a list in a sentence, control characters escaped, and how many more there are."""
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return ", ".join(name if name.isprintable() else short_repr(name) for name in names[:LISTED]) + more
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says as the end of a sentence: its first line, or its kind if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__

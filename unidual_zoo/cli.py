@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
@@ -19,14 +19,15 @@ from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data import MediaError
-from unidual_zoo.data.datasets import TESTS, MediaSet, find_split, read_media
+from unidual_zoo.data.datasets import TESTS, MediaSet, find_split, modalities_in, read_media
 from unidual_zoo.data.synthetic import toy
 from unidual_zoo.evaluation import evaluate as measure
 from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
 from unidual_zoo.models.summary import registered_names, summarise
-from unidual_zoo.spec import IMAGE, VIDEO
+from unidual_zoo.names import printable
+from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 from unidual_zoo.tabular import aligned_table, markdown_table
-from unidual_zoo.training.commands import finetune, train
+from unidual_zoo.training.commands import experiments, finetune, train
 
 FAILED_FILES, BAD_INPUT = 1, 2  # exit status
 DTYPES = ("float32", "bfloat16", "float16")
@@ -47,7 +48,7 @@ app = typer.Typer(
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A row of `unidual evaluate`: what it is called, its modality, and its task where a model has it."""
+    """A named benchmark of `unidual evaluate`: what it is called, its modality, and its task where a model has it."""
 
     title: str
     modality: str
@@ -106,11 +107,12 @@ def predict(
             load_model(model, checkpoint=checkpoint), task=task, top=top, protocol=protocol, batch_size=batch_size,
             workers=_workers(workers, place), device=place, dtype=_dtype(dtype),
         )  # fmt: skip
-        width, num_failed = max(map(len, paths)), 0
-        for result in tqdm(predictor(paths), total=len(paths), unit="file", disable=None):
-            write(result)
-            num_failed += "error" in result
-            tqdm.write(f"{result['file']:<{width}}  {_labels(result)}", file=sys.stdout)
+        width, num_failed = max(len(printable(path)) for path in paths), 0
+        with predictor.deaths_explained():
+            for result in tqdm(predictor(paths), total=len(paths), unit="file", disable=None):
+                write(result)
+                num_failed += "error" in result
+                tqdm.write(f"{printable(result['file']):<{width}}  {printable(_labels(result))}", file=sys.stdout)
     if num_failed:
         typer.echo(f"unidual: {num_failed} of {len(paths)} files failed", err=True)
         raise typer.Exit(FAILED_FILES)
@@ -118,16 +120,25 @@ def predict(
 
 @app.command()
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help=f"What is measured: {', '.join(BENCHMARKS)}.")],
-    model: Model = EMBEDDED_MODEL,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Labelled files: folders class/file or split/class/file, CSV lists of path,label; or one of the "
+            f"benchmarks {', '.join(BENCHMARKS)}, whose files --data gives."
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help=f"As of predict [default: {DEFAULT_MODEL}, of a benchmark {EMBEDDED_MODEL}].")
+    ] = None,
     checkpoint: Checkpoint = None,
     data: Annotated[
-        str | None, typer.Option(help="Folders split/class/file or a CSV of path,label [default: the embedded data].")
+        str | None, typer.Option(help="The benchmark's folder or list [default: the embedded data in its place].")
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(help=f"A split of DATA [default: the first there of {', '.join(TESTS)}, else all of it]."),
+        typer.Option(help=f"A split of the files [default: the first there of {', '.join(TESTS)}, else all of them]."),
     ] = None,
+    modality: Annotated[str | None, typer.Option(help="image or video alone, of folders with both.")] = None,
     protocol: ProtocolName = "unidual34",
     task: TaskName = None,
     pathway: Annotated[str | None, typer.Option(help="image or video [default: the data's modality].")] = None,
@@ -137,33 +148,42 @@ def evaluate(
     dtype: Dtype = "float32",
     output: JsonFile = None,
 ) -> None:
-    """The accuracy of a model on a data set; the last line is one JSON object. Without --data on the embedded data.
+    """The accuracy of a model on labelled images and videos: a report for each source and modality, the last of its
+    lines one JSON object.
 
     A file that cannot be read counts as wrong and is named; exit status 1 if none can.
     """
-    check_known("benchmark", benchmark, BENCHMARKS)
-    row = BENCHMARKS[benchmark]
+    unreadable = None
     with _lines(output) as write:
         place = _device(device)
-        network = load_model(model, checkpoint=checkpoint)
-        media, source = _benchmark_data(row, data, split)
-        pathway = pathway or network.default_pathway(row.modality)
-        report = measure(
-            for_inference(network, dtype=_dtype(dtype), modality=pathway),
-            media,
-            protocol=protocol,
-            task=task or (row.task if row.task in network.tasks else None),
-            pathway=pathway,
-            batch_size=batch_size,
-            workers=_workers(workers, place),
-            device=place,
-            facts={"benchmark": benchmark, "data": source, **_origin(model, checkpoint)},
-        )
-        write(report.to_dict())
-    typer.echo(report.table())
-    typer.echo(json.dumps(report.to_dict()))
-    if len(report.failures) == len(report.files):
-        typer.echo("unidual: not one file could be read", err=True)
+        found = _find_media(sources, data=data, split=split, modality=modality)
+        default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
+        network = load_model(model or default, checkpoint=checkpoint)
+        for media, source, benchmark in found:
+            branch = pathway or network.default_pathway(media.modality)
+            usual = BENCHMARKS[benchmark].task if benchmark else None
+            report = measure(
+                for_inference(network, dtype=_dtype(dtype), modality=branch),
+                media,
+                protocol=protocol,
+                task=task or (usual if usual in network.tasks else None),
+                pathway=branch,
+                batch_size=batch_size,
+                workers=_workers(workers, place),
+                device=place,
+                facts={
+                    **({"benchmark": benchmark} if benchmark else {}),
+                    "data": source,
+                    **_origin(model or default, checkpoint),
+                },
+            )
+            write(report.to_dict())
+            typer.echo(report.table())
+            typer.echo(json.dumps(report.to_dict()))
+            if len(report.failures) == len(report.files):
+                unreadable = report.failures[0]["error"]
+    if unreadable:
+        typer.echo(f"unidual: not one file could be read and scored: {printable(unreadable)}", err=True)
         raise typer.Exit(FAILED_FILES)
 
 
@@ -215,7 +235,7 @@ def models(
     typer.echo(table(header, [row.cells() for row in rows]), nl=False)
 
 
-app.command()(train)
+app.command(epilog=experiments())(train)
 app.command()(finetune)
 
 
@@ -236,16 +256,58 @@ def main(arguments: Sequence[str] | None = None, application: typer.Typer = app)
     except (MediaError, ValueError, RuntimeError, OSError) as error:
         if "--traceback" in arguments:
             raise
-        typer.echo(f"unidual: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"unidual: {_sentence(error)}", err=True)
         sys.exit(BAD_INPUT)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    tqdm.write(f"unidual: {' '.join(str(message).split())}", file=sys.stderr)
+    tqdm.write(f"unidual: {_sentence(message)}", file=sys.stderr)
+
+
+def _sentence(message: object) -> str:
+    """A message on one line of a terminal."""
+    return printable(" ".join(str(message).split()))
+
+
+class _Source(NamedTuple):
+    """Files to be evaluated, their name for the report, and the benchmark that they are."""
+
+    media: MediaSet
+    name: str
+    benchmark: str | None
+
+
+def _find_media(sources: Sequence[str], *, data: str | None, split: str | None, modality: str | None) -> list[_Source]:
+    """The benchmark's files, or those of every source and modality.
+
+    Raises:
+        ValueError: a source is not there, or holds no files of the modality.
+    """
+    named = [source for source in sources if source in BENCHMARKS]
+    if named and (len(sources) > 1 or modality is not None):
+        raise ValueError(f"benchmark {named[0]!r} stands alone, got {' '.join(sources)}; a folder is ./{named[0]}")
+    if named:
+        return [_Source(*_benchmark_data(BENCHMARKS[named[0]], data, split), named[0])]
+    if data is not None:
+        check_known("benchmark", sources[0], BENCHMARKS)
+    if modality is not None:
+        check_known("modality", modality, MODALITIES)
+    found = []
+    for source in sources:
+        if not os.path.exists(source):
+            known = ", ".join(BENCHMARKS)
+            raise ValueError(f"there is no folder or list {source}, and no benchmark of that name (they are {known})")
+        part = split or find_split(source, TESTS)
+        kinds = (modality,) if modality else modalities_in(source, part)
+        if not kinds:
+            raise ValueError(f"{source}: no image or video files")
+        name = source if part is None else f"{source}, {part}"
+        found += [_Source(read_media(source, modality=kind, split=part, mixed=True), name, None) for kind in kinds]
+    return found
 
 
 def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tuple[MediaSet, str]:
-    """The data set, and its name for the report."""
+    """The files of a benchmark or the embedded ones in their place, and their name for the report."""
     if data is None:
         split = split or EMBEDDED_SPLIT
         media = toy.images(split) if row.modality == IMAGE else toy.videos(split)
@@ -269,18 +331,35 @@ def _lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     if path is None:
         yield lambda row: None
         return
-    with path.open("a", encoding="utf-8") as file:
-        begun = False
+    file = path.open("a", encoding="utf-8")
+    begun = False
 
-        def write(row: dict[str, Any]) -> None:
-            nonlocal begun
+    def write(row: dict[str, Any]) -> None:
+        nonlocal begun
+        with _named(path):
             if not begun and path.is_file():  # /dev/stdout is none
                 file.truncate(0)
             begun = True
             file.write(json.dumps(row) + "\n")
             file.flush()
 
+    try:
         yield write
+    except BaseException:
+        with contextlib.suppress(OSError):  # what could not be written is tried again
+            file.close()
+        raise
+    with _named(path):
+        file.close()
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of writing, such as of a full disk, with the file's name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _device(name: str | None) -> torch.device:

@@ -20,7 +20,9 @@ import torch
 from tqdm import tqdm
 
 from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.data.loaders import Reading
 from unidual_zoo.models.base import TaskModel
+from unidual_zoo.names import printable, tidy
 from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, score_files
 from unidual_zoo.spec import VIDEO
 
@@ -28,14 +30,15 @@ __all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluat
 
 TOP = 5
 _CODE = re.compile(r"[a-z]\d+")
-_NAMED = 5  # failures named in the table; the JSON line names all
+_NAMED = 5  # failures and warnings named in the table; the JSON line names all
 
 
 class FileResult(NamedTuple):
     """What became of file number `index` of a data set.
 
     `label` and `top` (the best five, best first) are classes of the network; `views_right` of `views` views would be
-    right alone. A file that failed has an `error`, no `top`, and its views count as wrong.
+    right alone. A file that failed has an `error`, no `top`, and its views count as wrong. One that was read with a
+    `warning` counts as any other.
     """
 
     index: int
@@ -45,6 +48,7 @@ class FileResult(NamedTuple):
     views: int
     size: tuple[int, int] | None = None
     error: str | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ class Report:
         """The files that failed, with the reason."""
         return [{"file": self.files[r.index], "error": r.error} for r in self.results if r.error is not None]
 
+    @property
+    def warnings(self) -> list[dict[str, str]]:
+        """The files of which reading warned, with the reason."""
+        return [{"file": self.files[r.index], "warning": r.warning} for r in self.results if r.warning is not None]
+
     def metrics(self) -> dict[str, float]:
         """Percentages: clip@1 (each view alone), video@1 and video@5 of videos; top-1 and top-5 of images.
 
@@ -108,22 +117,25 @@ class Report:
             "decoded": len(decoded),
             "failed": len(self.failures),
             "failures": self.failures,
+            "warned": len(self.warnings),
+            "warnings": self.warnings,
             "stored_size": {name: f"{width}x{height}" for name, (width, height) in stored.items()},
             "seconds": round(self.seconds, 2),
             "views_per_second": round(sum(result.views for result in decoded) / max(self.seconds, 1e-9), 2),
         }
 
     def table(self) -> str:
-        """The report for a reader: one fact a line, and the first failures."""
+        """The report for a reader: one fact a line, and the first failures and warnings."""
         rows = self.to_dict()
         rows["stored_size"] = ", ".join(f"{name} {size}" for name, size in rows["stored_size"].items()) or None
-        failures = rows.pop("failures")
+        named = [("failed", "error", rows.pop("failures")), ("warned", "warning", rows.pop("warnings"))]
         width = max(map(len, rows))
         lines = [f"{name:<{width}}  {_cell(value)}" for name, value in rows.items()]
-        lines += [f"failed: {failure['file']}: {failure['error']}" for failure in failures[:_NAMED]]
-        if len(failures) > _NAMED:
-            lines.append(f"failed: {len(failures) - _NAMED} more")
-        return "\n".join(lines)
+        for name, kind, files in named:
+            lines += [f"{name}: {file['file']}: {file[kind]}" for file in files[:_NAMED]]
+            if len(files) > _NAMED:
+                lines.append(f"{name}: {len(files) - _NAMED} more")
+        return "\n".join(map(printable, lines))
 
 
 def evaluate(
@@ -155,6 +167,7 @@ def evaluate(
 
     Raises:
         ValueError: the protocol, pathway or task does not exist, or the data's classes are not the task's.
+        LoaderError: a loader process died; it names the file.
     """
     route = Route(model, media.modality, protocol=protocol, pathway=pathway, task=task, device=device, dtype=dtype)
     labels, label_rule = map_labels(media.classes, model, route.task)
@@ -164,8 +177,11 @@ def evaluate(
     num_views = route.protocol.num_views(media.modality)
 
     start, results = time.perf_counter(), []
-    with evaluation_mode(model), tqdm(total=len(files), unit="file", disable=not progress or rank > 0) as bar:
-        for scored in score_files(files, {media.modality: route}, batch_size=batch_size, workers=workers):
+    reading = Reading([path for path, _ in files], workers)
+    bar = tqdm(total=len(files), unit="file", disable=not progress or rank > 0)
+    scores = score_files(files, {media.modality: route}, batch_size=batch_size, workers=workers, reading=reading)
+    with reading.deaths_explained(), evaluation_mode(model), bar:
+        for scored in scores:
             index = indices[scored.index]
             results.append(_result(scored, index, labels[media.labels[index]], num_views))
             bar.update()
@@ -233,11 +249,11 @@ def decoder_version(modality: str) -> str:
 
 def _result(scored: FileScores, index: int, label: int, num_views: int) -> FileResult:
     if scored.scores is None:
-        return FileResult(index, label, (), 0, num_views, scored.size, scored.error)
+        return FileResult(index, label, (), 0, num_views, scored.size, scored.error, scored.warning)
     mean = scored.scores.mean(0)  # (views, classes) -> (classes,)
     top = tuple(mean.topk(min(TOP, len(mean))).indices.tolist())
     right = int((scored.scores.argmax(1) == label).sum())
-    return FileResult(index, label, top, right, len(scored.scores), scored.size)
+    return FileResult(index, label, top, right, len(scored.scores), scored.size, warning=scored.warning)
 
 
 def _facts(model: TaskModel, media: MediaSet, route: Route) -> dict[str, Any]:
@@ -245,7 +261,7 @@ def _facts(model: TaskModel, media: MediaSet, route: Route) -> dict[str, Any]:
     clips = {}
     if media.modality == VIDEO:
         clips = dict(clips=protocol.clips, crops=protocol.crops, frames=spec.clip.length, stride=spec.clip.stride)
-        clips |= dict(rate=spec.clip.rate)
+        clips |= dict(rate=spec.clip.rate, sampling=spec.clip.sampling)
     return dict(
         model=model_name(model),
         modality=media.modality,
@@ -264,7 +280,7 @@ def _facts(model: TaskModel, media: MediaSet, route: Route) -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
+    return tidy(name.replace("_", " ")).casefold()
 
 
 def _cell(value: object) -> str:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from unidual_zoo.data.transforms import normalize
 from unidual_zoo.models.base import TaskModel
+from unidual_zoo.names import printable
 from unidual_zoo.scoring import Protocol, ViewReader
 from unidual_zoo.spec import IMAGE, VIDEO
 
@@ -271,7 +272,7 @@ def _draw_class_maps(part: SubFigure, explanation: Explanation) -> None:
         if named is None:
             axes.set_title("no head", color=GREY, fontsize="small", pad=2)
             continue
-        title = f"{named.label} {named.probability:.0%}"
+        title = printable(f"{named.label} {named.probability:.0%}")
         axes.set_title(textwrap.fill(title, TITLE_LETTERS, max_lines=2), fontsize="small", pad=2, parse_math=False)
         cam = F.interpolate(named.cam[None, None], size=frame.shape, mode="bilinear")[0, 0]
         share = (cam / (cam.max() or 1)).numpy()

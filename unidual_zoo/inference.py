@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from glob import glob
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.media import MediaError, files_below, is_image, is_media, is_video, warn_of_other_files
+from unidual_zoo.data.listing import files_below, files_matching, is_pattern, warn_of_left_out
+from unidual_zoo.data.loaders import Reading
+from unidual_zoo.data.media import MediaError, is_image, is_media, is_video
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.folding import for_inference
@@ -86,22 +88,29 @@ class Predictor:
                 self.refused[modality] = str(error)
         if not self.routes:
             raise ValueError(self.refused[MODALITIES[0]])
+        self._reading = Reading([], workers)  # of the latest call
 
     def __call__(self, files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Iterator[dict[str, Any]]:
         """One result a file, in the files' order, `file` as given. A single path is a list of one.
 
         `{"file", "modality", "task", "top": [{"label", "score"}, ...]}`, the score a probability, the label the class's
-        name or its number where names are unknown; or `{"file", "error"}`.
+        name or its number where names are unknown; or `{"file", "error"}`. A "warning" tells what is wrong with a file
+        that was read all the same; it is given as a MediaWarning, too.
+
+        Raises:
+            LoaderError: a loader process died; it names the file.
         """
         files = [files] if isinstance(files, str | os.PathLike) else files
         paths = [os.fspath(file) for file in files]
         modalities = [modality_of(path) for path in paths]
         served = [number for number, modality in enumerate(modalities) if modality in self.routes]
+        self._reading = Reading([paths[number] for number in served], self.workers)
         scores = score_files(
             [(paths[number], modalities[number]) for number in served],
             self.routes,
             batch_size=self.batch_size,
             workers=self.workers,
+            reading=self._reading,
         )
         for path, modality in zip(paths, modalities, strict=True):
             if modality in self.refused:
@@ -109,9 +118,19 @@ class Predictor:
             else:
                 yield self._result(path, next(scores))
 
+    @contextlib.contextmanager
+    def deaths_explained(self) -> Iterator[None]:
+        """For what is done with results: that a loader process died may be reported there, too. See `Reading`."""
+        try:
+            yield
+        except Exception:
+            with self._reading.deaths_explained():  # of the latest call, which may have begun in the block
+                raise
+
     def _result(self, path: str, scored: FileScores) -> dict[str, Any]:
+        warning = {"warning": scored.warning} if scored.warning else {}
         if scored.scores is None:
-            return {"file": path, "error": scored.error}
+            return {"file": path, "error": scored.error, **warning}
         route = self.routes[scored.modality]
         mean = scored.scores.mean(0)  # (views, classes) -> (classes,)
         mean = mean.softmax(0) if route.protocol.average == "logits" else mean
@@ -121,7 +140,7 @@ class Predictor:
             {"label": names[number] if names else str(number), "score": round(score, 6)}
             for score, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
-        return {"file": path, "modality": scored.modality, "task": route.task, "top": top}
+        return {"file": path, "modality": scored.modality, "task": route.task, "top": top, **warning}
 
 
 def modality_of(path: str) -> str:
@@ -141,31 +160,27 @@ def find_files(arguments: Sequence[str]) -> list[str]:
     """Files, folders and glob patterns -> files in that order, each path beginning as its argument does.
 
     A file is taken as named, whatever its extension and even if it does not exist. Of a folder (with all folders in
-    it) and of a pattern the images and videos are taken, sorted; hidden ones are not. A warning tells what is left out.
+    it) and of a pattern the images and videos are taken, sorted; hidden ones and those that systems leave behind are
+    not. A warning tells what is left out.
 
     Raises:
         ValueError: a folder or pattern without images and videos, or no argument at all.
     """
     files = []
     for argument in arguments:
-        if Path(argument).is_dir():
-            there, what = _files_in(argument), "folder"
-        elif any(letter in argument for letter in "*?[") and not Path(argument).exists():
-            matches = glob(argument, recursive=True)
-            found = {file for match in matches for file in (_files_in(match) if Path(match).is_dir() else [match])}
-            there, what = sorted(found), "pattern"
+        if os.path.isdir(argument):
+            found, what = files_below(argument), "folder"
+        elif is_pattern(argument):
+            found, what = files_matching(argument), "pattern"
         else:
             files.append(argument)
             continue
-        warn_of_other_files(argument, there)
-        media = list(filter(is_media, there))
+        warn_of_left_out(argument, *found)
+        start = argument if what == "folder" else ""
+        media = [os.path.join(start, file) for file in found.files if is_media(file)]
         if not media:
             raise ValueError(f"{what} {argument} has no image or video in it")
         files += media
     if not files:
         raise ValueError("no file, folder or pattern given")
     return files
-
-
-def _files_in(folder: str) -> list[str]:
-    return [os.path.join(folder, name) for name in files_below(folder)]

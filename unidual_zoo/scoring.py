@@ -7,6 +7,8 @@ hold views of several files.
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,9 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.datasets import load_clips, load_image
-from unidual_zoo.data.media import MediaError
-from unidual_zoo.data.sampling import uniform_clips
+from unidual_zoo.data.loaders import Reading
+from unidual_zoo.data.media import MediaError, MediaWarning, file_boundary
+from unidual_zoo.data.sampling import STARTS, uniform_clips
 from unidual_zoo.data.transforms import Framing, eval_transform, normalize
+from unidual_zoo.data.warned import collected
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 
@@ -46,6 +50,11 @@ class Protocol:
     crops: int = 1
     dense: bool = False
     average: str = PROBABILITIES
+
+    def __post_init__(self) -> None:
+        check_known("starts", self.starts, STARTS)
+        if self.clips < 1:
+            raise ValueError(f"clips must be 1 or more, got {self.clips}")
 
     def num_views(self, modality: str) -> int:
         """Views of a file of this modality."""
@@ -102,9 +111,10 @@ class ViewReader:
         """
         crops = self.protocol.crops if self.modality == VIDEO else 1
         framing = _NotingFraming(**vars(eval_transform(self.spec, crops=crops)))
-        if self.modality == IMAGE:
-            return load_image(path, framing)[None], framing.sizes[0]
-        return load_clips(path, self._clips, framing), framing.sizes[0]
+        with file_boundary(path):
+            image = self.modality == IMAGE
+            views = load_image(path, framing)[None] if image else load_clips(path, self._clips, framing)
+            return views, framing.sizes[0]
 
     def _clips(self, num_frames: int, rate: float) -> list[list[int]]:
         protocol = self.protocol
@@ -123,31 +133,35 @@ class _NotingFraming(Framing):
 
 
 class _Decoded(NamedTuple):
-    """A file as it leaves the loader: its views, or what went wrong."""
+    """A file as it leaves the loader: its views, or what went wrong, and what warnings told."""
 
     index: int
     modality: str
-    views: Tensor | None
-    size: tuple[int, int] | None
-    error: str | None
+    views: Tensor | None = None
+    size: tuple[int, int] | None = None
+    error: str | None = None
+    warning: str | None = None
 
 
 class _Files(Dataset):
     """Files (path, modality) -> their views, by the reader of their modality."""
 
-    def __init__(self, files: Sequence[tuple[str, str]], readers: Mapping[str, ViewReader]) -> None:
-        self.files, self.readers = list(files), dict(readers)
+    def __init__(self, files: Sequence[tuple[str, str]], readers: Mapping[str, ViewReader], reading: Reading) -> None:
+        self.files, self.readers, self.reading = list(files), dict(readers), reading
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> _Decoded:
         path, modality = self.files[index]
-        try:
-            views, size = self.readers[modality](path)
-        except MediaError as error:
-            return _Decoded(index, modality, None, None, error.reason)
-        return _Decoded(index, modality, views, size, None)
+        with self.reading.of(index), collected() as warned:
+            try:
+                views, size = self.readers[modality](path)
+                file = _Decoded(index, modality, views, size)
+            except MediaError as error:
+                file = _Decoded(index, modality, error=error.reason)
+        reasons = dict.fromkeys(warning.reason for warning in warned)
+        return file._replace(warning="; ".join(reasons) or None)
 
 
 # ---- views to scores ------------------------------------------------------------------------------------------------
@@ -200,7 +214,10 @@ class Route:
 
     @torch.inference_mode()
     def score(self, views: Tensor) -> Tensor:
-        """Views (B, 3, [T,] H, W) uint8 -> probabilities or logits (B, classes) float32, on the model's device."""
+        """Views (B, 3, [T,] H, W) uint8 -> probabilities or logits (B, classes) float32, on the model's device.
+
+        All scores of a view are NaN if one of its logits is not finite.
+        """
         x = normalize(views.to(self.device), self.spec, dtype=self.weight_dtype)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != self.weight_dtype):
             if self.protocol.dense and self.reader.modality == VIDEO:
@@ -209,7 +226,8 @@ class Route:
                 logits = self.model(x, modality=self.pathway, task=self.task)[:, None]
         logits = logits.float()  # (B, positions, classes)
         scores = logits if self.protocol.average == LOGITS else logits.softmax(-1)
-        return scores.mean(1)
+        sound = logits.isfinite().all(-1).all(-1)  # softmax makes 0 of -inf
+        return scores.mean(1).where(sound[:, None], math.nan)
 
     def _dense_logits(self, x: Tensor) -> Tensor:
         """Clips (B, 3, T, H, W) -> logits (B, positions, classes) where a window of the training features can lie."""
@@ -228,13 +246,17 @@ class Route:
 
 
 class FileScores(NamedTuple):
-    """Scores (views, classes) of file number `index` on the CPU, its (width, height), or what went wrong."""
+    """Scores (views, classes) of file number `index` on the CPU, its (width, height), or what went wrong.
+
+    `scores` are finite. `warning` tells what is wrong with a file that was read all the same.
+    """
 
     index: int
     modality: str
     scores: Tensor | None
     size: tuple[int, int] | None
     error: str | None
+    warning: str | None
 
 
 class _Batches:
@@ -290,22 +312,35 @@ def _file_scores(file: _Decoded, rows: list[Tensor]) -> FileScores:
     error = file.error
     if scores is not None and not scores.isfinite().all():
         scores, error = None, "the network's scores are not finite"
-    return FileScores(file.index, file.modality, scores, file.size, error)
+    return FileScores(file.index, file.modality, scores, file.size, error, file.warning)
 
 
 def score_files(
-    files: Sequence[tuple[str, str]], routes: Mapping[str, Route], *, batch_size: int = 16, workers: int = 0
+    files: Sequence[tuple[str, str]],
+    routes: Mapping[str, Route],
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+    reading: Reading | None = None,
 ) -> Iterator[FileScores]:
     """Files (path, modality) -> their scores in the same order, in batches of `batch_size` views of one modality.
 
-    `workers` processes decode ahead; with 0 this one decodes. The models must be in evaluation mode.
+    `workers` processes decode ahead, and note in `reading` at which of the files they are; with 0 this one decodes. The
+    models must be in evaluation mode. Each file's warnings are given in this process, as one MediaWarning.
+
+    Raises:
+        LoaderError: a loader process died. Where results are used it may be reported, too: see `Reading`.
     """
     if batch_size < 1 or workers < 0:
         raise ValueError(f"needs batch_size >= 1 and workers >= 0, got {batch_size} and {workers}")
     batches = _Batches(routes, batch_size)
-    dataset = _Files(files, {modality: route.reader for modality, route in routes.items()})
-    for file in DataLoader(dataset, batch_size=None, num_workers=workers):
-        batches.add(file)
-        yield from batches.ready()
+    reading = reading or Reading([path for path, _ in files], workers)
+    dataset = _Files(files, {modality: route.reader for modality, route in routes.items()}, reading)
+    with reading.deaths_explained():
+        for file in DataLoader(dataset, batch_size=None, num_workers=workers):
+            if file.warning:
+                warnings.warn(MediaWarning(files[file.index][0], file.warning), stacklevel=2)
+            batches.add(file)
+            yield from batches.ready()
     batches.flush()
     yield from batches.ready()

@@ -9,6 +9,7 @@ from media import full_decode, write_video
 from PIL import Image
 
 from unidual_zoo.data import MediaSet, Video, eval_transform, load_clips, load_image, read_frames, read_media
+from unidual_zoo.data.datasets import splits
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.spec import InputSpec
 
@@ -99,9 +100,119 @@ def test_csv_named_by_its_split(tmp_path):
     assert read_media(tmp_path, modality="image", split="val").files == (str(tmp_path / "a.jpg"),)
 
 
+def test_labels_that_look_the_same_are_one_class(tmp_path):
+    text = "path,label\na.jpg,caf\u00e9\nb.jpg,cafe\u0301\nc.jpg,bar\nd.jpg, bar\u00a0\ne.jpg,Bar\n"
+    with pytest.warns(
+        UserWarning, match=r"list\.csv: labels that look the same are taken as one: 'bar', 'bar\\xa0'; 'c"
+    ):
+        got = read_media(csv(tmp_path / "list.csv", text), modality="image")
+    assert got.classes == ("Bar", "bar", "caf\u00e9")
+    assert got.labels == (2, 2, 1, 1, 0)
+    path = csv(tmp_path / "list.csv", "a.jpg,cafe\u0301\n")
+    assert read_media(path, modality="image", classes=["bar", "caf\u00e9"]).labels == (1,)
+    assert read_media(path, modality="image", classes=["bar", "cafe\u0301 "]).classes == ("bar", "cafe\u0301 ")
+    with pytest.raises(ValueError, match="of the 2 classes some look the same, 1 do not"):
+        read_media(path, modality="image", classes=["caf\u00e9", "cafe\u0301"])
+
+
+def test_splits_and_columns_that_look_the_same_are_one(tmp_path):
+    text = "path ,label,\u00a0Split\na.jpg,cat,train\nb.jpg,cat,train \nc.jpg,cat,test\n"
+    path = csv(tmp_path / "list.csv", text)
+    assert splits(path) == ["test", "train"]
+    with pytest.warns(UserWarning, match="splits that look the same are taken as one: 'train', 'train '"):
+        assert len(read_media(path, modality="image", split="train")) == 2
+
+
+def test_rows_that_no_command_would_take_are_told(tmp_path):
+    path = csv(
+        tmp_path / "list.csv", "path,label,split\na.jpg,cat,train\nb.jpg,cat,Train\nc.jpg,cat,\nd.jpg,cat,mine\n"
+    )
+    with pytest.warns(UserWarning, match=r"rows whose split is none of .* are left out: '' 1, 'Train' 1$"):
+        assert len(read_media(path, modality="image", split="train")) == 1
+    with pytest.warns(UserWarning, match="left out: '' 1$"):
+        assert len(read_media(path, modality="image", split="Train")) == 1
+
+
+def test_folders_whose_names_look_the_same_are_one_class_or_split(tmp_path):
+    root = touch(tmp_path, "train/caf\u00e9/a.jpg", "train/cafe\u0301/b.jpg", "train/bar/c.jpg", "val /bar/d.jpg")
+    with pytest.warns(
+        UserWarning, match=r"class folders that look the same are taken as one: 'cafe\\u0301', 'caf\\xe9'"
+    ):
+        got = read_media(root, modality="image", split="train")
+    assert got.classes == ("bar", "caf\u00e9")
+    assert sorted(zip(got.labels, map(Path, got.files), strict=True)) == [
+        (0, root / "train/bar/c.jpg"),
+        (1, root / "train/cafe\u0301/b.jpg"),
+        (1, root / "train/caf\u00e9/a.jpg"),
+    ]
+    assert splits(root) == ["train", "val"]
+    assert read_media(root, modality="image", split="val").files == (str(root / "val /bar/d.jpg"),)
+    touch(root, "val/bar/e.jpg")
+    with pytest.warns(UserWarning, match="folders that look the same are taken as one: 'val', 'val '"):
+        assert len(read_media(root, modality="image", split="val")) == 2
+    assert len(read_media(touch(root, "a/b/cat/f.jpg"), modality="image", split="a/b")) == 1
+
+
+def test_paths_in_lists_stand_for_what_is_on_the_disk(tmp_path):
+    touch(tmp_path, "caf\u00e9.jpg", "cafe\u0301 2.jpg", "plain.jpg", "blank .jpg")
+    path = csv(
+        tmp_path / "list.csv", "cafe\u0301.jpg,x\ncaf\u00e9 2.jpg,x\nplain.jpg ,x\nblank .jpg,x\n none\u00e9.jpg ,x\n"
+    )
+    names = [Path(file).name for file in read_media(path, modality="image").files]
+    assert names == ["caf\u00e9.jpg", "cafe\u0301 2.jpg", "plain.jpg", "blank .jpg", "none\u00e9.jpg"]
+
+
+def test_a_column_of_groups(tmp_path):
+    path = csv(tmp_path / "list.csv", "path,label,Group\na.jpg,cat,p1\nb.jpg,dog,p1 \nc.jpg,dog,\n")
+    with pytest.warns(UserWarning, match="groups that look the same"):
+        assert read_media(path, modality="image").groups == ("p1", "p1", "")
+    assert read_media(csv(tmp_path / "list.csv", "path,label,group\na.jpg,cat,\n"), modality="image").groups == ()
+
+
+def test_a_file_with_two_labels_is_refused(tmp_path):
+    path = csv(tmp_path / "list.csv", "path,label,split\na.jpg,cat,train\nb.jpg,dog,train\n./a.jpg,dog,test\n")
+    for split in (None, "train", "test"):
+        with pytest.raises(ValueError, match=r"list\.csv: .*a\.jpg has the labels 'cat' and 'dog'$"):
+            read_media(path, modality="image", split=split)
+    assert len(read_media(csv(path, "a.jpg,cat\na.jpg,cat \n".replace("cat ", "cat")), modality="image")) == 2
+    root = touch(tmp_path / "folders", "cat/a.jpg", "cat/b.jpg", "dog/c.jpg")
+    (root / "dog/d.jpg").symlink_to(root / "cat/b.jpg")
+    with pytest.raises(ValueError, match=r"cat/b\.jpg and .*dog/d\.jpg are one file with the labels 'cat' and 'dog'$"):
+        read_media(root, modality="image")
+    (root / "dog/d.jpg").unlink()
+    (root / "dog/more").symlink_to(root / "cat")
+    with pytest.raises(ValueError, match=r"cat/a\.jpg and .*dog/more/a\.jpg are one file .*; 1 more have two$"):
+        read_media(root, modality="image")
+
+
+def test_what_systems_leave_behind_is_neither_class_nor_split_nor_sample(tmp_path):
+    root = touch(
+        tmp_path, "train/cat/a.jpg", "train/cat/@eaDir/a.jpg", "train/@eaDir/cat/a.jpg", "train/dog/b.jpg",
+        "train/$RECYCLE.BIN/c.jpg", "train/dog/Thumbs.db", "train/dog/x.txt", "lost+found/cat/a.jpg",
+    )  # fmt: skip
+    message = r"\.txt 1; and what systems leave behind: \$RECYCLE\.BIN 1, @eaDir 2, Thumbs\.db 1$"
+    with pytest.warns(UserWarning, match=message):
+        got = read_media(root, modality="image", split="train")
+    assert (got.classes, len(got)) == (("cat", "dog"), 2)
+    assert splits(root) == ["train"]
+
+
+def test_what_cannot_be_looked_at_does_not_stop_the_rest(tmp_path):
+    root = touch(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    (root / "loop").symlink_to("loop")
+    with pytest.warns(UserWarning, match="loop: left out, it cannot be looked at"):
+        assert len(read_media(root, modality="image")) == 2
+    (root / "loop").unlink()
+    (root / "cow").symlink_to(root / "no disk")  # a class that would be missing without a word
+    with pytest.warns(UserWarning, match="cow: left out, the link leads nowhere"):
+        assert read_media(root, modality="image").classes == ("cat", "dog")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("a.jpg,\u00a0\n", "line 1: a row must give path,label"),
+        ("path,label\n \u200b,cat\n", "line 2: a row must give path,label"),
         ("filename,class\na.jpg,cat\n", "'filename,class' is no file; a header must name path and label"),
         ("", "it lists no image files"),
         ("path,label\n", "it lists no image files"),
@@ -136,6 +247,7 @@ def test_a_csv_in_another_encoding_and_one_without_splits(tmp_path):
         (["a/cat/a.jpg", "a/dog/b.jpg"], {}, r"class folder 'a' .*; is it a split\?"),
         (["train/cat/a.jpg", "val/cat/b.jpg"], {}, r"class folder 'train' .*; is it a split\?"),
         (["train/cat/a.jpg", "val/cat/b.jpg"], {"split": "test"}, "no split 'test', there is: train, val"),
+        (["cat/a.jpg", "\u00a0/b.jpg"], {}, r"class folder '\\xa0' has no name that one sees"),
         (["cat/a.jpg"], {"modality": "audio"}, "no modality 'audio', allowed: image, video"),
     ],
 )
@@ -152,6 +264,8 @@ def test_a_source_that_is_not_there(tmp_path):
 def test_a_media_set_is_consistent():
     with pytest.raises(ValueError, match="2 files have 1 labels"):
         MediaSet("image", ("a",), ("1", "2"), (0,))
+    with pytest.raises(ValueError, match="1 files have 2 groups"):
+        MediaSet("image", ("a",), ("1",), (0,), ("x", "y"))
     with pytest.raises(ValueError, match="class names must differ"):
         MediaSet("image", ("a", "a"), (), ())
     with pytest.raises(ValueError, match="no modality 'text'"):

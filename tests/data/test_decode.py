@@ -2,16 +2,32 @@
 
 import contextlib
 import gc
+import io
 import os
 import pickle
 import struct
+import warnings
 
 import av
 import numpy as np
 import pytest
-from media import full_decode, remux, write_sound, write_video
+from media import (
+    edit_boxes,
+    full_decode,
+    join,
+    overwrite,
+    packets_of,
+    remux,
+    write_fields,
+    write_jpegs,
+    write_palette,
+    write_sound,
+    write_video,
+)
+from PIL import Image
 
-from unidual_zoo.data import MediaError, Video, VideoInfo, decode, is_image, is_video, probe, read_frames
+from unidual_zoo.data import MediaError, MediaWarning, Video, VideoInfo, decode, is_image, is_video, probe, read_frames
+from unidual_zoo.data.media import check_file
 
 X264_OPEN = {"g": "8", "x264-params": "open-gop=1:keyint=8:b-adapt=0:bframes=3:ref=4"}
 X265 = {"x265-params": "log-level=none:keyint=10:bframes=3:b-adapt=0"}
@@ -153,9 +169,9 @@ def test_a_file_cut_at_an_open_group_has_the_frames_a_full_decode_gives(folder, 
         keys = [i for i, packet in enumerate(container.demux(video=0)) if packet.is_keyframe and packet.size]
     path = remux(source, folder / f"cut_{name}".replace("mp4", "mkv"), lambda i, packet: i >= keys[1])
     frames = full_decode(path)
-    with av.open(str(path)) as container:
-        assert len(frames) < sum(packet.size > 0 for packet in container.demux(video=0))
-    assert_exact(path, frames)
+    assert len(frames) < len(packets_of(path))
+    with pytest.warns(MediaWarning, match=f"gives {len(frames)} of the {len(packets_of(path))} frames"):
+        assert_exact(path, frames)
 
 
 @pytest.mark.parametrize("name", ["x264_pyramid.mkv", "x264_open.mp4", "x265_open.mp4", "vp9.webm"])
@@ -164,7 +180,10 @@ def test_lost_packets(folder, name):
     path = remux(source, folder / f"lost_{name}".replace("mp4", "mkv"), lambda i, packet: i not in (4, 5, 20))
     frames = full_decode(path)
     assert 20 <= len(frames) <= 27
-    assert_exact(path, frames)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert_exact(path, frames)
+    assert bool(caught) == (len(frames) < 27)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -178,8 +197,8 @@ def test_damaged_bytes(folder, seed):
     path = folder / f"damaged{seed}.mp4"
     path.write_bytes(data)
     frames = full_decode(path)
-    for i, frame in enumerate(frames):
-        assert np.array_equal(read_frames(path, [i])[0], frame)
+    with pytest.warns(MediaWarning, match=r"damaged\d\.mp4: it has \d+ (undecodable packet|damaged frame)"):
+        assert all(np.array_equal(read_frames(path, [i])[0], frame) for i, frame in enumerate(frames))
 
 
 def test_edit_list_and_its_header(folder):
@@ -225,6 +244,16 @@ def test_rotation(folder, rotation):
     assert np.array_equal(read_frames(path, [3])[0], np.rot90(upright[3], -rotation // 90))
     info = probe(path)
     assert (info.rotation, info.height, info.width) == (rotation, *shape)
+
+
+def test_a_distorted_display_matrix_turns_as_ffmpeg_does():
+    for matrix, transposes in [
+        ((1, 0, 0, 1), False),
+        ((0, 1, -1, 0), True),
+        ((1, 0, 128, 1), False),
+        ((0,) * 4, False),
+    ]:
+        assert decode.Display(*matrix).transposes is transposes
 
 
 def test_a_mirrored_video_is_mirrored_not_turned(folder):
@@ -336,7 +365,7 @@ def test_a_bad_file_is_a_media_error(tmp_path, name, reason):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:.*ends early")
+@pytest.mark.filterwarnings("ignore:.*cut.mp4")
 def test_a_file_cut_short_gives_its_frames_and_names_the_first_lost_one(tmp_path):
     source = write_video(tmp_path / "source.mp4", 40, options={"g": "8"})
     whole = remux(source, tmp_path / "whole.mp4", options={"movflags": "faststart"})
@@ -345,7 +374,7 @@ def test_a_file_cut_short_gives_its_frames_and_names_the_first_lost_one(tmp_path
     frames = full_decode(path)
     n = len(frames)
     assert 5 < n < 35
-    with pytest.warns(UserWarning, match=r"cut\.mp4 ends early, after \d+ of its 40 packets"):
+    with pytest.warns(MediaWarning, match=r"cut\.mp4: it ends early, after \d+ of its 40 packets"):
         assert probe(path).frames == n
     assert np.array_equal(read_frames(path, [n - 1, 0]), [frames[n - 1], frames[0]])
     with pytest.raises(MediaError, match=f"frame {n} of 40 cannot be decoded"):
@@ -358,25 +387,351 @@ def test_a_matroska_file_cut_short_is_noticed_by_its_stated_duration(tmp_path):
     whole = write_video(tmp_path / "whole.mkv", 100)
     path = tmp_path / "cut.mkv"
     path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.warns(UserWarning, match=r"cut\.mkv ends early, after [12]\.\d of its 4\.0 seconds"):
+    with pytest.warns(MediaWarning, match=r"cut\.mkv: it ends early, after [12]\.\d of its 4\.0 seconds"):
         assert probe(path).frames < 75
     for name, pts in [("short.mkv", None), ("long_last_frame.webm", [0, 1, 2, 3, 20])]:
         codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
         assert probe(write_video(tmp_path / name, 5, codec=codec, pts=pts)).frames == 5
 
 
-def test_a_packet_that_cannot_be_decoded_is_named_by_its_frame(tmp_path):
-    source = write_video(tmp_path / "source.webm", codec="libvpx-vp9", options={"g": "10"})
-    data = source.read_bytes()
-    with av.open(str(source)) as container:
-        packet = bytes([packet for packet in container.demux(video=0) if packet.size][13])
-    at = data.index(packet)
-    path = tmp_path / "broken.webm"
-    path.write_bytes(data[: at + 1] + bytes(len(packet) - 2) + data[at + len(packet) - 1 :])
-    frames = full_decode(source)
-    assert np.array_equal(read_frames(path, [12, 25]), [frames[12], frames[25]])
-    with pytest.raises(MediaError, match="frame 13 of 30 cannot be decoded"):
-        read_frames(path, [25, 15, 13])
+DAMAGED = {
+    "h264.mp4": {"options": {"g": "8", "bf": "0"}},
+    "h264_reordered.mkv": {"options": {"g": "8", "bf": "2"}},
+    "hevc.mp4": {"codec": "libx265", "size": (64, 64), "options": X265},
+    "vp8.webm": {"codec": "libvpx", "options": {"g": "8"}},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"g": "8", "cpu-used": "8"}},
+    "av1.mkv": {"codec": "libsvtav1", "size": (64, 64), "options": {"g": "8", "preset": "12"}},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "mjpeg.mov": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_packet_that_is_written_over_is_left_out_and_decoding_goes_on(tmp_path, name):
+    path = overwrite(write_video(tmp_path / name, **DAMAGED[name]), 13)
+    frames = full_decode(path)
+    assert 22 <= len(frames) < 30  # ffmpeg drops what refers to it, too, in some codecs
+    with pytest.warns(MediaWarning, match=rf"it gives {len(frames)} of the 30 frames that its packets promise"):
+        assert probe(path).frames == len(frames)
+    with pytest.warns(MediaWarning):
+        assert_exact(path, frames)
+
+
+def test_a_packet_whose_damage_only_decoding_shows(tmp_path, from_start):
+    """The index stands until the packet is met; then frames are counted as decoding gives them."""
+    path = write_video(tmp_path / "video.mov", codec="mjpeg", pix_fmt="yuvj420p")
+    overwrite(path, 13, 2, 400, data=b"\xff\xd9")  # where its tables are
+    frames = full_decode(path)
+    assert len(frames) == 29
+    assert probe(path).frames == 30
+    assert np.array_equal(read_frames(path, [12]), frames[12:13])
+    assert not from_start
+    said = r"video\.mov: it gives 29 of the 30 frames that its packets promise \(Invalid data found when"
+    with pytest.warns(MediaWarning, match=said):
+        assert np.array_equal(read_frames(path, [20, 12, 13]), [frames[20], frames[12], frames[13]])
+    video = Video(path)
+    assert video.frames == 30
+    assert np.array_equal(video.read(range(29)), frames)
+    assert video.frames == 29
+    assert np.array_equal(video.read([28]), frames[28:])
+    with pytest.raises(MediaError, match=r"frame 29 of 30 cannot be decoded \(Invalid data"):
+        video.read([29])
+    with pytest.warns(MediaWarning, match="it gives 29 of the 30 frames that its packets promise"):
+        video.__exit__(None)
+
+
+def test_clips_are_chosen_again_where_decoding_gives_fewer_frames(tmp_path):
+    path = write_video(tmp_path / "video.mov", codec="mjpeg", pix_fmt="yuvj420p")
+    overwrite(path, 13, 2, 400, data=b"\xff\xd9")
+    frames = full_decode(path)
+    asked = []
+
+    def thirteenth_and_last(number, rate):
+        asked.append(number)
+        return [[13, number - 1]]
+
+    video = Video(path)
+    clips, numbers, pictures = decode.read_clips(video, thirteenth_and_last)
+    assert (asked, clips, numbers) == ([30, 29], [[13, 28]], [13, 28])
+    assert np.array_equal(pictures, [frames[13], frames[28]])
+    with pytest.warns(MediaWarning, match="it gives 29 of the 30 frames"):
+        video.__exit__(None)
+    with pytest.raises(MediaError, match="frame 29 of 30 cannot be decoded"), Video(path) as video:
+        decode.read_clips(video, [[13, 29]])
+
+
+@pytest.mark.parametrize("name", ["mpeg4.mp4", "x264.mp4"])
+def test_an_empty_packet_is_left_out_and_decoding_goes_on(tmp_path, name):
+    whole = write_video(
+        tmp_path / f"whole_{name}", 25, codec="mpeg4" if name == "mpeg4.mp4" else "libx264", options={"bf": "0"}
+    )
+    sizes = [len(packet) for packet in packets_of(whole)]
+    sizes.insert(7, 0)
+    tables = {
+        b"stsz": [0, 0, 26, *sizes],
+        b"stts": [0, 1, 26, 512],
+        b"stsc": [0, 1, 1, 26, 1],
+        b"stco": [0, 1, whole.read_bytes().index(packets_of(whole)[0])],
+        b"edts": [],
+    }
+    path = tmp_path / name
+    path.write_bytes(
+        edit_boxes(
+            whole.read_bytes(),
+            lambda kind, content: struct.pack(f">{len(tables[kind])}I", *tables[kind]) if kind in tables else content,
+        )
+    )
+    frames = full_decode(whole)
+    with pytest.warns(MediaWarning, match="it has 1 empty packet"):
+        assert_exact(path, frames)
+
+
+def test_a_palette_that_comes_once_is_there_for_every_read(tmp_path):
+    path = write_palette(tmp_path / "palette.avi")
+    assert read_frames(path, [3])[0, 5, 6].tolist() == [38, 255 - 38, 38]  # 5 + 6 + 9 * 3
+    assert_exact(path, full_decode(path))
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 6, 7])
+def test_side_data_that_pyav_cannot_name(tmp_path, orientation):
+    """FFmpeg 8 gives frames their EXIF, beside the display matrix that follows from it."""
+    image = Image.effect_mandelbrot((64, 48), (-2, -1, 1, 1), 90).convert("RGB")
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112], exif[0x010F] = orientation, "a maker"
+    image.save(file, "JPEG", exif=exif, quality=100, subsampling=0)
+    path = write_jpegs(tmp_path / "exif.avi", [file.getvalue()] * 3, size=(48, 64))
+    turns = {2: Image.Transpose.FLIP_LEFT_RIGHT, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE}
+    shown = np.asarray(image.transpose(turns[orientation]) if orientation in turns else image)
+    got = read_frames(path, [2])[0]
+    assert got.shape == shown.shape
+    assert np.abs(got.astype(int) - shown).mean() < 4
+    assert probe(path).frames == 3
+
+
+def test_one_field_a_packet_is_half_a_frame(tmp_path):
+    path = write_fields(tmp_path / "fields.ts", 10)
+    assert len(packets_of(path)) == 20
+    info = probe(path)
+    assert (info.frames, info.rate, info.width, info.height) == (10, 25.0, 16, 32)
+    frames = full_decode(path)
+    assert_exact(path, frames)
+    top, bottom = ((40 + 8 * field - 16) * 255 / 219 for field in (6, 7))  # of frame 3
+    assert np.abs(frames[3] - np.tile([top, bottom], 16)[:, None, None]).max() < 1
+    short = remux(path, tmp_path / "short.ts", lambda i, packet: i < 19)
+    with pytest.warns(MediaWarning, match="it gives 9 of the 10 frames"):  # of the last there is one field
+        assert probe(short).frames == 9
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_stream_that_goes_on_with_other_parameter_sets(tmp_path, codec):
+    """As two recordings that were joined: the decoder may drop the last frames of the first."""
+    options = {"libx264": {"g": "8", "bf": "2"}, "libx265": X265}[codec]
+    first = write_video(tmp_path / "first.ts", 20, size=(64, 64), codec=codec, options=options)
+    second = write_video(
+        tmp_path / "second.ts", 20, size=(64, 96), codec=codec, options=options, pts=range(20, 40), seed=1
+    )
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    frames = full_decode(path)
+    count = len(frames)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert probe(path).frames == count
+        for i in (0, 18, 19, 20, count - 1):
+            assert np.array_equal(read_frames(path, [i])[0], frames[i])
+    assert bool(caught) == (count < 40)
+
+
+@pytest.mark.parametrize("name", ["jump.mp4", "jump.mkv", "jump.ts"])
+@pytest.mark.parametrize("seconds", [4, 3000])
+def test_a_jump_in_time_is_no_step_between_frames(tmp_path, name, seconds):
+    pts = [i if i < 20 else i + 25 * seconds for i in range(40)]
+    path = write_video(tmp_path / name, 40, pts=pts, options={"g": "8", "bf": "0"})
+    with pytest.warns(MediaWarning, match=rf"its time stamps make 1 jump of up to {seconds}\.0 s"):
+        info = probe(path)
+    assert (info.frames, info.rate) == (40, pytest.approx(25))
+    with pytest.warns(MediaWarning), Video(path) as video:
+        assert video.rate == pytest.approx(25)
+
+
+def test_time_that_begins_again_is_no_step_between_frames(tmp_path):
+    once = write_video(tmp_path / "once.ts", 40, options={"g": "8", "bf": "0"})
+    path = tmp_path / "twice.ts"
+    path.write_bytes(once.read_bytes() * 2)
+    with pytest.warns(MediaWarning, match=r"its time stamps make 1 jump of up to 1\.\d s"):
+        info = probe(path)
+    assert (info.frames, info.rate) == (80, pytest.approx(25))
+
+
+DEFAULT, COVER = 1, 1 << 10
+
+
+@pytest.mark.parametrize(
+    ("name", "sources", "dispositions", "chosen"),
+    [
+        ("both.mov", ["still", "small"], [0, DEFAULT], 1),
+        ("both.mov", ["still", "small"], [DEFAULT, 0], 1),  # a preview, although larger and the default
+        ("both.ts", ["small", "large"], [], 1),
+        ("both.ts", ["large", "small"], [], 0),
+        ("both.mkv", ["small", "large"], [DEFAULT, 0], 0),
+        ("both.mkv", ["small", "other"], [0, DEFAULT], 1),
+    ],
+)
+def test_of_several_streams_the_best_is_read(tmp_path, name, sources, dispositions, chosen):
+    settings = {
+        "still": {"num_frames": 1, "size": (96, 128), "codec": "mjpeg", "pix_fmt": "yuvj420p"},
+        "small": {"num_frames": 12, "options": {"g": "4"}},
+        "other": {"num_frames": 12, "options": {"g": "4"}, "seed": 1},
+        "large": {"num_frames": 6, "size": (64, 80), "options": {"g": "4"}},
+    }
+    made = [write_video(tmp_path / f"{source}.mov", **settings[source]) for source in sources]
+    path = join(made, tmp_path / name, dispositions=dispositions)
+    frames = full_decode(path, stream=chosen)
+    with pytest.warns(MediaWarning, match=rf"it has 2 video streams; number {chosen}, \d+x\d+, is read"):
+        assert_exact(path, frames)
+
+
+def test_a_cover_is_no_video_stream(tmp_path):
+    video = write_video(tmp_path / "video.mp4", 5)
+    cover = write_video(tmp_path / "cover.mov", 1, size=(96, 128), codec="mjpeg", pix_fmt="yuvj420p")
+    path = join([video, cover], tmp_path / "both.mp4", dispositions=[DEFAULT, COVER])
+    with av.open(str(path)) as container:
+        assert [int(stream.disposition) for stream in container.streams.video] == [DEFAULT, COVER]
+    assert np.array_equal(read_frames(path, range(5)), full_decode(video))
+
+
+def test_what_is_wrong_is_one_warning(tmp_path):
+    path = overwrite(write_video(tmp_path / "several.mp4", options={"g": "8", "bf": "0"}), 13)
+    video = Video(path)
+    for _ in range(2):
+        assert (video.frames, video.info().frames, len(video.read([5, 28]))) == (29, 29, 2)
+    with pytest.warns(MediaWarning) as caught:
+        video.__exit__(None)
+    [warning] = caught
+    message = warning.message
+    assert isinstance(message, MediaWarning)
+    assert message.path == str(path)
+    reason = "it gives 29 of the 30 frames that its packets promise (Invalid data found when processing input)"
+    assert message.reason == reason
+    assert str(pickle.loads(pickle.dumps(message))) == f"{path}: {reason}"
+    with warnings.catch_warnings(record=True) as caught, contextlib.suppress(ZeroDivisionError), Video(path) as video:
+        warnings.simplefilter("always")
+        assert video.frames == 29
+        raise ZeroDivisionError
+    assert not caught  # what ended it is told already
+
+
+@pytest.mark.parametrize("name", ["_open", "_note_packets", "_decode_all"])
+@pytest.mark.parametrize("error", [ValueError("31 is no type"), KeyError("x"), MemoryError(), KeyboardInterrupt()])
+def test_whatever_pyav_raises_is_a_media_error(tmp_path, monkeypatch, name, error):
+    path = write_video(tmp_path / "video.mp4", 5)
+
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(Video, name, fails)
+    with pytest.raises(MediaError if isinstance(error, (ValueError, KeyError)) else type(error)) as caught:
+        probe(path)
+    if isinstance(caught.value, MediaError):
+        assert str(path) in str(caught.value)
+        assert str(error) in caught.value.reason
+
+
+# ---- limits ---------------------------------------------------------------------------------------------------------
+
+
+def jpeg(height, width, stated=None):
+    """A JPEG file, of another size than what it states in its frame header."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 30, 30)).save(file, "JPEG")
+    data = file.getvalue()
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", *(stated or (height, width))) + data[at + 4 :]
+
+
+def test_frames_of_more_pixels_than_the_limit(tmp_path):
+    stated = write_jpegs(tmp_path / "stated.avi", [jpeg(16, 16, (16_000, 16_000))] * 3, size=(16_000, 16_000))
+    with pytest.raises(MediaError, match=r"no video frame that can be decoded \(.*or beyond 35,651,584 pixels"):
+        probe(stated)
+    first, hidden = jpeg(16, 16), jpeg(16, 16, (16_000, 16_000))
+    path = write_jpegs(tmp_path / "hidden.avi", [first, hidden, first], size=(16, 16))
+    with pytest.warns(MediaWarning, match="it gives 2 of the 3 frames that its packets promise"):
+        assert read_frames(path, [0, 1]).shape == (2, 16, 16, 3)
+
+
+def test_a_header_that_states_more_pixels_than_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "MAX_FRAME_PIXELS", 48 * 64)
+    assert probe(write_video(tmp_path / "as_large.mp4", 2)).frames == 2
+    with pytest.raises(MediaError, match="its frames have 66x48 = 3,168 pixels, at most 3,072 are read"):
+        probe(write_video(tmp_path / "larger.mp4", 2, size=(48, 66)))
+
+
+def test_frames_that_scaling_would_make_too_large(tmp_path):
+    path = write_video(tmp_path / "thin.mkv", 2, size=(2, 4000), codec="ffv1")
+    assert read_frames(path, [0], short_side=20).shape == (1, 20, 40_000, 3)
+    with pytest.raises(MediaError, match="frames, scaled to 400000x200, have 80,000,000 pixels, at most"):
+        read_frames(path, [0], short_side=200)
+
+
+def test_more_frames_at_once_than_the_limit(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "many.mp4", 12)
+    monkeypatch.setattr(decode, "MAX_READ_BYTES", 10 * 48 * 64 * 3)
+    assert len(read_frames(path, range(10))) == 10
+    with pytest.raises(MediaError, match="11 frames of 64x48 take 101,376 bytes, at most 92,160 are read at once"):
+        read_frames(path, range(11))
+
+
+def test_more_packets_than_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "MAX_PACKETS", 9)
+    for name, codec in [("many.mp4", "libx264"), ("many.avi", "mpeg4")]:
+        assert probe(write_video(tmp_path / name, 9, codec=codec)).frames == 9
+        with pytest.raises(MediaError, match="it has more than 9 packets"):
+            probe(write_video(tmp_path / name, 10, codec=codec))
+
+
+def test_a_table_that_states_more_samples_than_the_limit(tmp_path):
+    plain = write_video(tmp_path / "plain.mp4", 3)
+    table = struct.pack(">3I", 0, 1, 10**8)  # as FFmpeg's index they would take 7 GB
+    path = tmp_path / "stated.mp4"
+    path.write_bytes(edit_boxes(plain.read_bytes(), lambda kind, content: table if kind == b"stsz" else content))
+    with pytest.raises(MediaError, match="its tables state 100,000,000 samples, at most 8,388,608 are read"):
+        probe(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile neighbour.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1.0,\nneighbour.mp4\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    ],
+    ids=["concat", "playlist", "session"],
+)
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8"])
+def test_a_text_that_names_other_files_is_no_video(tmp_path, text, name):
+    write_video(tmp_path / "neighbour.mp4", 5)
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(MediaError, match="it cannot be opened as a video"):
+        read_frames(path, [0])
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_is_no_video(tmp_path, format):
+    path = tmp_path / "picture.mp4"
+    Image.new("RGB", (64, 48)).save(path, format)
+    with pytest.raises(MediaError, match="it cannot be opened as a video"):
+        probe(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a named pipe")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "pipe.mp4"
+    os.mkfifo(path)
+    with pytest.raises(MediaError, match="it is a pipe, not a file"):
+        probe(path)
+    with pytest.raises(MediaError, match="it is a device, not a file"):
+        check_file("/dev/null")
 
 
 def test_media_error_survives_a_trip_between_processes():

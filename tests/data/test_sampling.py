@@ -69,6 +69,34 @@ def test_random_clips_of_a_resampled_video_reach_its_end():
     assert {tuple(clip) for clip in clips} == {(2 * i, 2 * i + 2, 2 * i + 4) for i in range(9)}
 
 
+def test_segments_span_the_whole_video():
+    clip = ClipSpec(length=4, sampling="segments")
+    assert uniform_clips(40, clip, num_clips=1) == [[5, 15, 25, 35]]  # the middle of 0-9, 10-19, 20-29, 30-39
+    assert uniform_clips(40, clip, num_clips=2) == [[2, 12, 22, 32], [7, 17, 27, 37]]
+    assert uniform_clips(10, clip, num_clips=1) == [[1, 3, 6, 8]]  # 1.25, 3.75, 6.25, 8.75
+    assert uniform_clips(3, clip, num_clips=1) == [[0, 1, 1, 2]]  # 0.375, 1.125, 1.875, 2.625
+    assert uniform_clips(1, clip, num_clips=2) == [[0, 0, 0, 0]] * 2
+
+
+def test_segments_know_no_stride_rate_or_starts():
+    clip = ClipSpec(length=4, stride=5, rate=10, sampling="segments")
+    assert uniform_clips(40, clip, num_clips=1, rate=30, starts="intervals") == [[5, 15, 25, 35]]
+
+
+def test_random_frames_of_segments():
+    clip, rng = ClipSpec(length=3, sampling="segments"), np.random.default_rng(0)
+    clips = np.array([random_clip(12, clip, rng=rng) for _ in range(500)])
+    assert [sorted(set(column.tolist())) for column in clips.T] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert len({tuple(clip) for clip in clips.tolist()}) > 60  # of 64: each is drawn for itself
+    assert np.bincount(clips[:, 0], minlength=4).min() > 90
+
+    class AlmostOne:
+        def random(self, size):
+            return np.full(size, np.nextafter(1, 0))
+
+    assert random_clip(12, ClipSpec(length=8, sampling="segments"), rng=AlmostOne())[-1] == 11
+
+
 def test_the_same_generator_gives_the_same_clip():
     one, two = (random_clip(500, ClipSpec(), rng=np.random.default_rng(7)) for _ in range(2))
     assert one == two
@@ -80,6 +108,7 @@ def test_the_same_generator_gives_the_same_clip():
         ({"num_frames": 0}, "at least one frame, got 0"),
         ({"num_clips": 0}, "num_clips must be 1 or more, got 0"),
         ({"starts": "middle"}, "no starts 'middle', allowed: ends, intervals"),
+        ({"num_frames": 0, "clip": ClipSpec(sampling="segments")}, "at least one frame, got 0"),
         ({"rate": -1.0}, "rate must be positive, got -1.0"),
     ],
 )

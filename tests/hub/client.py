@@ -33,6 +33,10 @@ def act(do: str, name: str, **case: str):
 
     if do == "create":
         return answer(create_model(f"hf-hub:{name}", pretrained=True))
+    if do == "create, warned":
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            return [answer(create_model(f"hf-hub:{name}", pretrained=True)), *(str(w.message) for w in caught)]
     if do == "timm":
         return answer(timm.create_model(f"hf-hub:{name}", pretrained=True))
     if do == "verify":

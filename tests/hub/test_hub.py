@@ -37,6 +37,9 @@ CASES = {
     "no config": dict(do="create", name="org/noconfig"),
     "no json": dict(do="create", name="org/nojson"),
     "unregistered": dict(do="create", name="org/strange"),
+    "newer": dict(do="timm", name="org/newer"),
+    "vast": dict(do="timm", name="org/vast"),
+    "curious": dict(do="create", name="org/curious"),
     "down": dict(do="create", name="org/down"),
     "no hub": dict(do="create", name="org/web"),
     "no name": dict(do="create", name="org//name"),
@@ -48,6 +51,7 @@ CASES = {
     "misfit": dict(do="timm", name="org/misfit"),
     "wrong": dict(do="timm", name="org/wrong"),
     # with a token, one after the other
+    "borrowed": dict(do="create, warned", name="org/borrowed", token=TOKEN),
     "wrong token": dict(do="create", name="org/secret", token="wrong"),
     "right token": dict(do="create", name="org/secret", token=TOKEN),
     "wrong, again": dict(do="timm", name="org/wrong", token=TOKEN),
@@ -67,6 +71,13 @@ class Evil:
 def files_of(model: torch.nn.Module, folder: Path) -> dict[str, bytes]:
     save_for_hf(model, str(folder), safe_serialization=True)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def changed(files: dict[str, bytes], **parts: dict) -> dict[str, bytes]:
+    """The files with other fields in parts of config.json."""
+    config = json.loads(files["config.json"])
+    config |= {part: config[part] | fields for part, fields in parts.items()}
+    return files | {"config.json": json.dumps(config).encode()}
 
 
 class Client:
@@ -116,6 +127,10 @@ def answers(tmp_path_factory):
         "noconfig": Repo({weights: good[weights]}),
         "nojson": Repo(good | {"config.json": b"<html>"}),
         "strange": Repo(good | {"config.json": config.replace(b"unidual10_aux", b"unidual99")}),
+        "newer": Repo(changed(good, model_args={"segments": 8})),
+        "vast": Repo(changed(good, model_args={"depths": [10**6]})),
+        "curious": Repo(changed(good, model_args={"spec": {"classes": {"k400": "../classes/cifar10"}}})),
+        "borrowed": Repo(changed(good, pretrained_cfg={"file": str(home / "flaky" / weights)})),
         "down": Repo(good, status=500),
         "web": Repo(good, plain_web_server=True),
         "pickle": Repo({"config.json": config, "pytorch_model.bin": pickle.dumps(Evil())}),
@@ -170,6 +185,9 @@ ERRORS = {  # each begins with "cannot get FILE of REPOSITORY from ADDRESS: " un
     "offline, not cached": ("config.json of org/never", "the network is switched off (HF_HUB_OFFLINE), and no copy"),
     "no json": "hf-hub:org/nojson has no config.json that names an architecture: JSONDecodeError",
     "unregistered": "hf-hub:org/strange is a 'unidual99', which nothing imported here has registered",
+    "newer": "config.json of org/newer does not fit this version of unidual_zoo: unknown fields model_args.segments",
+    "vast": "config.json of org/vast describes no network that can be built: it would have over ",
+    "curious": "config.json of org/curious describes no network that can be built: no list of class names '../classes/",
     "page": "model.safetensors of org/page, {home}/hub/models--org--page/",
     "misfit": "model.safetensors of org/misfit, {home}/hub/models--org--misfit/",
     "wrong": "model.safetensors of org/wrong from {hub} is not the file that was announced (sha256 ",
@@ -186,13 +204,19 @@ def test_failure_is_one_sentence_with_repository_file_and_cause(answers, case):
     assert "\n" not in result["message"]
 
 
+def test_a_configuration_does_not_lead_to_other_weights(answers):
+    values, *warned = answers["borrowed"]["answer"]
+    assert values == pytest.approx(answers["expected"]["model"], abs=1e-3)
+    assert warned == ["config.json of org/borrowed names other weights (file), which are not read"]
+
+
 def test_details_of_files_that_are_no_weights_or_do_not_fit(answers):
     assert "is damaged or not a file of weights: Error while deserializing header" in answers["page"]["message"]
     assert "does not fit UniDual: missing: stem.norm.image.weight" in answers["misfit"]["message"]
 
 
 def test_every_case_is_expected_to_work_or_to_fail():
-    others = {"resumed", "published", "published, verified", "verified"}
+    others = {"resumed", "borrowed", "published", "published, verified", "verified"}
     assert set(CASES) == {case for case in {*WORKS, *ERRORS} if "cached" not in case} | others
 
 

@@ -63,7 +63,7 @@ def test_a_run_becomes_a_repository_that_is_in_order(run):
     assert built(run) == folder  # again, in its place
 
 
-def test_the_card_has_our_figures_with_their_protocol_and_nothing_of_this_machine(run):
+def test_the_card_has_our_metrics_with_their_protocol_and_nothing_of_this_machine(run):
     folder = built(run, about="toys")
     data = ModelCard.load(folder / "README.md").data
     assert (data.library_name, data.license, data.pipeline_tag) == ("unidual-zoo", "apache-2.0", "video-classification")
@@ -90,7 +90,7 @@ def test_the_cards_snippet_runs(run):
     exec(code, {"images": torch.rand(1, 3, 32, 32), "clips": torch.rand(1, 3, 4, 32, 32)})
 
 
-def test_a_network_without_reports_has_a_card_without_figures(run):
+def test_a_network_without_reports_has_a_card_without_metrics(run):
     (run / "log.jsonl").unlink()
     folder = built(run)
     assert not (folder / "results.json").exists()
@@ -102,10 +102,10 @@ def test_a_network_without_reports_has_a_card_without_figures(run):
 
 
 @pytest.mark.parametrize("lost", ["protocol", "listed", "decoder", "resize"])
-def test_a_figure_without_a_source_is_refused(run, lost):
+def test_a_metric_without_a_source_is_refused(run, lost):
     report = {key: value for key, value in REPORT.items() if key != lost}
     (run / "k400.jsonl").write_text(json.dumps(report) + "\n")
-    with pytest.raises(ValueError, match=f"figures without a source: the report of k400 lacks {lost}"):
+    with pytest.raises(ValueError, match=f"metrics without a source: the report of k400 lacks {lost}"):
         built(run, results=[run / "k400.jsonl"])
 
 
@@ -127,11 +127,9 @@ def test_what_else_is_refused(run):
         built(run, out=run / "mine")
     assert (run / "mine" / "thesis.tex").exists()
     weights = load_file(run / "export" / "model.safetensors")
-    save_file(
-        {**weights, "stem.spatial.weight": weights["stem.spatial.weight"] * torch.nan},
-        run / "export" / "model.safetensors",
-    )
-    with pytest.raises(ValueError, match=r"may not be published: the golden answer image.in1k.image differs by nan"):
+    spoiled = {**weights, "stem.spatial.weight": weights["stem.spatial.weight"] * torch.nan}
+    save_file(spoiled, run / "export" / "model.safetensors")
+    with pytest.raises(RuntimeError, match=r"export: the checkpoint holds NaN or infinity: stem.spatial.weight"):
         built(run)
 
 
@@ -160,14 +158,31 @@ SPOILED = {
     ),
     "the count": (lambda f: change_config(f, parameters=7), r"the model has \d+ parameters, config.json says 7"),
     "the spec": (lambda f: change_config(f, spec={}), "the model's spec is not the one in config.json"),
+    "the whole config": (
+        lambda f: (f / "config.json").write_text("[]"),
+        r"config.json must be fields and their values, got \[\]",
+    ),
+    "a field of a newer version": (
+        lambda f: change_config(f, pretrained_cfg={"views": 3}),
+        r"config.json does not fit this version of unidual_zoo: unknown fields pretrained_cfg.views",
+    ),
+    "other weights": (
+        lambda f: change_config(f, pretrained_cfg={"url": "https://x/y.pth", "license": "apache-2.0"}),
+        r"config.json of .* names other weights \(url\), which are not read",
+    ),
+    "the reports": (lambda f: (f / "results.json").write_text("[5]"), r"TypeError|AttributeError"),
+    "the golden inputs": (
+        lambda f: save_file({"x": torch.zeros(1)}, f / "golden.safetensors"),
+        r"KeyError: 'input.image'",
+    ),
     "a pickle": (lambda f: torch.save({}, f / "pytorch_model.bin"), r"pytorch_model.bin does not belong"),
     "code": (lambda f: (f / "modeling.py").touch(), r"modeling.py does not belong in a repository"),
     "no golden": (lambda f: (f / "golden.safetensors").unlink(), r"golden.safetensors is missing"),
     "no source": (
         lambda f: (f / "results.json").unlink(),
-        r"the figure video@1 \(unidual34\) 52.5 of k400 has no source",
+        r"the metric video@1 \(unidual34\) 52.5 of k400 has no source",
     ),
-    "a figure": (
+    "a metric": (
         lambda f: change_card(f, "value: 52.5", "value: 62.5"),
         r"62.5 of k400 has no source; .*lacks .* 52.5",
     ),
@@ -197,7 +212,7 @@ def test_converted_checkpoints_can_be_published(tmp_path):
         assert "license: mit" in text
         assert "IG-65M, then Kinetics-400" in text
         assert "https://github.com/moabitcoin/ig65m-pytorch" in text
-        assert "74.9" not in text  # a figure of others
+        assert "74.9" not in text  # a metric of others
         again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         close(again(x := torch.randn(1, 3, 8, 32, 32)), theirs(x))
 

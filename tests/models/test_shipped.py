@@ -12,13 +12,13 @@ import timm
 import torch
 from hatchling.builders.wheel import WheelBuilder
 
-from unidual_zoo.models.unidual import CHECKPOINTS
+from unidual_zoo.models import dual_trunk, unidual
 from unidual_zoo.weights import sha256_of
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((Path(__file__).parent / "shipped_logits.json").read_text())
-SHIPPED = {name: row for name, row in CHECKPOINTS.items() if row.file}
-LARGEST = 4 * 2**20
+SHIPPED = {name: row for name, row in (unidual.CHECKPOINTS | dual_trunk.CHECKPOINTS).items() if row.file}
+LARGEST = 10 * 2**20
 
 
 def answers(model: torch.nn.Module) -> dict[str, list[float]]:
@@ -35,7 +35,7 @@ def test_shipped_weights(name):
     assert row.path.stat().st_size <= LARGEST
     assert row.sha256 == sha256_of(row.path)
     model = timm.create_model(name, pretrained=True).eval()
-    assert model.spec == row.spec
+    assert model.spec == row.spec.for_tasks(model.tasks)
     for modality, logits in answers(model).items():
         assert logits == pytest.approx(GOLDEN[name][modality], rel=1e-3, abs=1e-3)
 
@@ -52,11 +52,13 @@ def test_loads_from_the_built_wheel(tmp_path):
     with zipfile.ZipFile(wheel) as file:
         file.extractall(tmp_path / "installed")
     code = (
-        "import timm, unidual_zoo; m = timm.create_model('unidual10_aux', pretrained=True);"
-        "print(unidual_zoo.__file__, len(m.spec.class_names('cifar_motion')))"
+        "import timm, unidual_zoo; m = timm.create_model('unidual_efficientnet_lite0', pretrained=True);"
+        "print(unidual_zoo.__file__, len(m.spec.class_names('in1k')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "HF_HUB_OFFLINE": "1"}
     out = subprocess.run(
         [sys.executable, "-P", "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert out.stdout.split() == [str(tmp_path / "installed/unidual_zoo/__init__.py"), "12"]
+    assert out.stdout.split() == [str(tmp_path / "installed/unidual_zoo/__init__.py"), "1000"]
+    (licenses,) = (tmp_path / "installed").glob("*.dist-info/licenses")
+    assert "EfficientNet-Lite0" in (licenses / "NOTICE").read_text()

@@ -1,7 +1,12 @@
 """`unidual train` and `unidual finetune`, from the command line to a folder that timm and `predict` load."""
 
+import csv
 import json
+import os
+import shutil
+import sys
 
+import matplotlib
 import numpy as np
 import pytest
 import timm
@@ -10,8 +15,10 @@ from typer.testing import CliRunner
 
 from unidual_zoo.cli import app
 from unidual_zoo.data.datasets import read_media
+from unidual_zoo.evaluation import FileResult, Report
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import RECIPES
+from unidual_zoo.training.trainer import write_predictions
 
 QUICK = [setting for setting in SETTINGS if not setting.startswith(("tasks", "epochs"))] + [
     "pretrained=false",
@@ -58,7 +65,7 @@ def test_train_with_test_files_elsewhere(media, tmp_path):
         (["train", "papr-34"], "no recipe 'papr-34', allowed: .*did you mean 'paper-34'"),
         (["train", "mini", "--data", "k500=x"], "no task 'k500', allowed: .*did you mean 'k400'"),
         (["train", "mini", "--data", "k400"], "needs TASK=FOLDER, got 'k400'"),
-        (["train", "mini", "--set", "rats=1"], "did you mean 'rate'"),
+        (["train", "mini", "--set", "lrr=1"], "did you mean 'lr'"),
         (["finetune"], "--images, --videos or both"),
     ],
 )
@@ -100,21 +107,63 @@ def test_finetune_from_a_list_and_from_a_fine_tuned_network(media, tmp_path):
     again = [setting for setting in QUICK if not setting.startswith(("pretrained", "model_args"))]
     second = unidual(
         "finetune", "--images", media / "pictures", "--model", f"local-dir:{first['export']}", "--out", tmp_path / "2",
-        settings=[*again, "rate=0", "weight_decay=0", "freeze_norms=true"],
+        settings=[*again, "lr=0", "weight_decay=0", "freeze_norms=true"],
     )  # fmt: skip
     tuned = timm.create_model(f"local-dir:{second['export']}", pretrained=True)
     assert tuned.stem.spatial.weight.equal(model.stem.spatial.weight)
     assert list(tuned.tasks) == ["images"]
 
 
-def test_the_recipes_stand_in_the_help():
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such file names")
+def test_a_training_ends_whatever_its_classes_are_called(media, tmp_path, pictures):
+    names = ["$_$", "$\\frac$", "=1+1", "-1", "_a", "a\n\x1b[31mb", "%s {} |", os.fsdecode(b"\xff"), "x" * 200, "猫"]
+    files = sorted((media / "pictures").rglob("*.png"))
+    for number, name in enumerate(names):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for copy in range(2):
+            shutil.copy(files[number], tmp_path / "data" / name / f"{copy}.png")
+    options = ("--images", tmp_path / "data", "--model", "unidual10", "--out", tmp_path / "run")
+    result = unidual("finetune", *options, settings=("hold_out=0.5", *QUICK))
+    assert (tmp_path / "run/confusion-images.png").read_bytes().startswith(b"\x89PNG")
+    classes = tuple(sorted("a \x1b[31mb" if "\n" in name else name for name in names))
+    assert timm.create_model(f"local-dir:{result['export']}", pretrained=True).spec.class_names("images") == classes
+    text = (tmp_path / "run/predictions-images.csv").read_text(encoding="utf-8", errors="surrogateescape")
+    rows = list(csv.reader(text.splitlines()))
+    assert len(rows) == 11
+    assert not any(cell[:1] in ("=", "+", "-", "@") for row in rows for cell in row)
+    assert {row[1] for row in rows} >= {"'=1+1", "'-1"}
+
+
+def test_predictions_come_back_with_the_labels_that_they_had(tmp_path):
+    results = tuple(FileResult(i, i, (1 - i,), 0, 1) for i in range(2))
+    report = Report("image", (str(tmp_path / "a.png"), str(tmp_path / "b.png")), results, seconds=1.0)
+    write_predictions(report, ("=cat", "'@dog"), tmp_path / "list.csv")
+    rows = f"{tmp_path / 'a.png'},'=cat,''@dog", f"{tmp_path / 'b.png'},''@dog,'=cat"
+    assert (tmp_path / "list.csv").read_text().splitlines()[1:] == [*rows]
+    listed = read_media(tmp_path / "list.csv", modality="image")
+    assert [listed.classes[label] for label in listed.labels] == ["=cat", "'@dog"]
+
+
+@pytest.mark.parametrize("task", ["a/b", "a\x1b[31m"])
+def test_a_task_that_has_no_file_name_is_refused_before_the_first_step(media, tmp_path, task):
+    settings = [f"tasks={task}:image", *(s for s in SETTINGS if not s.startswith("tasks"))]
+    with pytest.raises(ValueError, match=r"task .* cannot be part of file names"):
+        unidual("train", "mini", "--data", f"{task}={media / 'pictures'}", "--out", tmp_path / "run", settings=settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_recipes_stand_in_the_help_with_their_commands_costs_and_figures():
     text = CliRunner().invoke(app, ["train", "--help"]).stdout
-    assert all(name in text for name in RECIPES)
+    lines = [line.strip() for line in text.splitlines()]
+    for name, experiment in RECIPES.items():
+        start = lines.index(f"{name}: {experiment.about}")
+        told = [experiment.command, f"cost: {experiment.cost}", f"to expect: {experiment.figures}"]
+        assert lines[start + 1 : start + 4] == told
 
 
 def test_pictures(tmp_path):
     log = tmp_path / "log.jsonl"
-    lines = [{"event": "train", "step": n, "epoch": n / 2, "loss/a": 1 / n, "rate": 0.1} for n in range(1, 5)]
+    lines = [{"event": "train", "step": n, "epoch": n / 2, "loss/a": 1 / n, "lr": 0.1} for n in range(1, 5)]
     lines += [{"event": "evaluate", "step": n, "epoch": n / 2, "a/top-1": 10.0 * n} for n in (2, 4)]
     for written in ([], lines):
         log.write_text("".join(json.dumps(line) + "\n" for line in written))
@@ -124,3 +173,23 @@ def test_pictures(tmp_path):
         names = [f"class {number}" for number in range(count)]
         plot_confusion(np.random.default_rng(0).integers(count, size=(50, 2)), names, tmp_path / "c.png", title="task")
         assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+ODD = ["$_$", "$\\frac$", "$a$b$c$", "_hidden", "\udcff", "\0", "a\nb", "x" * 300, "猫", "%s"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_pictures_take_names_for_text(tmp_path, name):
+    plot_confusion([(0, 0), (1, 0)], [name, f"{name}2"], tmp_path / "c.png", title=name)
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    lines = [{"event": "train", "step": 1, "epoch": 1.0, f"loss/{name}": 1.0}]
+    lines += [{"event": "evaluate", "step": 1, "epoch": 1.0, f"{name}/top-1": 10.0}]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plot_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_take_names_for_text_whatever_the_users_settings_are(tmp_path):
+    with matplotlib.rc_context({"text.usetex": True, "text.parse_math": True}):
+        plot_confusion([(0, 0)], ["a_b$", "c"], tmp_path / "c.png", title="50%")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")

@@ -71,7 +71,8 @@ def test_a_joint_steps_losses_are_those_of_separate_calls():
 
 def test_what_a_run_leaves(trained):
     log = read_log(trained / LOG)
-    assert {name for name in log[0] if name.startswith("loss/")} == {
+    first = next(line for line in log if line["event"] == "train")
+    assert {name for name in first if name.startswith("loss/")} == {
         "loss/pictures.image", "loss/films.video", "loss/pictures.video", "loss/films.image", "loss/total",
     }  # fmt: skip
     assert set(log[-1]["reports"]) == {"pictures", "films"}
@@ -83,7 +84,7 @@ def test_what_a_run_leaves(trained):
 
 def test_it_learns(media, tmp_path):
     settings = ("model=tokennet_video", f"model_args={json.dumps(ARGUMENTS)}", "tasks=films:video")
-    recipe = tiny_recipe(media, *settings, "epochs=12", "optimizer=adamw", "rate=0.01", "log_every=60")
+    recipe = tiny_recipe(media, *settings, "epochs=12", "optimizer=adamw", "lr=0.01", "log_every=60")
     assert train(recipe, out=tmp_path)["films"].metrics()["video@1"] == 100
 
 

@@ -7,25 +7,25 @@ import timm
 
 import unidual_zoo  # noqa: F401  (registers the models)
 from unidual_zoo.training.optimizers import freeze, make_optimizer
-from unidual_zoo.training.recipes import RECIPES
+from unidual_zoo.training.recipes import OptimSettings, find_recipe
 
-RECIPE = dataclasses.replace(RECIPES["paper-34"], weight_decay=0.5, rate=2.0)
+SETTINGS = find_recipe("paper-34").changed(weight_decay=0.5, lr=2.0).optim
 
 
 def network(name="unidual10_aux", **kwargs):
     return timm.create_model(name, width=1 / 16, **kwargs)
 
 
-def settings(model, recipe, *, world=1):
+def groups_of(model, settings, *, world=1):
     """Name of each parameter -> the settings of its group."""
-    optimizer = make_optimizer(model, recipe, world=world)
+    optimizer = make_optimizer(model, settings, world=world)
     names = {id(weight): name for name, weight in model.named_parameters()}
     return {names[id(weight)]: group for group in optimizer.param_groups for weight in group["params"]}, optimizer
 
 
 def test_all_but_biases_is_decayed():
     model = network("r2d10_lstm_multitask")
-    groups, _ = settings(model, RECIPE)
+    groups, _ = groups_of(model, SETTINGS)
     assert set(groups) == {name for name, _ in model.named_parameters()}
     for name, group in groups.items():
         assert group["weight_decay"] == (0 if "bias" in name else 0.5), name
@@ -33,34 +33,43 @@ def test_all_but_biases_is_decayed():
 
 
 def test_scales_of_norms_can_be_left_alone():
-    groups, _ = settings(network(), dataclasses.replace(RECIPE, decay_norms=False))
+    groups, _ = groups_of(network(), dataclasses.replace(SETTINGS, decay_norms=False))
     assert groups["stem.norm.image.weight"]["weight_decay"] == 0
     assert groups["stem.spatial.weight"]["weight_decay"] == 0.5
 
 
-def test_the_rate_grows_with_the_examples_per_update():
-    _, optimizer = settings(network(), dataclasses.replace(RECIPE, accumulate=3), world=4)
+def test_what_a_network_excepts_is_not_decayed():
+    model = network()
+    model.no_weight_decay = lambda: {"stem.spatial.weight"}
+    for settings in (SETTINGS, dataclasses.replace(SETTINGS, layer_decay=0.5)):
+        groups, _ = groups_of(model, settings)
+        assert groups["stem.spatial.weight"]["weight_decay"] == 0
+        assert groups["stages.0.0.conv1.spatial.weight"]["weight_decay"] == 0.5
+
+
+def test_the_learning_rate_grows_with_the_examples_per_update():
+    _, optimizer = groups_of(network(), dataclasses.replace(SETTINGS, accumulate=3), world=4)
     assert {group["lr"] for group in optimizer.param_groups} == {2.0 * 3 * 4}
 
 
 def test_momentum_is_nesterovs():
-    _, optimizer = settings(network(), RECIPE)
+    _, optimizer = groups_of(network(), SETTINGS)
     assert all(group["nesterov"] and group["momentum"] == 0.9 for group in optimizer.param_groups)
 
 
 def test_timms_optimizers_by_name():
-    _, optimizer = settings(network(), dataclasses.replace(RECIPE, optimizer="adamw", momentum=0.8))
+    _, optimizer = groups_of(network(), dataclasses.replace(SETTINGS, optimizer="adamw", momentum=0.8))
     assert type(optimizer).__name__ == "AdamW"
 
 
 @pytest.mark.parametrize("name", ["kron", "cadafactorbv"])
 def test_optimizers_that_no_checkpoint_holds_are_refused(name):
     with pytest.raises(ValueError, match=f"optimizer '{name}' cannot be used"):
-        settings(network(), dataclasses.replace(RECIPE, optimizer=name))
+        groups_of(network(), dataclasses.replace(SETTINGS, optimizer=name))
 
 
-def test_layer_decay_halves_the_rate_from_stage_to_stage():
-    groups, _ = settings(network(), dataclasses.replace(RECIPE, layer_decay=0.5))
+def test_layer_decay_halves_the_learning_rate_from_stage_to_stage():
+    groups, _ = groups_of(network(), dataclasses.replace(SETTINGS, layer_decay=0.5))
     scales = {name: group["lr_scale"] for name, group in groups.items()}
     assert scales["heads.image.in1k.weight"] == 1
     for stage in range(3):
@@ -70,15 +79,45 @@ def test_layer_decay_halves_the_rate_from_stage_to_stage():
     assert groups["stem.norm.image.bias"]["weight_decay"] == 0
 
 
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
+@pytest.mark.parametrize("decay_norms", [True, False])
+def test_what_the_model_excepts_from_weight_decay_is_not_decayed(monkeypatch, layer_decay, decay_norms):
+    """Names, and timm's wildcards."""
+    model = network()
+    monkeypatch.setattr(model, "no_weight_decay", lambda: {"stem.spatial.weight", "stages.1.*"})
+    changed = dataclasses.replace(SETTINGS, layer_decay=layer_decay, decay_norms=decay_norms)
+    groups, _ = groups_of(model, changed)
+    assert set(groups) == {name for name, _ in model.named_parameters()}
+    for name, group in groups.items():
+        excepted = name == "stem.spatial.weight" or name.startswith("stages.1.") or "bias" in name
+        norm = model.get_parameter(name).ndim == 1
+        assert group["weight_decay"] == (0 if excepted or (norm and not decay_norms) else 0.5), name
+
+
+def test_timms_own_rule_is_met_where_a_model_excepts_parameters():
+    """The same parameters as timm's factory leaves out, which decays no norms."""
+    model = timm.create_model("vit_tiny_patch16_224", depth=2, embed_dim=12, num_heads=2, img_size=32)
+    assert model.no_weight_decay()
+    theirs = timm.optim.create_optimizer_v2(model, "sgd", lr=0.1, weight_decay=0.5)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    expected = {names[id(w)] for group in theirs.param_groups for w in group["params"] if not group["weight_decay"]}
+    groups, _ = groups_of(model, OptimSettings(weight_decay=0.5, decay_norms=False))
+    assert {name for name, group in groups.items() if not group["weight_decay"]} == expected
+    assert {"cls_token", "pos_embed"} <= expected
+
+
 def test_early_layers_freeze():
     model = network()
     assert freeze(model, first=0) == []
     names = freeze(model, first=2)
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     assert frozen == set(names) == {n for n, _ in model.named_parameters() if n.startswith(("stem.", "stages.0."))}
-    assert not frozen & set(settings(model, RECIPE)[0])
-    with pytest.raises(ValueError, match="freeze must be 0 to 4 layers, got 5"):
-        freeze(model, first=5)
+    assert not frozen & set(groups_of(model, SETTINGS)[0])
+    freeze(model, first=5)  # all but the heads
+    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert learning == {name for name, _ in model.named_parameters() if name.startswith("heads.")}
+    with pytest.raises(ValueError, match="freeze must be 0 to 5 layers, got 6"):
+        freeze(model, first=6)
 
 
 def test_a_pathway_without_a_head_freezes():

@@ -58,8 +58,8 @@ def test_a_run_of_two_processes(media, out, tmp_path, monkeypatch):
     assert {task: report["listed"] for task, report in end["reports"].items()} == {"pictures": 4, "films": 4}
     assert load_checkpoint(out / "run" / LAST)["progress"]["step"] == 4
 
-    train(tiny_recipe(media, "freeze_norms=true", "ema=0.5", "batch_size=8", "rate=0.04"), out=tmp_path)
+    train(tiny_recipe(media, "freeze_norms=true", "ema=0.5", "batch_size=8", "lr=0.04"), out=tmp_path)
     alone = [line for line in read_log(tmp_path / LOG) if line["event"] == "train"]
-    assert [line["rate"] for line in steps] == [line["rate"] for line in alone]
+    assert [line["lr"] for line in steps] == [line["lr"] for line in alone]
     names = ("loss/pictures.image", "loss/films.video", "loss/pictures.video")  # films.image is of random frames
     assert [steps[0][name] for name in names] == pytest.approx([alone[0][name] for name in names], rel=1e-5)

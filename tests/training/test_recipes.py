@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import timm
@@ -9,66 +11,135 @@ import torch
 from torch import nn
 
 from unidual_zoo.spec import ClipSpec, InputSpec
+from unidual_zoo.tabular import markdown_table
 from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.optimizers import make_schedule
-from unidual_zoo.training.recipes import RECIPES, Recipe, find_recipe
+from unidual_zoo.training.recipes import (
+    RECIPES,
+    DataSettings,
+    ModelSettings,
+    OptimSettings,
+    Recipe,
+    RunSettings,
+    current_names,
+    find_recipe,
+)
 
 
 def test_settings_of_every_kind():
     recipe = find_recipe(
         "mini",
-        [
-            "rate=1",
-            "model=r2d34",
-            "tasks=a:image,b:video",
-            "mix=a:0.5,b:2",
-            "crop=[32, 40]",
-            "flip=false",
-            "epoch_size=null",
-        ]
-        + ['model_args={"norms": "shared"}', "data=a:/some/folder,b:list.csv", "schedule=cosine", "layer_decay=0.5"],
+        ["lr=1", "model=r2d34", "tasks=a:image,b:video", "mix=a:0.5,b:2", "crop=[32, 40]", "flip=false"]
+        + ["epoch_size=null", 'model_args={"norms": "shared"}', "data=a:/some/folder,b:list.csv", "schedule=cosine"]
+        + ["layer_decay=0.5", "milestones=[1, 2.5]"],
     )
-    assert recipe.rate == 1
-    assert recipe.model == "r2d34"
-    assert recipe.tasks == {"a": "image", "b": "video"}
-    assert recipe.mix == {"a": 0.5, "b": 2}
-    assert recipe.crop == [32, 40]
-    assert recipe.flip is False
-    assert recipe.epoch_size is None
-    assert recipe.model_args == {"norms": "shared"}
-    assert recipe.data == {"a": "/some/folder", "b": "list.csv"}
-    assert find_recipe("mini", ["mix=proportional"]).mix == "proportional"
+    assert recipe.optim.lr == 1
+    assert recipe.model.model == "r2d34"
+    assert recipe.data.tasks == {"a": "image", "b": "video"}
+    assert recipe.data.mix == {"a": 0.5, "b": 2}
+    assert recipe.model.crop == (32, 40)
+    assert recipe.data.flip is False
+    assert recipe.data.epoch_size is None
+    assert recipe.model.model_args == {"norms": "shared"}
+    assert recipe.data.data == {"a": "/some/folder", "b": "list.csv"}
+    assert recipe.optim.milestones == (1, 2.5)
+    assert find_recipe("mini", ["mix=proportional"]).data.mix == "proportional"
+    assert find_recipe("mini", ["resize=64"]).model.resize == 64
+    assert find_recipe("mini", ["lr=0.5", "lr=0.25"]).optim.lr == 0.25
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("rat=1", "no setting 'rat', allowed: .*did you mean 'rate'"),
-        ("rate", "a setting is name=value, got 'rate'"),
-        ("rate=fast", "rate must be float, got 'fast'"),
-        ("epochs=1.5", "epochs must be int"),
-        ("batch_size=true", "batch_size must be int, got True"),
-        ("crop=3", "crop must be Sequence"),
-        ("mix=a:much", "mix must be str | Mapping"),
-        ("batch_size=0", "batch_size must be 1 or more, got 0"),
-        ("save_every=0", "save_every must be 1 or more, got 0"),
-        ("eval_every=-1", "eval_every must be 0 or more, got -1"),
-        ("epoch_size=0", "epoch_size must be 1 or more, got 0"),
-        ("crop=[64]", r"crop must be \[height, width\], got \[64\]"),
-        ("publish=bst", "no publish 'bst', allowed: last, best"),
+        ("lrr=1", "no setting 'lrr', allowed: model, .*did you mean 'lr'"),
+        ("optim=1", "no setting 'optim', allowed: "),
+        ("lr", "a setting is name=value, got 'lr'"),
+        ("lr=fast", "lr must be a number from 0, got 'fast'"),
+        ("rate=fast", "lr must be a number from 0, got 'fast'"),
+        ("lr=-1", "lr must be a number from 0, got -1"),
+        ("lr=NaN", "lr must be a number from 0, got nan"),
+        ("lr=Infinity", "lr must be a number from 0, got inf"),
+        ("ema=1", "ema must be a number from 0 below 1, got 1"),
+        ("clip_norm=0", "clip_norm must be a number above 0 or null, got 0"),
+        ("epochs=1.5", "epochs must be a whole number from 1, got 1.5"),
+        ("batch_size=true", "batch_size must be a whole number from 1, got True"),
+        ('workers="2"', "workers must be a whole number from 0, got '2'"),
+        ("flip=1", "flip must be true or false, got 1"),
+        ("model=34", "model must be a text, got 34"),
+        ("crop=3", r"crop must be \[height, width\] or null, got 3"),
+        ("crop=[64]", r"crop must be \[height, width\] or null, got \[64\]"),
+        ("crop=[0,64]", r"crop must be \[height, width\] or null, got \[0, 64\]"),
+        ("resize=[1,2,3]", r"resize must be a short side from 1 or \[height, width\] or null, got \[1, 2, 3\]"),
+        ("short_sides=[]", r"short_sides must be a list of sides such as \[256,320\] or null, got \[\]"),
+        ("mix=a:much", "mix must be equal or proportional or pairs such as a:1,b:2, got {'a': 'much'}"),
+        ("mix=even", "mix must be equal or proportional or pairs such as a:1,b:2, got 'even'"),
+        ("batch_size=0", "batch_size must be a whole number from 1, got 0"),
+        ("eval_every=-1", "eval_every must be a whole number from 0, got -1"),
+        ("epoch_size=0", "epoch_size must be a whole number from 1 or null, got 0"),
+        ("publish=bst", "no publish 'bst', allowed: last, best; did you mean 'best'"),
+        ("precision=fp8", "no precision 'fp8', allowed: no, bf16"),
         ("tasks=a:audio", "no modality of a 'audio', allowed: image, video"),
     ],
 )
 def test_wrong_settings_are_refused(setting, message):
-    with pytest.raises(ValueError, match=message.replace("|", r"\|")):
+    with pytest.raises(ValueError, match=message):
         find_recipe("toy", [setting])
+
+
+def test_settings_are_found_by_the_names_that_they_once_had():
+    recipe = find_recipe("toy", ["rate=0.25", "warmup_rate=0.125"])
+    assert (recipe.optim.lr, recipe.optim.warmup_lr) == (0.25, 0.125)
+    older = {"rate": 0.25, "warmup_rate": 0, "epochs": 3}
+    assert current_names(older) == {"lr": 0.25, "warmup_lr": 0, "epochs": 3}
+    assert current_names(recipe.to_dict()) == recipe.to_dict()
+
+
+def test_a_setting_is_in_one_group():
+    names = [
+        field.name for group in (ModelSettings, DataSettings, OptimSettings, RunSettings) for field in fields(group)
+    ]
+    assert len(names) == len(set(names))
+    assert list(Recipe().to_dict()) == names
+
+
+def test_a_changed_recipe_leaves_the_others_alone():
+    before = RECIPES["toy"].recipe.to_dict()
+    changed = find_recipe("toy", ["lr=1", "tasks=a:image"])
+    assert RECIPES["toy"].recipe.to_dict() == before
+    assert {name for name, value in changed.to_dict().items() if value != before[name]} == {"lr", "tasks"}
+    with pytest.raises(ValueError, match="no setting 'learning_rate', allowed"):
+        changed.changed(learning_rate=1)
+
+
+@pytest.mark.parametrize("group", [ModelSettings, DataSettings, OptimSettings, RunSettings])
+def test_groups_check_what_they_are_made_of(group):
+    """Also where they are not made from the command line."""
+    with pytest.raises(ValueError, match="unexpected"):
+        group(nothing=1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        group().model = 1
+
+
+def test_every_recipe_says_what_to_expect_of_it():
+    for name, experiment in RECIPES.items():
+        assert experiment.about
+        command = experiment.command.split()
+        assert name in command or "--scale" in command
+        assert experiment.cost
+        assert experiment.figures
+
+
+def test_the_recipes_stand_in_the_readme():
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = [(f"`{name}`", one.about, one.cost, one.figures) for name, one in RECIPES.items()]
+    assert markdown_table(("recipe", "what", "cost", "figures to expect"), rows) in text
 
 
 def test_the_best_checkpoint_needs_evaluations():
     for every in (0, 9):
         with pytest.raises(ValueError, match=f"eval_every is {every}"):
             find_recipe("toy", ["publish=best", f"eval_every={every}"])
-    assert find_recipe("toy", ["publish=best"]).publish == "best"
+    assert find_recipe("toy", ["publish=best"]).run.publish == "best"
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest():
@@ -80,27 +151,27 @@ def test_an_unknown_recipe_is_refused_with_the_nearest():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_are_plain_data(name):
-    plain = RECIPES[name].to_dict()
+    plain = find_recipe(name).to_dict()
     assert json.loads(json.dumps(plain)) == plain
-    assert Recipe(**plain).to_dict() == plain
+    assert Recipe().changed(**plain).to_dict() == plain
 
 
 def test_the_papers_numbers():
-    small, three, large = (RECIPES[name] for name in ("paper-34", "paper-34-three", "paper-152"))
-    assert (small.epoch_size or 0) * len(small.tasks) == 2_000_000
-    assert (three.epoch_size or 0) * len(three.tasks) == 3_000_000
-    assert (small.batch_size, small.rate, small.epochs) == (16, 0.01, 45)
-    assert (large.batch_size, large.rate, large.epochs) == (8, 0.005, 45)
+    small, three, large = (find_recipe(name) for name in ("paper-34", "paper-34-three", "paper-152"))
+    assert (small.data.epoch_size or 0) * len(small.data.tasks) == 2_000_000
+    assert (three.data.epoch_size or 0) * len(three.data.tasks) == 3_000_000
+    assert (small.data.batch_size, small.optim.lr, small.optim.epochs) == (16, 0.01, 45)
+    assert (large.data.batch_size, large.optim.lr, large.optim.epochs) == (8, 0.005, 45)
     spec = InputSpec()
-    assert small.spec(spec) == InputSpec(resize=(128, 171), crop=(112, 112), clip=ClipSpec(length=8, stride=1))
-    assert large.spec(spec) == InputSpec(resize=256, crop=(224, 224), clip=ClipSpec(length=16, stride=4))
-    assert large.short_sides == (256, 320)
-    assert not any((small.flip, small.rand_augment, small.mixup, small.label_smoothing))
+    assert small.model.spec(spec) == InputSpec(resize=(128, 171), crop=(112, 112), clip=ClipSpec(length=8, stride=1))
+    assert large.model.spec(spec) == InputSpec(resize=256, crop=(224, 224), clip=ClipSpec(length=16, stride=4))
+    assert large.data.short_sides == (256, 320)
+    assert not any((small.data.flip, small.data.rand_augment, small.optim.mixup, small.optim.label_smoothing))
 
 
-def rates(recipe, epochs, updates_per_epoch=1000):
+def rates(settings, epochs, updates_per_epoch=1000):
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
-    schedule = make_schedule(optimizer, recipe, updates_per_epoch=updates_per_epoch)
+    schedule = make_schedule(optimizer, settings, updates_per_epoch=updates_per_epoch)
     seen = []
     for epoch in epochs:
         schedule.step_update(round(epoch * updates_per_epoch))
@@ -109,14 +180,14 @@ def rates(recipe, epochs, updates_per_epoch=1000):
 
 
 def test_the_papers_schedules():
-    steps = rates(RECIPES["paper-34"], [0, 5, 10, 19.5, 20.5, 29.5, 30.5, 39.5, 40.5, 44.999])
+    steps = rates(find_recipe("paper-34").optim, [0, 5, 10, 19.5, 20.5, 29.5, 30.5, 39.5, 40.5, 44.999])
     assert steps == pytest.approx([0, 0.5, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    cosine = rates(RECIPES["paper-152"], [0, 5, 10, 10 + 35 / 2, 45])
+    cosine = rates(find_recipe("paper-152").optim, [0, 5, 10, 10 + 35 / 2, 45])
     assert cosine == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-6)
 
 
 def test_a_single_update_is_not_spent_on_warming_up():
-    short = dataclasses.replace(RECIPES["finetune"], epochs=1, warmup_epochs=0.5)
+    short = find_recipe("finetune").changed(epochs=1, warmup_epochs=0.5).optim
     assert rates(short, [0], updates_per_epoch=1) == [1]
     assert rates(short, [0, 0.5], updates_per_epoch=4) == pytest.approx([0, 1])
 
@@ -127,25 +198,25 @@ def test_impossible_schedules():
         ({"warmup_epochs": 45}, "warmup_epochs 45 must be less than epochs 45"),
     ):
         with pytest.raises(ValueError, match=message):
-            rates(dataclasses.replace(RECIPES["paper-34"], **changes), [0])
-    assert rates(dataclasses.replace(RECIPES["paper-34"], warmup_rate=0.2), [0, 5]) == pytest.approx([0.2, 0.6])
+            rates(find_recipe("paper-34").changed(**changes).optim, [0])
+    assert rates(find_recipe("paper-34").changed(warmup_lr=0.2).optim, [0, 5]) == pytest.approx([0.2, 0.6])
 
 
 def test_the_recipe_of_a_fine_tuning(monkeypatch):
     monkeypatch.setattr(timm, "is_model_pretrained", lambda name: name == "r2plus1d18")
-    both = finetune_recipe("unidual34", images="a", videos="b", test_videos="c", settings=["rate=1"])
-    assert both.model == "unidual34"
-    assert not both.pretrained
-    assert both.tasks == {"images": "image", "videos": "video"}
-    assert both.data == {"images": "a", "videos": "b"}
-    assert both.test_data == {"videos": "c"}
-    assert both.rate == 1
-    assert finetune_recipe("r2plus1d18", videos="b").tasks == {"videos": "video"}
-    assert finetune_recipe("r2plus1d18", videos="b").pretrained
+    both = finetune_recipe("unidual34", images="a", videos="b", test_videos="c", settings=["lr=1"])
+    assert both.model.model == "unidual34"
+    assert not both.model.pretrained
+    assert both.data.tasks == {"images": "image", "videos": "video"}
+    assert both.data.data == {"images": "a", "videos": "b"}
+    assert both.data.test_data == {"videos": "c"}
+    assert both.optim.lr == 1
+    assert finetune_recipe("r2plus1d18", videos="b").data.tasks == {"videos": "video"}
+    assert finetune_recipe("r2plus1d18", videos="b").model.pretrained
     with pytest.raises(ValueError, match="no model 'unidual43'"):
         finetune_recipe("unidual43", videos="b")
-    assert finetune_recipe("local-dir:x", videos="b").pretrained
-    assert not finetune_recipe("r2plus1d18", videos="b", settings=["pretrained=false"]).pretrained
+    assert finetune_recipe("local-dir:x", videos="b").model.pretrained
+    assert not finetune_recipe("r2plus1d18", videos="b", settings=["pretrained=false"]).model.pretrained
     with pytest.raises(ValueError, match="test images and none to learn from: give --images"):
         finetune_recipe("unidual34", videos="b", test_images="c")
     with pytest.raises(ValueError, match="--images, --videos or both"):

@@ -1,6 +1,7 @@
 """The network of a run: built, started from another run, published; and its files."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,11 @@ from unidual_zoo.training.sources import hold_out, read_sources
 
 def build(media, name, *settings):
     recipe = tiny_recipe(media, f"model={name}", *settings)
-    return build_model(recipe, read_sources(recipe)[0])
+    return build_model(recipe.model, sources(recipe)[0])
+
+
+def sources(recipe):
+    return read_sources(recipe.data, seed=recipe.run.seed)
 
 
 def test_the_network_of_a_recipe(media):
@@ -43,6 +48,15 @@ def test_an_exported_network_comes_back(media, tmp_path):
     assert torch.equal(again(images), model(images))
     assert torch.equal(again(clips), model(clips))
     assert again.spec == model.spec
+
+
+@pytest.mark.parametrize(("name", "auxiliary"), [("unidual10_aux", True), ("unidual10", False)])
+def test_a_network_has_the_auxiliary_heads_of_its_architecture_whatever_its_tag_has(media, name, auxiliary):
+    """Published weights come without them."""
+    tagged = build(media, f"{name}.toy" if auxiliary else name, "model_args={}", f"pretrained={str(auxiliary).lower()}")
+    assert tagged.auxiliary == auxiliary
+    both = ("pictures", "films")
+    assert tagged.pathway_tasks("video") == (both if auxiliary else ("films",))
 
 
 def save_run(model, path, *, ema=None):
@@ -126,7 +140,7 @@ def test_recomputed_norms_hold_the_average_over_the_batches(media):
 
 
 def test_the_files_of_a_recipe(media):
-    train, test = read_sources(tiny_recipe(media))
+    train, test = sources(tiny_recipe(media))
     assert {task: (len(train[task]), len(test[task])) for task in train} == {"pictures": (10, 4), "films": (10, 4)}
     assert train["films"].classes == test["films"].classes == ("circle", "square")
     assert not set(train["films"].files) & set(test["films"].files)
@@ -136,19 +150,19 @@ def test_lists_and_folders_without_a_split(media, tmp_path):
     folder = media / "pictures" / "train"
     recipe = tiny_recipe(media, "tasks=pictures:image", f"data=pictures:{folder}")
     with pytest.raises(ValueError, match="no test files for pictures"):
-        read_sources(recipe)
-    train, test = read_sources(dataclasses.replace(recipe, hold_out=0.2))
+        sources(recipe)
+    train, test = sources(recipe.changed(hold_out=0.2))
     assert (len(train["pictures"]), len(test["pictures"])) == (8, 2)
 
     rows = [
         f"{file},{file.parent.name},{'train' if file.stem < '3' else 'val'}" for file in sorted(folder.rglob("*.png"))
     ]
     (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
-    train, test = read_sources(dataclasses.replace(recipe, data={"pictures": str(tmp_path / "list.csv")}))
+    train, test = sources(recipe.changed(data={"pictures": str(tmp_path / "list.csv")}))
     assert (len(train["pictures"]), len(test["pictures"])) == (6, 4)
 
-    elsewhere = dataclasses.replace(recipe, test_data={"pictures": str(media / "pictures")})
-    assert len(read_sources(elsewhere)[1]["pictures"]) == 4
+    elsewhere = recipe.changed(test_data={"pictures": str(media / "pictures")})
+    assert len(sources(elsewhere)[1]["pictures"]) == 4
 
 
 @pytest.mark.filterwarnings("ignore:films. 1 of 2 classes without a test file")
@@ -161,9 +175,9 @@ def test_the_rows_of_a_list_that_are_for_testing_are_not_trained_on(media, tmp_p
         recipe = tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path / 'list.csv'}", "hold_out=0.5")
         if fails:
             with pytest.raises(ValueError, match="has no split train, there is: training, val"):
-                read_sources(recipe)
+                sources(recipe)
         else:
-            train, test = read_sources(recipe)
+            train, test = sources(recipe)
             assert (len(train["films"]), len(test["films"])) == (6, 2)
 
 
@@ -172,7 +186,7 @@ def test_a_class_of_one_file_leaves_nothing_to_test(media, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "one.mp4").touch()
     with pytest.raises(ValueError, match="has two files, of which"):
-        read_sources(tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path}", "hold_out=0.2"))
+        sources(tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path}", "hold_out=0.2"))
 
 
 def test_classes_that_say_little_are_noticed(media, tmp_path):
@@ -181,23 +195,23 @@ def test_classes_that_say_little_are_noticed(media, tmp_path):
         for number in range(count):
             (tmp_path / name / f"{number}.mp4").touch()
     with pytest.warns(UserWarning, match="films: 1 of 2 classes without a test file: once"):
-        read_sources(tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path}", "hold_out=0.2"))
+        sources(tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path}", "hold_out=0.2"))
     (tmp_path / "once/0.mp4").unlink()
     (tmp_path / "once").rmdir()
     with pytest.warns(UserWarning, match="films: 'often' is the only class"):
-        read_sources(tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path}", "hold_out=0.2"))
+        sources(tiny_recipe(media, "tasks=films:video", f"data=films:{tmp_path}", "hold_out=0.2"))
 
 
 def test_test_files_that_are_trained_on_are_noticed(media):
     place = media / "films" / "train"
     recipe = tiny_recipe(media, "tasks=films:video", f"data=films:{place}", f"test_data=films:{place}")
     with pytest.warns(UserWarning, match="films: 10 test files are training files, too"):
-        read_sources(recipe)
+        sources(recipe)
 
 
 def test_the_embedded_data_has_its_own_test_files(media):
     with pytest.raises(ValueError, match="leave out --test"):
-        read_sources(tiny_recipe(media, "tasks=films:video", "data=films:toy", "test_data=films:x"))
+        sources(tiny_recipe(media, "tasks=films:video", "data=films:toy", "test_data=films:x"))
 
 
 def test_arguments_of_the_network_go_before_its_name(media):
@@ -212,7 +226,7 @@ def test_arguments_of_the_network_go_before_its_name(media):
 def test_a_task_without_data_is_named(media):
     recipe = tiny_recipe(media, "tasks=pictures:image,films:video,k400:video")
     with pytest.raises(ValueError, match=r"no data for k400: .*--data k400=.*--set tasks=pictures:image,films:video"):
-        read_sources(recipe)
+        sources(recipe)
 
 
 def test_holding_out_parts_every_class():
@@ -225,3 +239,142 @@ def test_holding_out_parts_every_class():
     assert all(labels[int(file)] == label for file, label in zip(train.files, train.labels, strict=True))
     assert hold_out(media, 0.2) == (train, test)
     assert hold_out(media, 0.2, seed=1) != (train, test)
+
+
+def plain_hold_out(media, share, seed):
+    """The files held out where each is alone: of each class the first of a random order."""
+    rng, held = np.random.default_rng(seed), []
+    for label in range(len(media.classes)):
+        indices = rng.permutation([i for i, other in enumerate(media.labels) if other == label])
+        held += indices[: min(max(1, round(share * len(indices))), len(indices) - 1)].tolist()
+    return tuple(media.files[int(i)] for i in sorted(held))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
+def test_files_that_are_alone_are_held_out_as_if_there_were_no_groups(share):
+    rng = np.random.default_rng(0)
+    labels = tuple(rng.integers(0, 9, 200).tolist())
+    files = tuple(f"{i}.jpg" for i in range(200))
+    for seed in range(3):
+        media = MediaSet("image", tuple("abcdefghi"), files, labels)
+        expected = plain_hold_out(media, share, seed)
+        for groups in ((), ("",) * 200, tuple(f"{i}" for i in range(200))):
+            train, test = hold_out(dataclasses.replace(media, groups=groups), share, seed=seed)
+            assert test.files == expected
+            assert sorted(train.files + test.files) == sorted(files)
+            assert test.groups == tuple(groups[files.index(file)] for file in test.files if groups)
+
+
+def grouped(sizes, *, classes=2):
+    """A set of groups "0", "1" …, the first of `sizes[0]` files, whose classes take turns from group to group."""
+    rows = [(group % classes, f"{group}") for group, size in enumerate(sizes) for _ in range(size)]
+    labels, groups = zip(*rows, strict=True)
+    return MediaSet("video", tuple("abcd"[:classes]), tuple(map(str, range(len(rows)))), labels, groups)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holding_out_never_parts_a_group(seed):
+    sizes = np.random.default_rng(seed).integers(1, 9, 60).tolist()
+    media = grouped(sizes)
+    train, test = hold_out(media, 0.2, seed=seed)
+    assert not set(train.groups) & set(test.groups)
+    assert len(train) + len(test) == len(media)
+    for label in (0, 1):
+        wanted = 0.2 * media.labels.count(label)
+        assert abs(test.labels.count(label) - wanted) <= 4  # half of the largest group
+
+
+def test_a_group_too_large_for_the_share_is_not_held_out_where_others_are():
+    train, test = hold_out(grouped([50, 50, 5, 5, 5, 5, 5, 5]), 0.2)  # of each class 50 + 3 × 5, 13 wanted
+    assert not set(test.groups) & {"0", "1", *train.groups}
+    assert [test.labels.count(label) for label in (0, 1)] == [15, 15]
+    assert [hold_out(grouped([30, 20], classes=1), 0.1, seed=seed)[1].groups for seed in range(3)] == [("1",) * 20] * 3
+
+
+def test_a_class_of_one_group_stays_whole_for_training():
+    media = MediaSet("image", ("a", "b"), tuple("123456"), (0, 0, 0, 1, 1, 1), ("p", "p", "p", "q", "q", "r"))
+    train, test = hold_out(media, 0.2)
+    assert (train.labels.count(0), test.labels.count(0), test.labels.count(1)) == (3, 0, 1)
+    both = MediaSet("image", ("a", "b"), tuple("1234"), (0, 0, 0, 1), ("p", "", "", "p"))  # p is all of class b
+    train, test = hold_out(both, 0.5)
+    assert set(train.files) >= {"1", "4"}
+    assert test.files == ("2", "3")
+
+
+def test_rows_of_one_file_stay_on_one_side(media, tmp_path):
+    rows = [f"{i}.png,{'dog' if i % 2 else 'cat'}" for i in range(1, 9) for _ in range(3)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *rows]))
+    settings = ("tasks=pictures:image", f"data=pictures:{tmp_path / 'list.csv'}", "hold_out=0.2")
+    for seed in range(3):
+        train, test = (part["pictures"] for part in sources(tiny_recipe(media, *settings, f"seed={seed}")))
+        assert not set(train.files) & set(test.files)
+        assert [(len(part), len(set(part.files))) for part in (train, test)] == [(18, 6), (6, 2)]
+
+
+def test_links_to_one_file_stay_on_one_side(media, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            (tmp_path / f"{name}/{number}.png").touch()
+            (tmp_path / f"{name}/{number} soft.png").symlink_to(f"{number}.png")
+            (tmp_path / f"{name}/{number} hard.png").hardlink_to(tmp_path / f"{name}/{number}.png")
+    recipe = tiny_recipe(media, "tasks=pictures:image", f"data=pictures:{tmp_path}", "hold_out=0.4")
+    train, test = (part["pictures"] for part in sources(recipe))
+    assert (len(train), len(test)) == (18, 12)
+    sides = [{(Path(file).parent.name, Path(file).name[0]) for file in part.files} for part in (train, test)]
+    assert not sides[0] & sides[1]
+
+
+def test_groups_on_both_sides_are_noticed(media, tmp_path):
+    rows = ["a.png,cat,p,train", "b.png,dog,q,train", "c.png,cat,p,val", "d.png,dog,r,val", "e.png,dog,,train"]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,group,split", *rows, "f.png,dog,,val"]))
+    recipe = tiny_recipe(media, "tasks=pictures:image", f"data=pictures:{tmp_path / 'list.csv'}")
+    with pytest.warns(
+        UserWarning, match=r"pictures: 1 groups have training and test files \(p\), which flatters figures"
+    ):
+        sources(recipe)
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_test_files_under_another_path_are_noticed(media, tmp_path, link):
+    for name in ("train/cat/a.png", "train/dog/b.png", "val/cat/c.png", "val/dog/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    if link:
+        getattr(tmp_path / "val/cat/e.png", link)(tmp_path / "train/cat/a.png")
+    else:
+        (tmp_path / "val/cat/more").symlink_to(tmp_path / "train/cat")
+    recipe = tiny_recipe(media, "tasks=pictures:image", f"data=pictures:{tmp_path}")
+    with pytest.warns(UserWarning, match="pictures: 1 test files are training files, too, which flatters figures"):
+        sources(recipe)
+
+
+def test_a_file_with_one_label_for_training_and_another_for_testing_is_refused(media, tmp_path):
+    for name in ("train/cat/a.png", "train/dog/b.png", "val/cat/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "val/dog").symlink_to(tmp_path / "train/cat")
+    recipe = tiny_recipe(media, "tasks=pictures:image", f"data=pictures:{tmp_path}")
+    with pytest.raises(
+        ValueError, match=r"train/cat/a\.png and .*val/dog/a\.png are one file with the labels 'cat' and"
+    ):
+        sources(recipe)
+
+
+def test_test_files_of_one_task_that_another_trains_on_are_noticed(media, tmp_path):
+    for kind, labels in (("shape", ("round", "square")), ("colour", ("red", "blue"))):
+        rows = [f"{i}.png,{labels[i % 2]},{'train' if (i < 3) == (kind == 'shape') else 'val'}" for i in range(5)]
+        (tmp_path / f"{kind}.csv").write_text("\n".join(["path,label,split", *rows]))
+    data = ",".join(f"{kind}:{tmp_path / f'{kind}.csv'}" for kind in ("shape", "colour"))
+    with pytest.warns(UserWarning, match="flatters") as told:
+        sources(tiny_recipe(media, "tasks=shape:image,colour:image", f"data={data}"))
+    texts = [str(warning.message) for warning in told]
+    assert "shape: 2 test files are training files of colour, which flatters figures" in texts
+    assert "colour: 3 test files are training files of shape, which flatters figures" in texts
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", "a\x1bb", "x" * 101])
+def test_a_task_whose_files_could_not_be_written_is_refused(media, name):
+    recipe = tiny_recipe(media).changed(tasks={name: "image"}, data={name: str(media / "pictures")})
+    with pytest.raises(ValueError, match="cannot be part of file names"):
+        sources(recipe)

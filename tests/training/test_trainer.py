@@ -1,6 +1,7 @@
 """Whole training runs of a few steps, each with an option or a mishap."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -63,9 +64,10 @@ def test_a_run_leaves_everything_in_its_directory(media, tmp_path, pictures):
     log = read_log(out / LOG)
     assert [line["step"] for line in log if line["event"] == "train"] == list(range(1, 9))
     assert [(line["step"], line["epoch"]) for line in log if line["event"] == "evaluate"] == [(4, 1), (8, 2)]
-    first = log[0]
+    assert log[0].items() >= {"event": "begin", "step": 0, "processes": 1, "precision": "no", "accumulate": 1}.items()
+    first = log[1]
     names = ("pictures.image", "films.video", "pictures.video", "films.image", "total")
-    assert set(first) >= {*(f"loss/{name}" for name in names), "rate", "examples/s", "waiting for data"}
+    assert set(first) >= {*(f"loss/{name}" for name in names), "lr", "examples/s", "waiting for data"}
     assert 0 <= first["waiting for data"] <= 1
     assert log[-1]["event"] == "end"
     assert log[-1]["reports"]["films"]["video@1"] == reports["films"].metrics()["video@1"]
@@ -76,7 +78,7 @@ def test_a_run_leaves_everything_in_its_directory(media, tmp_path, pictures):
 
 def test_it_learns(media, tmp_path):
     reports = train(
-        tiny_recipe(media, "tasks=pictures:image", "model=r2d10", "epochs=8", "rate=0.1", "log_every=20"), out=tmp_path
+        tiny_recipe(media, "tasks=pictures:image", "model=r2d10", "epochs=8", "lr=0.1", "log_every=20"), out=tmp_path
     )
     assert reports["pictures"].metrics()["top-1"] == 100
 
@@ -112,6 +114,25 @@ def test_a_finished_run_can_be_resumed_and_another_recipe_cannot(media, tmp_path
         run(media, tmp_path, "epochs=1")
 
 
+def test_a_run_that_an_older_version_began_goes_on(media, tmp_path):
+    """Its recipe.json has other names and lacks some, its checkpoint has no recipe and its log another name."""
+    settings = ("tasks=pictures:image", "model=r2d10")
+    whole = run(media, tmp_path / "whole", *settings)
+    out = tmp_path / "run"
+    trainer = Trainer(tiny_recipe(media, *settings), out=out)
+    trainer.fit()
+    trainer.close()
+    recipe = json.loads((out / "recipe.json").read_text())
+    older = {"rate": recipe.pop("lr"), "warmup_rate": 0, **recipe}
+    for name in ("warmup_lr", "auxiliary_frames", "eval_every"):
+        del older[name]
+    (out / "recipe.json").write_text(json.dumps(older))
+    with pytest.raises(RunError, match=r"another recipe \(lr was 0\.02 and is 0\.03\)"):
+        run(media, out, *settings, "lr=0.03", resume=True)
+    assert run(media, out, *settings, resume=True) == whole
+    assert json.loads((out / "recipe.json").read_text())["lr"] == 0.02
+
+
 def test_a_run_is_not_resumed_with_other_files(media, tmp_path):
     copy = tmp_path / "media"
     shutil.copytree(media, copy)
@@ -131,7 +152,7 @@ def test_two_stages(media, tmp_path):
     run(media, tmp_path / "a", "epochs=1", "model=r2d10", "tasks=pictures:image")
     second = ("epochs=1", "model=r2plus1d10", "tasks=films:video", f"init={tmp_path / 'a'}")
     run(media, tmp_path / "b", *second)
-    third = ("epochs=1", "model=r2d10", "tasks=pictures:image", f"init={tmp_path / 'b'}", "rate=0", "freeze_norms=true")
+    third = ("epochs=1", "model=r2d10", "tasks=pictures:image", f"init={tmp_path / 'b'}", "lr=0", "freeze_norms=true")
     run(media, tmp_path / "c", *third)
     video, deflated = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("b", "c"))
     temporal = video["stem.pointwise.video.weight"]
@@ -142,7 +163,7 @@ def test_two_stages(media, tmp_path):
 
 
 def test_accumulated_batches_make_the_update_of_one_large_batch(media, tmp_path):
-    run(media, tmp_path / "large", "batch_size=8", "rate=0.04", "tasks=films:video", "model=r2plus1d10", *FROZEN)
+    run(media, tmp_path / "large", "batch_size=8", "lr=0.04", "tasks=films:video", "model=r2plus1d10", *FROZEN)
     run(media, tmp_path / "small", "batch_size=4", "accumulate=2", "tasks=films:video", "model=r2plus1d10", *FROZEN)
     a, b = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("large", "small"))
     for key, value in a.items():
@@ -179,15 +200,15 @@ def test_bfloat16(media, tmp_path, monkeypatch):
 
 def test_gradients_are_clipped(media, tmp_path):
     recipe = ("epochs=1", "epoch_size=2", "optimizer=momentum", "momentum=0", "weight_decay=0", "schedule=constant")
-    run(media, tmp_path / "start", *recipe, "rate=0")
-    run(media, tmp_path / "run", *recipe, "rate=1", "clip_norm=0.125")
+    run(media, tmp_path / "start", *recipe, "lr=0")
+    run(media, tmp_path / "run", *recipe, "lr=1", "clip_norm=0.125")
     before, after = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("start", "run"))
     moved = [value - before[key] for key, value in after.items() if key.endswith(("weight", "bias"))]
     assert torch.cat([part.flatten() for part in moved]).norm() == pytest.approx(0.125, rel=1e-4)
 
 
 def test_the_averaged_weights_are_the_ones_published(media, tmp_path):
-    run(media, tmp_path, "ema=0.9", "rate=0.1")
+    run(media, tmp_path, "ema=0.9", "lr=0.1")
     state = load_checkpoint(tmp_path / LAST)
     model = timm.create_model(f"local-dir:{tmp_path / 'export'}", pretrained=True)
     assert torch.equal(model.stem.spatial.weight, state["ema"]["stem.spatial.weight"])
@@ -195,7 +216,7 @@ def test_the_averaged_weights_are_the_ones_published(media, tmp_path):
 
 
 def test_frozen_layers_stay(media, tmp_path):
-    run(media, tmp_path / "start", "epochs=1", "rate=0", "freeze_norms=true")
+    run(media, tmp_path / "start", "epochs=1", "lr=0", "freeze_norms=true")
     run(media, tmp_path / "run", "epochs=1", "freeze=2")
     before, after = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("start", "run"))
     changed = {key.split(".conv")[0] for key in before if not torch.equal(before[key], after[key])}
@@ -257,9 +278,56 @@ def test_unknown_choices(media, tmp_path, setting, message):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(media, tmp_path):
-    with pytest.raises(RunError, match=r"loss .*(nan|inf) in step \d, epoch 1, at rate 1e\+30"):
-        run(media, tmp_path, "rate=1e30", "schedule=constant", "save_every=100", "log_every=3")
+    message = r"loss .*(nan|inf) in step \d, epoch 1, at lr 1e\+30; there is no checkpoint yet; a lower lr"
+    with pytest.raises(RunError, match=message):
+        run(media, tmp_path, "lr=1e30", "schedule=constant", "save_every=100", "log_every=3")
     assert not (tmp_path / LAST).exists()
+
+
+@pytest.mark.parametrize("step", [5, 7])
+def test_weights_that_are_not_finite_are_neither_kept_nor_evaluated(media, tmp_path, monkeypatch, step):
+    """Of steps 1 to 8, checkpoints after 3, 4 and 6 and an evaluation after 4 and 8."""
+    settings = ("log_every=10", "tasks=pictures:image", "model=r2d10", "epoch_size=16")
+    whole = run(media, tmp_path / "whole", *settings)
+    taught = Trainer.training_step
+
+    def spoil(self, batch):
+        losses = taught(self, batch)
+        if self.done == step:
+            self.model.stem.spatial.weight.data[0, 0] = float("inf")
+        return losses
+
+    monkeypatch.setattr(Trainer, "training_step", spoil)
+    kept = {5: 4, 7: 6}[step]
+    message = rf"model\.stem\.spatial\.weight is not finite after step {step + 1}; .*--resume goes on after step {kept}"
+    with pytest.raises(RunError, match=message):
+        run(media, tmp_path / "run", *settings)
+    assert load_checkpoint(tmp_path / "run" / LAST)["progress"]["step"] == kept
+    assert [line["step"] for line in read_log(tmp_path / "run" / LOG) if line["event"] == "evaluate"] == [4]
+    monkeypatch.setattr(Trainer, "training_step", taught)
+    assert run(media, tmp_path / "run", *settings, resume=True) == whole
+
+
+def test_a_run_goes_on_though_its_log_and_its_recipe_are_damaged(media, tmp_path):
+    settings = ("epochs=1", "tasks=pictures:image", "model=r2d10")
+    whole = run(media, tmp_path, *settings)
+    for name in ("recipe.json", LOG):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text[: len(text) // 2] + "\n")
+    with pytest.warns(UserWarning, match=r"recipe\.json cannot be read"), pytest.warns(UserWarning, match="is damaged"):
+        again = run(media, tmp_path, *settings, resume=True)
+    assert again == whole[: len(again)]
+
+
+def test_two_runs_in_one_directory(media, tmp_path):
+    settings = ("epochs=1", "tasks=pictures:image", "model=r2d10")
+    first = Trainer(tiny_recipe(media, *settings), out=tmp_path)
+    with pytest.raises(RunError, match=f"is in use by process {os.getpid()} on"):
+        train(tiny_recipe(media, *settings), out=tmp_path, resume=True)
+    first.fit()
+    first.publish()
+    first.close()
+    train(tiny_recipe(media, *settings), out=tmp_path, resume=True)
 
 
 def test_files_that_cannot_be_read_are_logged_and_the_run_goes_on(media, tmp_path):

@@ -20,7 +20,7 @@ SIDE = (36, 40)  # height and width of the files
 CLASSES = ("circle", "square")
 SETTINGS = (
     'model_args={"width": 0.0625}', "tasks=pictures:image,films:video", "resize=[36,40]", "crop=[32,32]",
-    "num_frames=4", "frame_stride=2", "batch_size=4", "epoch_size=8", "epochs=2", "warmup_epochs=0", "rate=0.02",
+    "num_frames=4", "frame_stride=2", "batch_size=4", "epoch_size=8", "epochs=2", "warmup_epochs=0", "lr=0.02",
     "flip=true", "log_every=1", "save_every=3", "eval_clips=1", "workers=0",
 )  # fmt: skip
 

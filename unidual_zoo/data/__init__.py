@@ -3,7 +3,7 @@
 from unidual_zoo.data.datasets import MediaSet, load_clips, load_image, read_media
 from unidual_zoo.data.decode import Video, VideoInfo, probe, read_frames
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, MediaError, is_image, is_video
+from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, MediaError, MediaWarning, is_image, is_video
 from unidual_zoo.data.sampling import random_clip, uniform_clips
 from unidual_zoo.data.transforms import eval_transform, normalize, train_transform
 
@@ -12,6 +12,7 @@ __all__ = [
     "VIDEO_EXTENSIONS",
     "MediaError",
     "MediaSet",
+    "MediaWarning",
     "Video",
     "VideoInfo",
     "eval_transform",

@@ -6,32 +6,30 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.data.decode import open_video
+from unidual_zoo.data.decode import open_video, read_clips
+from unidual_zoo.data.identity import check_one_label, identities
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.media import (
-    IMAGE_EXTENSIONS,
-    VIDEO_EXTENSIONS,
-    PathLike,
-    files_below,
-    is_image,
-    is_video,
-    warn_of_other_files,
-)
+from unidual_zoo.data.listing import files_below, look_into, warn_of_left_out
+from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_video
 from unidual_zoo.data.transforms import Framing, RandomFraming
+from unidual_zoo.names import from_csv_cell, tidy, tidy_all
 from unidual_zoo.spec import IMAGE, MODALITIES
 
-PATH, LABEL, SPLIT = "path", "label", "split"  # columns of a list
+PATH, LABEL, SPLIT, GROUP = "path", "label", "split", "group"  # columns of a list
 TRAIN, TESTS = ("train",), ("val", "validation", "test")  # names of splits, the first that is there counts
 
 Clips = Sequence[Sequence[int]]
@@ -39,17 +37,24 @@ Clips = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class MediaSet:
-    """Files of one modality with their labels: `classes[labels[i]]` is the class of `files[i]`."""
+    """Files of one modality with their labels: `classes[labels[i]]` is the class of `files[i]`.
+
+    `groups`, if there are any, names what each file is a part of ("": nothing), such as a recording or a patient: a set
+    is parted between groups and never within one.
+    """
 
     modality: str
     classes: tuple[str, ...]
     files: tuple[str, ...]
     labels: tuple[int, ...]
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_known("modality", self.modality, MODALITIES)
         if len(self.files) != len(self.labels):
             raise ValueError(f"{len(self.files)} files have {len(self.labels)} labels")
+        if self.groups and len(self.groups) != len(self.files):
+            raise ValueError(f"{len(self.files)} files have {len(self.groups)} groups")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("class names must differ")
 
@@ -63,32 +68,79 @@ class MediaSet:
         return f"{len(self.files)} files of {len(self.classes)} classes, {digest[:12]}"
 
 
+class _Row(NamedTuple):
+    """A file, its class name, and the name of its group or ""."""
+
+    file: str
+    label: str
+    group: str = ""
+
+
 def read_media(
-    source: PathLike, *, modality: str, split: str | None = None, classes: Sequence[str] | None = None
+    source: PathLike,
+    *,
+    modality: str,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    mixed: bool = False,
 ) -> MediaSet:
     """A folder `split/class/file` (or `class/file` without a split), or a CSV list `path,label` -> its MediaSet.
 
     Files in folders within a class folder belong to the class; several folders without a file beside them look like a
     split, and are refused. In a folder with a split, `split.csv` serves as well as a folder `split`. A CSV file may
-    begin with a header, which may name further columns; with a column `split` the argument of that name chooses rows.
-    Its paths are relative to its own folder, its labels are class names. `classes` fixes which classes there are and
-    their order; without it they are those found, sorted. Files are not opened here: a damaged or missing one is found
-    when it is read.
+    begin with a header, which may name further columns; with a column `split` the argument of that name chooses rows,
+    and a column `group` names the recording, patient or customer of which a file is a part. Its paths are relative to
+    its own folder, its labels are class names. `classes` fixes which classes there are and their order; without it they
+    are those found, sorted. With `mixed`, a list's rows of the other modality are left out, not refused. Files are not
+    opened here: a damaged or missing one is found when it is read.
+
+    Names of classes, splits and groups are compared as they look (`names.tidy`). Hidden files and those that systems
+    leave behind are left out, and so is what cannot be listed; all but hidden ones are told in a warning.
 
     Raises ValueError for a source or split that is not there, for no media of the modality, for a class folder without
-    any, for malformed rows, and for labels outside `classes`.
+    any, for malformed rows, for labels outside `classes`, and for a file that has two labels.
     """
     check_known("modality", modality, MODALITIES)
+    source, rows = _rows(Path(source), split, modality)
+    if mixed:
+        rows = [row for row in rows if _belongs(row.file, modality)]
+    return _labelled(source, rows, modality, classes)
+
+
+def modalities_in(source: PathLike, split: str | None = None) -> tuple[str, ...]:
+    """The modalities of the files in a folder or a CSV list, by their extensions: none, one or both.
+
+    Raises:
+        ValueError: there is no such split or list.
+    """
     source = Path(source)
-    if split is not None and source.is_dir() and not (source / split).is_dir() and (source / f"{split}.csv").is_file():
+    folders = _split_folders(source, split) if source.is_dir() else []
+    files = [file for folder in folders for file in files_below(folder).files]
+    if not folders:
+        files = [row.file for row in _rows(source, split, IMAGE)[1]]
+    return tuple(modality for modality in MODALITIES if any(_belongs(file, modality) for file in files))
+
+
+def _rows(source: Path, split: str | None, modality: str) -> tuple[Path, list[_Row]]:
+    """What is really read for a source, and its rows."""
+    folders = _split_folders(source, split) if source.is_dir() else []
+    if source.is_dir() and not folders and (source / f"{split}.csv").is_file():
         source, split = source / f"{split}.csv", None
     if source.is_file():
         rows = _csv_rows(source, split)
+    elif folders:
+        rows = _folder_rows(folders, modality)
     elif source.is_dir():
-        rows = _folder_rows(_split_folder(source, split), modality)
+        raise ValueError(f"{source}: no split {split!r}, there is: {', '.join(splits(source)) or 'nothing'}")
     else:
         raise ValueError(f"{source}: no such file or folder")
-    return _labelled(source, rows, modality, classes)
+    return source, rows
+
+
+def _belongs(file: str, modality: str) -> bool:
+    """Whether a file is of the modality by its extension; one with an unknown extension may be of either."""
+    belongs, other = (is_image, is_video) if modality == IMAGE else (is_video, is_image)
+    return belongs(file) or not other(file)
 
 
 def find_split(source: PathLike, names: Sequence[str]) -> str | None:
@@ -105,11 +157,13 @@ def splits(source: PathLike) -> list[str]:
     """The splits of a folder (a folder or list in it) or of a CSV list (in its column `split`), sorted."""
     source = Path(source)
     if source.is_dir():
-        folders = {entry.name for entry in source.iterdir() if entry.is_dir()}
-        return sorted(folders | {file.stem for file in source.glob("*.csv")})
+        inside = look_into(source)
+        lists = {Path(entry).stem for entry in inside.files if Path(entry).suffix == ".csv"}
+        return sorted({tidy(entry.name) for entry in inside.folders} | lists)
     if not source.is_file():
         return []
-    return _csv_splits(*_csv_table(source))
+    header, rows = _csv_table(source)
+    return sorted({tidy(row[header.index(SPLIT)]) for _, row in rows}) if SPLIT in header else []
 
 
 def load_image(path: PathLike, transform: Callable[[Tensor], Tensor]) -> Tensor:
@@ -132,9 +186,7 @@ def load_clips(
         transform = transform.draw()
     size = transform.size if isinstance(transform, Framing) and transform.interpolation == "bilinear" else None
     with open_video(path) as video:
-        clips = clips(video.frames, video.rate) if callable(clips) else clips
-        numbers = sorted(set(chain.from_iterable(clips)))
-        pictures = video.read(numbers, size=size)
+        clips, numbers, pictures = read_clips(video, clips, size=size)
     frames = torch.from_numpy(pictures).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
     if isinstance(transform, Framing):
         crops = transform.views(frames)
@@ -152,28 +204,43 @@ def load_clips(
     return views.flatten(0, 1).movedim(-1, 1)  # (K, crops, T, h, w, C) -> (K * crops, C, T, h, w)
 
 
-def _split_folder(source: Path, split: str | None) -> Path:
+def _split_folders(source: Path, split: str | None) -> list[Path]:
+    """The folder of a split, and others whose names look the same; the source itself where no split is asked for."""
     if split is None:
-        return source
-    if not (source / split).is_dir():
-        there = sorted(entry.name for entry in source.iterdir() if entry.is_dir() or entry.suffix == ".csv")
-        raise ValueError(f"{source}: no split {split!r}, there is: {', '.join(there) or 'nothing'}")
-    return source / split
+        return [source]
+    alike = [
+        Path(entry) for entry in look_into(source).folders if tidy(entry.name) == tidy(split) and entry.name != split
+    ]
+    return [source / split, *alike] if os.path.isdir(source / split) else alike
 
 
-def _folder_rows(folder: Path, modality: str) -> list[tuple[str, str]]:
-    """(file, class name) of `class/file`, classes and files sorted by name."""
+def _folder_rows(folders: Sequence[Path], modality: str) -> list[_Row]:
+    """The rows of `class/file`, classes and files sorted by name."""
+    if len(folders) > 1:
+        tidy_all((folder.name for folder in folders), where=folders[0].parent, what="folders")
+    rows = [row for folder in folders for row in _class_rows(folder, modality)]
+    _check_labels(folders[0], rows)
+    return rows
+
+
+def _class_rows(folder: Path, modality: str) -> list[_Row]:
     belongs = is_image if modality == IMAGE else is_video
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    inside = look_into(folder)
+    names = [entry.name for entry in inside.folders]
     everything = {name: files_below(folder / name) for name in names}
-    files = {name: list(filter(belongs, everything[name])) for name in names}
+    files = {name: list(filter(belongs, everything[name].files)) for name in names}
     if not names:
         raise ValueError(f"{folder}: no class folders with {modality} files ({_extensions(modality)})")
     if empty := [name for name in names if not files[name] or _is_split(name, files[name])]:
-        hint = "; is it a split?" if any(entry.is_dir() for entry in (folder / empty[0]).iterdir()) else ""
+        hint = "; is it a split?" if any("/" in file for file in everything[empty[0]].files) else ""
         raise ValueError(f"{folder}: no {modality} files in class folder {empty[0]!r} ({_extensions(modality)}){hint}")
-    warn_of_other_files(folder, chain.from_iterable(set(everything[name]).difference(files[name]) for name in names))
-    return [(str(folder / name / file), name) for name in names for file in files[name]]
+    if unseen := [name for name in names if not tidy(name)]:
+        raise ValueError(f"{folder}: class folder {unseen[0]!a} has no name that one sees")
+    others = [file for name in names for file in everything[name].files if not belongs(file)]
+    machine_made = Counter(entry.name for entry in inside.machine_made)
+    warn_of_left_out(folder, others, sum((found.machine_made for found in everything.values()), machine_made))
+    classes = tidy_all(names, where=folder, what="class folders")
+    return [_Row(str(folder / name / file), classes[name]) for name in names for file in files[name]]
 
 
 def _is_split(name: str, files: Sequence[str]) -> bool:
@@ -194,52 +261,88 @@ def _csv_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             rows = [(reader.line_num, row) for row in reader if row]
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-    header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    header = [tidy(cell).lower() for cell in rows[0][1]] if rows else []
     if PATH in header and LABEL in header:
         rows = rows[1:]
-    elif rows and not {"/", "\\", "."} & set(rows[0][1][0]) and not (path.parent / rows[0][1][0]).exists():
+    elif rows and not {"/", "\\", "."} & set(rows[0][1][0]) and not os.path.exists(path.parent / rows[0][1][0]):
         raise ValueError(f"{path}: {','.join(rows[0][1])!r} is no file; a header must name {PATH} and {LABEL}")
     else:
         header = [PATH, LABEL]
     for line, row in rows:
-        if len(row) != len(header) or not row[header.index(PATH)] or not row[header.index(LABEL)]:
+        if len(row) != len(header) or not tidy(row[header.index(PATH)]) or not tidy(row[header.index(LABEL)]):
             raise ValueError(f"{path}, line {line}: a row must give {','.join(header)}, got {','.join(row)!r}")
     return header, rows
 
 
-def _csv_splits(header: list[str], rows: list[tuple[int, list[str]]]) -> list[str]:
-    """What the column `split` holds, sorted."""
-    return sorted({row[header.index(SPLIT)] for _, row in rows}) if SPLIT in header else []
+def _csv_rows(path: Path, split: str | None) -> list[_Row]:
+    """Every row, or those of the split."""
+    header, table = _csv_table(path)
+    if split is not None and SPLIT not in header:
+        raise ValueError(f"{path}: no column {SPLIT!r} to take {split!r} from, its columns are {','.join(header)}")
+
+    def column(name: str, *, what: str) -> list[str]:
+        cells = [from_csv_cell(row[header.index(name)]) for _, row in table] if name in header else [""] * len(table)
+        tidied = tidy_all(cells, where=path, what=what)
+        return [tidied[cell] for cell in cells]
+
+    files = [_as_on_disk(path.parent, row[header.index(PATH)]) for _, row in table]
+    labels, groups = column(LABEL, what="labels"), column(GROUP, what="groups")
+    rows = [_Row(*row) for row in zip(files, labels, groups, strict=True)]
+    _check_labels(path, rows)
+    if split is None:
+        return rows
+    parts, wanted = column(SPLIT, what="splits"), tidy(split)
+    if wanted not in parts:
+        raise ValueError(f"{path}: no split {split!r}, there is: {', '.join(sorted(set(parts))) or 'nothing'}")
+    _warn_of_lost_rows(path, [part for part in parts if part != wanted])
+    return [row for row, part in zip(rows, parts, strict=True) if part == wanted]
 
 
-def _csv_rows(path: Path, split: str | None) -> list[tuple[str, str]]:
-    """(file, class name) of every row, or of those of the split."""
-    header, rows = _csv_table(path)
-    if split is not None:
-        if SPLIT not in header:
-            raise ValueError(f"{path}: no column {SPLIT!r} to take {split!r} from, its columns are {','.join(header)}")
-        there = _csv_splits(header, rows)
-        rows = [(line, row) for line, row in rows if row[header.index(SPLIT)] == split]
-        if not rows:
-            raise ValueError(f"{path}: no split {split!r}, there is: {', '.join(there) or 'nothing'}")
-    return [(str(path.parent / row[header.index(PATH)]), row[header.index(LABEL)]) for _, row in rows]
+def _as_on_disk(folder: Path, cell: str) -> str:
+    """The path that a cell names: as it stands or, where nothing is there, without blanks around it or in NFC or NFD.
+
+    File names are what they are; lists have often been through other programs.
+    """
+    path = str(folder / cell)
+    if (cell.isascii() and cell == cell.strip()) or os.path.lexists(path):
+        return path
+    trimmed = cell.strip()
+    forms = [str(folder / form) for form in (trimmed, *(unicodedata.normalize(f, trimmed) for f in ("NFC", "NFD")))]
+    return next(filter(os.path.lexists, forms), forms[0])
 
 
-def _labelled(source: Path, rows: Iterable[tuple[str, str]], modality: str, classes: Sequence[str] | None) -> MediaSet:
-    """Rows of (file, class name) with the names turned into numbers."""
-    rows = list(rows)
+def _warn_of_lost_rows(path: Path, parts: Sequence[str]) -> None:
+    """Warns of rows that no command will take: of no split, or of one that differs from a known one in capitals."""
+    known = {*TRAIN, *TESTS}
+    lost = Counter(part for part in parts if not part or (part not in known and part.lower() in known))
+    if lost:
+        listed = ", ".join(f"{part!r} {count}" for part, count in sorted(lost.items()))
+        warnings.warn(
+            f"{path}: rows whose split is none of {', '.join(sorted(known))} are left out: {listed}", stacklevel=2
+        )
+
+
+def _check_labels(source: Path, rows: Sequence[_Row]) -> None:
+    files = [row.file for row in rows]
+    check_one_label(source, files, [row.label for row in rows], identities(files))
+
+
+def _labelled(source: Path, rows: Sequence[_Row], modality: str, classes: Sequence[str] | None) -> MediaSet:
+    """Rows with the names of their classes turned into numbers."""
     if not rows:
         raise ValueError(f"{source}: it lists no {modality} files")
-    belongs, other = (is_image, is_video) if modality == IMAGE else (is_video, is_image)
-    if strange := [file for file, _ in rows if other(file) and not belongs(file)]:
+    if strange := [row.file for row in rows if not _belongs(row.file, modality)]:
         raise ValueError(f"{source}: {strange[0]} is no {modality} file ({_extensions(modality)})")
-    found = sorted({name for _, name in rows})
+    found = sorted({row.label for row in rows})
     classes = tuple(found if classes is None else classes)
-    number = {name: i for i, name in enumerate(classes)}
+    number = {tidy(name): i for i, name in enumerate(classes)}
+    if len(number) < len(classes):
+        raise ValueError(f"{source}: of the {len(classes)} classes some look the same, {len(number)} do not")
     if unknown := [name for name in found if name not in number]:
         nearest = ", ".join(get_close_matches(unknown[0], classes, cutoff=0.0)) or "none"
         more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         raise ValueError(
             f"{source}: label {unknown[0]!r}{more} is not among the {len(classes)} classes; the nearest: {nearest}"
         )
-    return MediaSet(modality, classes, tuple(file for file, _ in rows), tuple(number[name] for _, name in rows))
+    files, labels, groups = zip(*rows, strict=True)
+    return MediaSet(modality, classes, files, tuple(number[name] for name in labels), groups if any(groups) else ())

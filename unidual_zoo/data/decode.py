@@ -5,6 +5,13 @@ read decodes as little as it can: it notes the time stamps of all packets, start
 frames from which decoding is exact, leaves out frames that no other frame needs, and stops at the last wanted one.
 Where this is not known to be exact (`packets.frame_index`), or does not give the frames it should, the file is decoded
 from its start. One thread: loaders run one process per core.
+
+A packet that cannot be decoded is left out, as ffmpeg does, and decoding goes on. Whatever is found wrong with a file
+that can be read all the same is one `MediaWarning` when the file is closed.
+
+What a file may cost: FFmpeg's index of an MP4 600 MB (MAX_SAMPLES), what is known of its packets 400 MB (MAX_PACKETS),
+packets and frames that are kept HELD_BYTES each, the frames of one read MAX_READ_BYTES; and the decoder has up to 17
+frames of MAX_FRAME_PIXELS, 0.9 GB in 8-bit 4:2:0. A file that asks for more is refused.
 """
 
 from __future__ import annotations
@@ -15,38 +22,64 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import partial
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
 from unidual_zoo.data.media import (
     MediaError,
+    MediaWarning,
     PathLike,
     VideoInfo,
     check_file,
+    file_boundary,
 )
-from unidual_zoo.data.packets import FrameIndex, NoteTaker, PacketNote, frame_index
+from unidual_zoo.data.mp4 import stated_samples
+from unidual_zoo.data.packets import (
+    FrameIndex,
+    NoteTaker,
+    PacketNote,
+    frame_index,
+    promised_frames,
+    steps_in_time,
+)
 from unidual_zoo.data.stacks import StackedClip, is_stacked
 
+MAX_SAMPLES = 2**23  # of all tracks of an MP4 together
+MAX_PACKETS = 2**20  # 11 hours at 25 frames a second
+MAX_FRAME_PIXELS = 35_651_584  # the largest picture of level 6.2 of H.264 and HEVC; 8K has 33 million
+MAX_READ_BYTES = 2**31  # 345 frames of 1920x1080 at once
 HELD_BYTES = 64 * 2**20  # packets, or counted frames, that take more memory are read or decoded again
+PACKET_BYTES = 1024  # that a packet takes besides its data
 UNKNOWN_RATE = Fraction(25)  # FFmpeg's own guess where a stream states no time
 RATE_TOLERANCE = 0.01
 LAST_FRAME, LAST_FRAME_SHARE = 1.0, 0.1  # seconds and share of a stated duration that the last frame may last
+DEFAULT_BONUS = 5_000_000  # pixels that a file's default stream counts more when ffmpeg chooses one
+STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+
+# Containers that hold their packets themselves. Others (playlists, concat scripts) name further files, or are pictures.
+CONTAINERS = (
+    "mov,matroska,avi,mpegts,mpeg,asf,flv,ogg,mxf,nut,dv,rm,wtv,gif,ivf,"
+    "h264,hevc,m4v,mpegvideo,av1,obu,vc1,mjpeg,yuv4mpegpipe"
+)
+OPEN_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+CODEC_OPTIONS = {"max_pixels": str(MAX_FRAME_PIXELS)}
 
 Size = Callable[[int, int], tuple[int, int]]  # displayed (height, width) -> (height, width) to scale to
 
 
 def probe(path: PathLike) -> VideoInfo:
-    """A video file -> its `VideoInfo`; a warning if it ends early.
+    """A video file -> its `VideoInfo`; a MediaWarning if something is wrong with it, as that it ends early.
 
     A file without a decodable frame is a MediaError.
     """
@@ -59,8 +92,9 @@ def read_frames(path: PathLike, indices: Iterable[int], short_side: int | None =
 
     Numbers count from 0 in display order, may repeat and come in any order; one outside the video is an IndexError.
     `short_side` scales frames, bilinear, so that the shorter side has exactly that many pixels and the longer one
-    floor(short_side * longer / shorter). A file that cannot be read is a MediaError; if a wanted frame is damaged or
-    missing, the error names it. A stream whose frame size changes is scaled to the size of the first frame read.
+    floor(short_side * longer / shorter). A file that cannot be read is a MediaError; if a wanted frame is lost, the
+    error names it. Of a damaged file the frames are those that ffmpeg gives, with a MediaWarning. A stream whose frame
+    size changes is scaled to the size of the first frame read.
     """
     if short_side is not None and short_side < 1:
         raise ValueError(f"short_side must be 1 pixel or more, or None, got {short_side}")
@@ -80,26 +114,67 @@ def open_video(path: PathLike) -> Video | StackedClip:
     return StackedClip(path) if is_stacked(path) else Video(path)
 
 
+def read_clips(
+    video: Video | StackedClip,
+    clips: Sequence[Sequence[int]] | Callable[[int, float], Sequence[Sequence[int]]],
+    *,
+    size: Size | None = None,
+) -> tuple[Sequence[Sequence[int]], list[int], np.ndarray]:
+    """The clips, the numbers of all their frames, ascending, and these frames (N, H, W, 3) uint8, each decoded once.
+
+    `clips` are lists of frame numbers, or a function that makes them of the video's number of frames and rate. It makes
+    them again if decoding shows that the video has fewer frames than its packets promise.
+    """
+    while True:
+        frames = video.frames
+        chosen = clips(frames, video.rate) if callable(clips) else clips
+        numbers = sorted(set(chain.from_iterable(chosen)))
+        try:
+            pictures = video.read(numbers, size=size)
+        except (MediaError, IndexError):
+            if not callable(clips) or video.frames == frames:
+                raise
+        else:
+            if not callable(clips) or video.frames == frames:
+                return chosen, numbers, pictures
+
+
 class Video:
-    """An open video file: how many frames it has, at which rate, and their pixels. Use it in a `with` statement."""
+    """An open video file: how many frames it has, at which rate, and their pixels. Use it in a `with` statement.
+
+    What is wrong with the file is one `MediaWarning` at the end of that. Where decoding contradicts what the packets
+    promise, as behind damage, `frames` and `rate` change to what it gives.
+    """
 
     def __init__(self, path: PathLike) -> None:
         check_file(path)
         self._path = os.fspath(path)
         self._packets: list[av.Packet] | None = None  # all of them, unless they are too large
         self._pictures: list[av.VideoFrame] | None = None  # all frames, if they had to be counted and are small
-        self._damage: str | None = None  # why decoding from the start ended early
+        self._cut: str | None = None  # why there are no more packets, if that is not the end
+        self._empty = 0  # packets without data
+        self._missing = 0  # packets that the container states, and does not have
+        self._faults: dict[str, None] = {}  # what is wrong with the file, each once, in order
+        self._undecodable: dict[int, str | None] = {}  # position of a packet -> what FFmpeg says of it
+        self._corrupt: set[int] = set()  # frames that FFmpeg marks as damaged
+        self._stamps: Sequence[int | None] | None = None  # of all frames, once they have been decoded
         with self._explained("it cannot be opened as a video"):
             self._open()
-            self._index = self._note_packets()
-        self._stamps: Sequence[int | None] | None = self._index.pts if self._index else None
+            try:
+                self._index = self._note_packets()
+            except BaseException:
+                self._container.close()
+                raise
 
     def __enter__(self) -> Video:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
         self._packets = self._pictures = None
         self._container.close()
+        faults = [*self._faults, *self._decoding_faults()]
+        if faults and error is None:
+            warnings.warn(MediaWarning(self._path, "; ".join(faults)), stacklevel=2)
 
     @property
     def frames(self) -> int:
@@ -108,23 +183,34 @@ class Video:
 
     @property
     def rate(self) -> float:
-        """Average frames per second: what the file states, or, if its time stamps say otherwise, what they say."""
+        """Average frames per second: what the file states, or, if its time stamps say otherwise, what they say.
+
+        Jumps in time, which are no step between frames, do not count.
+        """
         stamps = self._time_stamps()
         stated = self._stream.average_rate or self._stream.guessed_rate or UNKNOWN_RATE
-        first, last = stamps[0], stamps[-1]
-        if first is None or last is None or last <= first or self._stream.time_base is None:
+        known = [stamp for stamp in stamps if stamp is not None]
+        if len(known) < len(stamps) or self._stream.time_base is None:
             return float(stated)
-        measured = (len(stamps) - 1) / ((last - first) * self._stream.time_base)
+        steps, jumps = steps_in_time(known, self._stream.time_base)
+        if jumps:
+            longest = float(max(map(abs, jumps)) * self._stream.time_base)
+            self._faults[f"its time stamps make {_count(len(jumps), 'jump')} of up to {longest:.1f} s"] = None
+        if sum(steps) <= 0:
+            return float(stated)
+        measured = len(steps) / (sum(steps) * self._stream.time_base)
         return float(stated if abs(measured - stated) <= RATE_TOLERANCE * stated else measured)
 
     def info(self) -> VideoInfo:
         """See `probe`."""
-        frames, rate = self.frames, self.rate
-        first = next((frame for _, frame in self._decode_all()), None)
-        if first is None:
-            raise self._no_frame()
-        display = Display.of(first)
+        self._time_stamps()  # where frames must be counted, the first is not decoded twice
+        with self._explained("its frames cannot be decoded"):
+            first = next((frame for _, frame in self._decode_all()), None)
+            if first is None:
+                raise self._no_frame()
+            display = Display.of(first)
         height, width = display.size(first.height, first.width)
+        frames, rate = self.frames, self.rate
         return VideoInfo(frames, rate, width, height, display.rotation, frames / rate)
 
     def read(self, indices: Iterable[int], *, size: Size | None = None) -> np.ndarray:
@@ -132,29 +218,45 @@ class Video:
         numbers = [operator.index(i) for i in indices]
         if not numbers:
             return self.read([0], size=size)[:0]
-        wanted = sorted(set(numbers))
-        if wanted[0] < 0:
-            raise self._out_of_range(wanted[0])
-        if self._index is not None and wanted[-1] >= len(self._index.pts):
-            raise self._out_of_range(wanted[-1])
+        if min(numbers) < 0:
+            raise self._out_of_range(min(numbers))
+        if self._index is not None and max(numbers) >= len(self._index.pts):
+            raise self._out_of_range(max(numbers))
         with self._explained("its frames cannot be decoded"):
-            pictures = self._index and self._read_runs(self._index, wanted, Painter(size))
-            pictures = pictures or self._read_from_start(wanted, Painter(size))
-        return np.stack([pictures[i] for i in numbers])
+            pictures = self._index and self._read_runs(self._index, Pictures(self._path, numbers, size))
+            pictures = pictures or self._read_from_start(Pictures(self._path, numbers, size))
+        if pictures.missing:
+            raise self._out_of_range(pictures.missing[0])
+        return pictures.array
 
     def _open(self) -> None:
         """Open the file: nothing demuxed, nothing decoded."""
+        if (samples := stated_samples(self._path)) > MAX_SAMPLES:
+            raise MediaError(self._path, f"its tables state {samples:,} samples, at most {MAX_SAMPLES:,} are read")
         # Not the bare path: FFmpeg takes "a:b.mp4" for protocol a. Metadata in unknown encodings is no reason to fail.
-        self._container: InputContainer = av.open(os.path.abspath(self._path), metadata_errors="ignore")
-        streams = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not streams or streams[0].codec_context is None:
+        self._container: InputContainer = av.open(
+            os.path.abspath(self._path),
+            options=CODEC_OPTIONS,
+            container_options=OPEN_OPTIONS,
+            metadata_errors="ignore",
+        )
+        streams = [stream for stream in self._container.streams.video if not stream.disposition & STILLS]
+        best = max(streams, key=_preference, default=None)
+        if best is None or best.codec_context is None:
             reason = "its video is damaged, or of a codec without a decoder" if streams else "it has no video stream"
             sound = ", only sound" if self._container.streams.audio and not streams else ""
             self._container.close()
             raise MediaError(self._path, reason + sound)
-        self._stream = streams[0]
-        self._codec = self._stream.codec_context
+        self._stream = best
+        self._codec = best.codec_context
         self._codec.thread_count = 1
+        self._codec.options = CODEC_OPTIONS
+        width, height = self._codec.width, self._codec.height
+        if width * height > MAX_FRAME_PIXELS:
+            self._container.close()
+            raise MediaError(self._path, _too_large(f"its frames have {width}x{height} = {width * height:,} pixels"))
+        if len(streams) > 1:
+            self._faults[f"it has {len(streams)} video streams; number {best.index}, {width}x{height}, is read"] = None
 
     def _reopen(self) -> None:
         """Back to the first packet, with a decoder that has seen nothing."""
@@ -162,39 +264,68 @@ class Video:
         self._open()
 
     def _demux(self) -> Iterator[av.Packet]:
-        """All packets of the stream in decoding order."""
+        """All packets of the stream in decoding order, but for empty ones, which ffmpeg skips, too."""
         if self._packets is not None:
             yield from self._packets
             return
-        for packet in self._container.demux(self._stream):
-            if packet.size == 0 and packet.dts is None:  # PyAV's mark of the end
-                return
-            yield packet
+        empty = 0
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:
+                    yield packet
+                elif packet.dts is not None or packet.pts is not None:  # without both it is PyAV's mark of the end
+                    empty += 1
+        except FFmpegError as error:
+            self._cut = error.strerror
+        self._empty = empty
 
     def _note_packets(self) -> FrameIndex | None:
         """The index of all frames where the packets tell it surely; on the way the packets are kept."""
         take_note = NoteTaker(self._stream)
+        stated = len(self._stream.index_entries) if "mp4" in self._container.format.name else 0
         notes, packets, held_bytes = [], [], 0
-        ended_well = True
-        try:
-            for packet in self._demux():
-                notes.append(take_note(packet))
-                held_bytes += packet.size
-                if held_bytes <= HELD_BYTES:
-                    packets.append(packet)
-        except FFmpegError:
-            ended_well = False  # decoding from the start will meet it again, at its place
-        else:
-            self._packets = packets if held_bytes <= HELD_BYTES else None
-        promised = len(self._stream.index_entries) if "mp4" in self._container.format.name else 0
-        self._promised = max(promised, len(notes))
-        self._truncated = promised > len(notes)
-        if self._truncated:
-            warnings.warn(f"{self._path} ends early, after {len(notes)} of its {promised} packets", stacklevel=4)
-        stated = self._stated_seconds()
-        if stated and stated - (seconds := self._seconds(notes)) > max(LAST_FRAME, LAST_FRAME_SHARE * stated):
-            warnings.warn(f"{self._path} ends early, after {seconds:.1f} of its {stated:.1f} seconds", stacklevel=4)
-        return frame_index(notes, codec=take_note.codec, reorders=take_note.reorders) if ended_well else None
+        for packet in self._demux():
+            notes.append(take_note(packet))
+            if max(stated, len(notes)) > MAX_PACKETS:
+                raise MediaError(self._path, f"it has more than {MAX_PACKETS:,} packets, which are not read at once")
+            held_bytes += packet.size + PACKET_BYTES
+            if held_bytes <= HELD_BYTES:
+                packets.append(packet)
+        if self._cut is None and held_bytes <= HELD_BYTES:
+            self._packets = packets
+        if stated > len(notes) + self._empty:  # FFmpeg leaves out empty packets of some codecs
+            self._empty = max(self._empty, sum(entry.size == 0 for entry in self._stream.index_entries))
+        self._missing = max(0, stated - len(notes) - self._empty)
+        self._promised = promised_frames(notes) + self._empty
+        self._note_end(notes)
+        if self._cut is not None:
+            return None
+        return frame_index(notes, codec=take_note.codec, reorders=take_note.reorders)
+
+    def _note_end(self, notes: Sequence[PacketNote]) -> None:
+        """What is wrong with the number of packets, of which the container states some, and with their duration."""
+        count = len(notes) + self._empty
+        if self._missing:
+            self._faults[f"it ends early, after {count} of its {count + self._missing} packets"] = None
+        elif self._cut is not None:
+            self._faults[f"it ends early, after {_count(count, 'packet')} ({self._cut})"] = None
+        seconds = self._stated_seconds()
+        if seconds and seconds - (latest := self._seconds(notes)) > max(LAST_FRAME, LAST_FRAME_SHARE * seconds):
+            self._faults[f"it ends early, after {latest:.1f} of its {seconds:.1f} seconds"] = None
+        if self._empty:
+            self._faults[f"it has {_count(self._empty, 'empty packet')}"] = None
+
+    def _decoding_faults(self) -> list[str]:
+        """What is wrong with the frames, as far as they have been decoded."""
+        why = next((f" ({reason})" for reason in self._undecodable.values()), "")
+        faults = []
+        if self._stamps is not None and len(self._stamps) < self._promised:
+            faults.append(f"it gives {len(self._stamps)} of the {self._promised} frames that its packets promise{why}")
+        elif self._undecodable:
+            faults.append(f"it has {_count(len(self._undecodable), 'undecodable packet')}{why}")
+        if self._corrupt:
+            faults.append(f"it has {_count(len(self._corrupt), 'damaged frame')}")
+        return faults
 
     def _seconds(self, notes: Sequence[PacketNote]) -> float:
         """The latest time stamp."""
@@ -207,10 +338,10 @@ class Video:
         hours, minutes, seconds = map(float, parts.groups()) if parts else (0, 0, 0)
         return 3600 * hours + 60 * minutes + seconds
 
-    def _read_runs(self, index: FrameIndex, wanted: Sequence[int], paint: Painter) -> dict[int, np.ndarray] | None:
-        """The wanted frames by decoding only what they need; None if the decoder does not give what the index says."""
+    def _read_runs(self, index: FrameIndex, pictures: Pictures) -> Pictures | None:
+        """The pictures by decoding only what they need; None if the decoder does not give what the index says."""
+        wanted = pictures.missing
         numbers = {index.pts[i]: i for i in wanted}
-        pictures: dict[int, np.ndarray] = {}
         latest = None
         try:
             for frame in self._decode_runs(index, index.runs(wanted), needed=numbers):
@@ -218,10 +349,10 @@ class Video:
                     return None
                 latest = frame.pts
                 if latest in numbers:
-                    pictures[numbers[latest]] = paint(frame)
+                    pictures.add(numbers[latest], frame)
         except FFmpegError:
             return None
-        return pictures if len(pictures) == len(wanted) else None
+        return None if pictures.missing else pictures
 
     def _decode_runs(
         self, index: FrameIndex, runs: Sequence[tuple[int, int]], *, needed: Collection[int]
@@ -241,69 +372,100 @@ class Video:
             yield from codec.decode(None)
             reached = stop
 
-    def _read_from_start(self, wanted: Sequence[int], paint: Painter) -> dict[int, np.ndarray]:
-        """The wanted frames by decoding everything up to the last of them."""
-        pictures: dict[int, np.ndarray] = {}
-        number = -1
+    def _read_from_start(self, pictures: Pictures) -> Pictures:
+        """The pictures by decoding everything up to the last of them; without those that there are not.
+
+        Where decoding contradicts the index it goes on to the end, so that the frames are counted.
+        """
+        wanted = iter(pictures.missing)
+        following = next(wanted, None)
+        has_index = self._index is not None
         for number, frame in self._decode_all():
-            if number == wanted[len(pictures)]:
-                pictures[number] = paint(frame)
-            if number == wanted[-1]:
-                return pictures
-        if self._stamps is None:
-            self._stamps = [None] * (number + 1)
-        raise self._out_of_range(wanted[len(pictures)])
+            if number == following:
+                pictures.add(number, frame)
+                following = next(wanted, None)
+            if following is None and (self._index is not None) == has_index:
+                break
+        return pictures
 
     def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(number, frame) of a full decode, up to the first packet that cannot be decoded, which `_damage` explains."""
+        """(number, frame) of a full decode. Where it contradicts the index, there is no index from then on."""
         if self._pictures is not None:
             yield from enumerate(self._pictures)
             return
         if self._codec.is_open or self._packets is None:
             self._reopen()
-        number = -1
+        stamps: list[int | None] = []
+        for position, packet in enumerate(chain(self._demux(), [None])):
+            for frame in self._decode(position, packet):
+                number = len(stamps)
+                stamps.append(frame.pts)
+                if frame.is_corrupt:
+                    self._corrupt.add(number)
+                if self._index is not None and list(self._index.pts[number : number + 1]) != [frame.pts]:
+                    self._index = None
+                yield number, frame
+        if self._index is not None and len(stamps) < len(self._index.pts):
+            self._index = None
+        self._stamps = stamps
+
+    def _decode(self, position: int, packet: av.Packet | None) -> list[av.VideoFrame]:
+        """The frames that the decoder gives for a packet, none if that cannot be decoded."""
         try:
-            for packet in chain(self._demux(), [None]):
-                for frame in self._codec.decode(packet):
-                    number += 1
-                    yield number, frame
+            return self._codec.decode(packet)
         except FFmpegError as error:
-            self._damage = error.strerror
+            if not self._codec.is_open:  # nor will it be for the next
+                raise
+            self._undecodable[position] = error.strerror
+            return []
 
     def _time_stamps(self) -> Sequence[int | None]:
         """The time stamp of every frame that a full decode gives, in the stream's unit; at least one frame."""
+        if self._index is not None:
+            return self._index.pts
         if self._stamps is None:
-            stamps, pictures, held_bytes = [], [], 0
-            for _, frame in self._decode_all():
-                stamps.append(frame.pts)
-                held_bytes += sum(plane.buffer_size for plane in frame.planes)
-                if held_bytes <= HELD_BYTES:
-                    pictures.append(frame)
-            self._stamps = stamps
+            pictures, held_bytes = [], 0
+            with self._explained("its frames cannot be decoded"):
+                for _, frame in self._decode_all():
+                    held_bytes += sum(plane.buffer_size for plane in frame.planes)
+                    if held_bytes <= HELD_BYTES:
+                        pictures.append(frame)
             self._pictures = pictures if held_bytes <= HELD_BYTES else None
         if not self._stamps:
             raise self._no_frame()
         return self._stamps
 
     def _no_frame(self) -> MediaError:
-        return MediaError(self._path, f"it has no video frame that can be decoded ({self._damage or 'no data'})")
+        why = next(iter(self._undecodable.values()), self._cut or "no data")
+        if self._codec.width == 0:  # as FFmpeg leaves it where MAX_FRAME_PIXELS or the header forbid to decode
+            why = f"{why}; its size is not known, or beyond {MAX_FRAME_PIXELS:,} pixels"
+        return MediaError(self._path, f"it has no video frame that can be decoded ({why})")
 
     def _out_of_range(self, number: int) -> Exception:
         """Why there is no frame of this number: the file never held one, or it cannot be decoded."""
-        frames = self.frames
-        lost = frames <= number < self._promised and (self._damage or self._truncated)
-        if lost or 0 <= number < frames:
-            why = self._damage or "the file ends early"
-            return MediaError(self._path, f"frame {number} of {self._promised} cannot be decoded ({why})")
+        frames, promised = self.frames, self._promised + self._missing
+        why = next(iter(self._undecodable.values()), self._cut or ("the file ends early" if self._missing else None))
+        if 0 <= number < frames or (number < promised and number >= frames and why):
+            return MediaError(self._path, f"frame {number} of {promised} cannot be decoded ({why or 'it is missing'})")
         return IndexError(f"{self._path}: frame {number} was asked, but its {frames} frames are 0 to {frames - 1}")
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turn FFmpeg's errors into MediaError."""
-        try:
-            yield
-        except (FFmpegError, UnicodeError) as error:
-            raise MediaError(self._path, f"{what} ({getattr(error, 'strerror', error)})") from None
+        """Whatever FFmpeg or PyAV raise becomes a MediaError."""
+        with file_boundary(self._path):
+            try:
+                yield
+            except FFmpegError as error:
+                raise MediaError(self._path, f"{what} ({error.strerror})") from None
+
+
+def _preference(stream: av.VideoStream) -> tuple[bool, bool, int]:
+    """What ffmpeg chooses a stream by: whether it is the default, and its size; but a single picture comes last."""
+    codec = stream.codec_context
+    if codec is None:
+        return False, False, 0
+    is_default = bool(stream.disposition & Disposition.default)
+    return True, stream.frames != 1, codec.width * codec.height + DEFAULT_BONUS * is_default
 
 
 def _regular(frame: av.VideoFrame, latest: int | None) -> bool:
@@ -316,6 +478,14 @@ def _regular(frame: av.VideoFrame, latest: int | None) -> bool:
     return in_order and not frame.interlaced_frame and not frame.is_corrupt
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _too_large(size: str) -> str:
+    return f"{size}, at most {MAX_FRAME_PIXELS:,} are read"
+
+
 class Display(NamedTuple):
     """How a stored frame is displayed: x' = a*x + c*y, y' = b*x + d*y, all of them -1, 0 or 1 times a scale."""
 
@@ -326,13 +496,14 @@ class Display(NamedTuple):
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Display:
-        """From the display matrix that the container or the stream gives the frame."""
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        """From the display matrix that the container, the stream or EXIF gives the frame."""
+        matrix = _display_matrix(frame)
         return cls() if matrix is None else cls(*np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]].tolist())
 
     @property
     def transposes(self) -> bool:
-        return abs(self.b) + abs(self.c) > abs(self.a) + abs(self.d)
+        """Whether rows become columns, by the same terms that make the angle of a distorted matrix in FFmpeg."""
+        return abs(self.b) * math.hypot(self.a, self.c) > abs(self.a) * math.hypot(self.b, self.d)
 
     @property
     def rotation(self) -> int:
@@ -350,20 +521,60 @@ class Display(NamedTuple):
         return picture[:: -1 if self.d < 0 else 1, :: -1 if self.a < 0 else 1]
 
 
-class Painter:
-    """Decoded frames -> displayed (H, W, 3) uint8 RGB, all of one size and turned as the first; one swscale context."""
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV stops at side data of a kind that it cannot name: FFmpeg's are more with every version
+        entries: Any = SideDataContainer.__new__(SideDataContainer)
+        with suppress(ValueError):
+            entries.__init__(frame)  # those before it; the matrix is among the first
+        named = (entries[i] for i in range(len(entries) - 1))
+        matrix = next((entry for entry in named if entry.type.name == "DISPLAYMATRIX"), None)
+    return None if matrix is None else bytes(matrix)
 
-    def __init__(self, size: Size | None) -> None:
+
+class Pictures:
+    """Frames asked for by number -> `array`, displayed (T, H, W, 3) uint8 RGB, in the order asked.
+
+    All have the size of the first that comes and are turned as that one; they share one swscale context.
+    """
+
+    def __init__(self, path: str, numbers: Sequence[int], size: Size | None) -> None:
+        self._path = path
+        self._count = len(numbers)
+        self._rows: dict[int, list[int]] = {}  # number of a frame that has not come -> its places in the array
+        for row, number in enumerate(numbers):
+            self._rows.setdefault(number, []).append(row)
         self._size = size
         self._reformatter = VideoReformatter()
         self._stored: tuple[int, int] | None = None
 
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        if self._stored is None:
-            self._display = Display.of(frame)
-            shown = self._display.size(frame.height, frame.width)
-            self._stored = self._display.size(*(self._size(*shown) if self._size else shown))
-        height, width = self._stored
+    @property
+    def missing(self) -> list[int]:
+        """The numbers of frames that have not come, ascending."""
+        return sorted(self._rows)
+
+    def add(self, number: int, frame: av.VideoFrame) -> None:
+        """The frame of a missing number has come."""
+        height, width = self._stored or self._lay_out(frame)
         # Bilinear, and an area average when it makes smaller.
-        picture = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        return self._display.turn(picture.to_ndarray())
+        stored = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        picture = self._display.turn(stored.to_ndarray())
+        for row in self._rows.pop(number):
+            self.array[row] = picture
+
+    def _lay_out(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """Make the array for frames like this one -> (height, width) to scale to before they are turned."""
+        self._display = Display.of(frame)
+        shown = self._display.size(frame.height, frame.width)
+        height, width = self._size(*shown) if self._size else shown
+        if height * width > MAX_FRAME_PIXELS:
+            raise MediaError(
+                self._path, _too_large(f"its frames, scaled to {width}x{height}, have {height * width:,} pixels")
+            )
+        if (needed := self._count * height * width * 3) > MAX_READ_BYTES:
+            what = f"{self._count} frames of {width}x{height} take {needed:,} bytes"
+            raise MediaError(self._path, f"{what}, at most {MAX_READ_BYTES:,} are read at once")
+        self.array = np.empty((self._count, height, width, 3), np.uint8)
+        self._stored = self._display.size(height, width)
+        return self._stored

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import re
-import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import lru_cache
+from io import BytesIO
+from itertools import chain
 
 import numpy as np
 from PIL import Image
 
-from unidual_zoo.data.media import MediaError, PathLike, check_file
+from unidual_zoo.data.media import MediaError, PathLike, check_file, file_boundary
+from unidual_zoo.data.metadata import leaner
 from unidual_zoo.data.stacks import is_stacked, read_stacked
+from unidual_zoo.data.warned import pillow_quiet
 
-MAX_IMAGE_PIXELS = 150_000_000  # a larger image is refused before it is decoded; as RGB it would take 450 MB
+# Those of media.IMAGE_EXTENSIONS. Of Pillow's many others some run programs (EPS) or follow paths, and few are tested.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM")
+MAX_IMAGE_PIXELS = 150_000_000  # a larger image is refused before it is decoded
+BYTES_PER_PIXEL = 16  # that reading takes at most: Pillow holds a WebP four times over, most formats once
+MAX_HELD_BYTES = 2**30  # a larger WebP or AVIF is refused, because Pillow holds such a file as a whole
+MAX_TRIMMED_BYTES = 2**28  # a larger file that Pillow refuses is not tried again without its metadata
+WEBP_HEADER = 30  # bytes that hold the size
+STRIP_PIXELS = 2**20  # converted to RGB at once
 ORIENTATION = 0x0112  # the EXIF tag
-
-_filters = threading.Lock()
+TIFF_TILE = (322, 323)  # the tags of a tile's width and height
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -26,52 +35,145 @@ def read_image(path: PathLike) -> np.ndarray:
     Every mode ends as RGB: palette, greyscale and 1-bit images are expanded, CMYK is converted as Pillow does, of
     16-bit samples the high byte is kept, and floats count from 0 to 1, or to 255 if there is one above 1. Alpha is
     dropped, as timm and torchvision do (`Image.convert("RGB")`): a transparent pixel has the colour that is stored for
-    it. Of an animation the first frame is read. A file that is no image, is damaged or cut short, or has more than
-    MAX_IMAGE_PIXELS pixels, is a MediaError. An entry of a stack (`data/stacks.py`) is read as it is.
+    it. Of an animation the first frame is read. Metadata that cannot be read are left out, and an image with a broken
+    EXIF is not turned. A file that is none of FORMATS, is damaged or cut short, or has more than MAX_IMAGE_PIXELS
+    pixels, is a MediaError. An entry of a stack (`data/stacks.py`) is read as it is.
+
+    Memory: at most BYTES_PER_PIXEL for a pixel, so 2.4 GB; besides, a WebP or AVIF is held as a file (MAX_HELD_BYTES at
+    most), and so is, twice, what is read again without its metadata (MAX_TRIMMED_BYTES at most).
     """
-    if is_stacked(path):
-        return np.array(read_stacked(path, ndim=3))
-    check_file(path)
+    with file_boundary(path):
+        if is_stacked(path):
+            picture = read_stacked(path, ndim=3)
+            _check_size(path, picture.shape[1], picture.shape[0])
+            return np.array(picture)
+        check_file(path)
+        _check_header(path)
+        return _turned(*_decoded(path))
+
+
+def _check_header(path: PathLike) -> None:
+    """Raises MediaError for a file of which Pillow would hold too much before it tells the size."""
+    with open(path, "rb") as file:
+        start = file.read(WEBP_HEADER)
+    held = start[8:12] == b"WEBP" or start[4:8] == b"ftyp"
+    if held and (size := os.stat(path).st_size) > MAX_HELD_BYTES:
+        raise MediaError(path, f"the file has {size:,} bytes, a WebP or AVIF may have at most {MAX_HELD_BYTES:,}")
+    if canvas := _webp_size(start):
+        _check_size(path, *canvas)
+
+
+def _check_size(path: PathLike, width: int, height: int) -> None:
+    if width * height > MAX_IMAGE_PIXELS:
+        raise _too_large(path, f"{width}x{height} = {width * height:,} pixels")
+
+
+def _webp_size(start: bytes) -> tuple[int, int] | None:
+    """The (width, height) that the first bytes of a WebP state, None for other files (RFC 9649)."""
+    kind = start[12:16] if start[:4] == b"RIFF" and start[8:12] == b"WEBP" else b""
+    if kind == b"VP8X":
+        return int.from_bytes(start[24:27], "little") + 1, int.from_bytes(start[27:30], "little") + 1
+    if kind == b"VP8L":
+        sides = int.from_bytes(start[21:25], "little")
+        return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        return int.from_bytes(start[26:28], "little") & 0x3FFF, int.from_bytes(start[28:30], "little") & 0x3FFF
+    return None
+
+
+def _decoded(path: PathLike) -> tuple[np.ndarray, int]:
+    """(H, W, 3) uint8 as stored, and the orientation; if the file is refused as it is, without its metadata."""
+    failure = None
+    for source in chain([os.fspath(path)], _trimmed(path)):
+        try:
+            return _opened(path, source)
+        except (MediaError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, KeyError...
+            failure = error.with_traceback(None)  # which would hold the picture
+    if isinstance(failure, Image.UnidentifiedImageError):
+        raise MediaError(path, f"it is not an image of a known format ({', '.join(FORMATS)})")
+    raise MediaError(path, f"it cannot be decoded as an image ({' '.join(str(failure).split())})") from failure
+
+
+def _trimmed(path: PathLike) -> Iterator[BytesIO]:
+    """The file with less and less metadata."""
+    if os.stat(path).st_size <= MAX_TRIMMED_BYTES:
+        with open(path, "rb") as file:
+            data = file.read()
+        yield from map(BytesIO, leaner(data))
+
+
+def _opened(path: PathLike, source: str | BytesIO) -> tuple[np.ndarray, int]:
+    """What Pillow makes of the file, read from `source`."""
     try:
-        with _quiet():
-            image = Image.open(path)
-        with image:
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise _too_large(path, f"{image.width}x{image.height} = {image.width * image.height:,} pixels")
+        with pillow_quiet(), Image.open(source, formats=_formats()) as image:
+            _check_size(path, image.width, image.height)
+            _check_size(path, *_tile_size(image))
             image.load()
-            with _quiet():
-                orientation = image.getexif().get(ORIENTATION, 1)
-            return _turned(_rgb(image), orientation)
-    except MediaError:
-        raise
+            return _rgb(image), _orientation(image)
     except Image.DecompressionBombError as error:  # Pillow's own limit: beyond it the size is only in the message
         raise _too_large(path, f"{int(re.findall(r'[0-9]+', str(error))[0]):,} pixels") from None
-    except Image.UnidentifiedImageError:
-        raise MediaError(path, "it is not an image of a known format") from None
-    except (
-        Exception
-    ) as error:  # on damaged files Pillow's plugins raise OSError, SyntaxError, struct.error, KeyError...
-        raise MediaError(path, f"it cannot be decoded as an image ({error})") from None
+
+
+def _tile_size(image: Image.Image) -> tuple[int, int]:
+    """The (width, height) of a TIFF's tiles, which may be larger than the image; else that of the image."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag) for tag in TIFF_TILE)
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else image.size
+
+
+@lru_cache(maxsize=1)
+def _formats() -> list[str]:
+    """FORMATS, as far as this Pillow has them."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation of a loaded image, 1 if it has none that can be read."""
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except MemoryError:
+        raise
+    except Exception:  # the pixels are there, whatever became of the EXIF
+        return 1
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
-    """A loaded image of any mode -> (H, W, 3) uint8."""
+    """A loaded image of any mode -> (H, W, 3) uint8, strip by strip: in other modes it is never there as a whole."""
+    picture = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, STRIP_PIXELS // image.width)
+    tops = range(0, image.height, rows)
+    strips = [(0, top, image.width, min(top + rows, image.height)) for top in tops]
+    # TIFF counts brightness from 0 to 1, Pillow to 255.
+    to_one = image.mode == "F" and all(_floats(_cut(image, strip)).max() <= 1 for strip in strips)
+    for strip in strips:
+        picture[strip[1] : strip[3]] = _strip_rgb(_cut(image, strip), to_one)
+    return picture
+
+
+def _cut(image: Image.Image, strip: tuple[int, int, int, int]) -> Image.Image:
+    return image if strip[2:] == image.size and strip[1] == 0 else image.crop(strip)
+
+
+def _floats(image: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(image))
+
+
+def _strip_rgb(image: Image.Image, to_one: bool) -> np.ndarray:
+    """An image of any mode -> (H, W, 3) uint8, or (H, W, 1) if it is grey. `to_one`: its floats count from 0 to 1."""
     if image.mode == "RGB":
-        return np.array(image)
+        return np.asarray(image)
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit greyscale; some formats are opened as 32-bit "I"
-        return _as_rgb(np.clip(np.asarray(image), 0, 0xFFFF) >> 8)
-    if image.mode == "F":  # TIFF counts brightness from 0 to 1, Pillow to 255
-        grey = np.nan_to_num(np.asarray(image))
-        grey = np.clip(grey * 255 + 0.5 if grey.max() <= 1 else grey, 0, 255)
-        return _as_rgb(grey)
+        return (np.clip(np.asarray(image), 0, 0xFFFF) >> 8).astype(np.uint8)[:, :, None]
+    if image.mode == "F":
+        grey = _floats(image)
+        grey = np.clip(grey, 0, 1) * 255 + 0.5 if to_one else grey
+        return np.clip(grey, 0, 255).astype(np.uint8)[:, :, None]
     if image.mode in ("P", "PA"):  # by way of RGBA, because Pillow warns where the palette has several transparencies
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
-
-
-def _as_rgb(grey: np.ndarray) -> np.ndarray:
-    """(H, W) from 0 to 255 -> (H, W, 3) uint8."""
-    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
 
 
 def _turned(picture: np.ndarray, orientation: int) -> np.ndarray:
@@ -87,14 +189,3 @@ def _turned(picture: np.ndarray, orientation: int) -> np.ndarray:
 
 def _too_large(path: PathLike, size: str) -> MediaError:
     return MediaError(path, f"the image has {size}, at most {MAX_IMAGE_PIXELS:,} are allowed")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings of large images or bad metadata: the first are our errors, the second do not touch pixels.
-
-    The lock is for our own threads: two at once could leave the process without its warning filters.
-    """
-    with _filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -8,22 +8,24 @@ that it would have seen. A step number counts from the start of training, throug
 from __future__ import annotations
 
 import contextlib
-import os
-import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import accumulate, chain
 from math import floor, lcm
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from unidual_zoo.data.datasets import MediaSet, load_clips, load_image
-from unidual_zoo.data.media import MediaError
+from unidual_zoo.data.loaders import LoaderError, Reading
+from unidual_zoo.data.media import MediaError, MediaWarning, file_boundary
 from unidual_zoo.data.sampling import random_clip
+from unidual_zoo.data.warned import collected
 from unidual_zoo.spec import IMAGE, ClipSpec
 
 MIXES = ("equal", "proportional")
@@ -40,10 +42,11 @@ class Draw(NamedTuple):
 
 
 class JointBatch(NamedTuple):
-    """What one step sees, and `failed`: (file, reason) of those that could not be read and were replaced."""
+    """What one step sees, and (file, reason) of those that could not be read and were replaced, and of warnings."""
 
     data: dict[str, tuple[Tensor, Tensor]]
     failed: list[tuple[str, str]]
+    warned: list[tuple[str, str]]
 
 
 def step_shares(batch_size: int, weights: Sequence[float], num_steps: int) -> np.ndarray:
@@ -169,6 +172,7 @@ class Example(NamedTuple):
     x: Tensor | None
     label: int
     failed: list[tuple[str, str]]
+    warned: list[tuple[str, str]]
 
 
 class JointDataset(Dataset):
@@ -178,7 +182,7 @@ class JointDataset(Dataset):
         media: the training files of each task.
         transform: crops frames (..., 3, H, W) uint8, all frames of a clip alike (`train_transform`).
         augment: changes images (3, H, W) or clips (3, T, H, W), uint8. Both draw random numbers from torch alone.
-        num_workers: the number of loader processes; each notes which file it is reading (see `reading`).
+        num_workers: the number of loader processes; each notes which file it is reading, in `reading`.
     """
 
     def __init__(
@@ -197,38 +201,41 @@ class JointDataset(Dataset):
         self.augment = augment
         self.seed = seed
         self.num_workers = num_workers
-        self._notes = torch.full((max(1, num_workers), 3), -1).share_memory_()  # worker -> pid, task, file
+        sizes = [len(each) for each in self.media.values()]
+        self._first = dict(zip(self.media, accumulate(sizes, initial=0), strict=False))  # of the files of all tasks
+        self.reading = Reading(tuple(chain.from_iterable(each.files for each in self.media.values())), num_workers)
 
     def __getitem__(self, draw: Draw) -> Example:
         number = list(self.media).index(draw.task)
         media = self.media[draw.task]
-        worker = get_worker_info()
         rng = np.random.default_rng([_EXAMPLE, self.seed, number, draw.position])
-        failed = []
+        failed: list[tuple[str, str]] = []
         index = draw.index
-        for _ in range(1 + REPLACEMENTS):
-            self._notes[worker.id if worker else 0] = torch.tensor([os.getpid(), number, index])
-            try:
-                return Example(draw.task, self._read(media, index, rng), media.labels[index], failed)
-            except MediaError as error:
-                failed.append((str(error.path), error.reason))
-                index = int(rng.integers(len(media.files)))
-        return Example(draw.task, None, -1, failed)
-
-    def reading(self) -> dict[int, str]:
-        """The file that each loader process was reading last, by process id."""
-        media = list(self.media.values())
-        return {pid: media[number].files[index] for pid, number, index in self._notes.tolist() if pid >= 0}
+        with collected() as warned:
+            for _ in range(1 + REPLACEMENTS):
+                try:
+                    with self.reading.of(self._first[draw.task] + index):
+                        x, label = self._read(media, index, rng), media.labels[index]
+                    break
+                except MediaError as error:
+                    failed.append((error.path, error.reason))
+                    index = int(rng.integers(len(media.files)))
+            else:
+                x, label = None, -1
+        return Example(draw.task, x, label, failed, [(warning.path, warning.reason) for warning in warned])
 
     def _read(self, media: MediaSet, index: int, rng: np.random.Generator) -> Tensor:
         path = media.files[index]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(rng.integers(2**63)))  # torch.manual_seed seeds absent GPUs, too
-            if media.modality == IMAGE:
-                x = load_image(path, self.transform)
-            else:
-                x = load_clips(path, lambda n, rate: [random_clip(n, self.clip, rate=rate, rng=rng)], self.transform)[0]
+            with file_boundary(path):
+                x = self._load(media.modality, path, rng)
             return x if self.augment is None else self.augment(x)
+
+    def _load(self, modality: str, path: str, rng: np.random.Generator) -> Tensor:
+        if modality == IMAGE:
+            return load_image(path, self.transform)
+        return load_clips(path, lambda n, rate: [random_clip(n, self.clip, rate=rate, rng=rng)], self.transform)[0]
 
 
 def collate(examples: list[Example]) -> JointBatch:
@@ -238,11 +245,8 @@ def collate(examples: list[Example]) -> JointBatch:
         there = [(example.x, example.label) for example in examples if example.task == name and example.x is not None]
         if there:
             data[name] = (torch.stack([x for x, _ in there]), torch.tensor([label for _, label in there]))
-    return JointBatch(data, [failure for example in examples for failure in example.failed])
-
-
-class LoaderError(RuntimeError):
-    """Loading cannot go on: a loader process died, or too many files cannot be read."""
+    failed = [failure for example in examples for failure in example.failed]
+    return JointBatch(data, failed, [warning for example in examples for warning in example.warned])
 
 
 class JointLoader:
@@ -251,19 +255,20 @@ class JointLoader:
     Args:
         max_failed: how many different files may fail to be read in this process before it stops.
 
-    `failed` holds them: file -> reason. Set it when training resumes.
+    `failed` holds them: file -> reason. Set it when training resumes. Warnings of files are given here, once for each.
     """
 
     def __init__(self, dataset: JointDataset, sampler: JointSampler, *, max_failed: int, pin: bool = False) -> None:
         self.dataset, self.sampler = dataset, sampler
         self.max_failed, self.pin = max_failed, pin
         self.failed: dict[str, str] = {}
+        self._warned: set[tuple[str, str]] = set()
 
     def batches(self, start: int, stop: int) -> Iterator[JointBatch]:
         """The batches of the steps from `start` until before `stop`.
 
         Raises:
-            LoaderError: more than `max_failed` files could not be read, or no replacement could.
+            LoaderError: more than `max_failed` files could not be read, or no replacement could, or a process died.
         """
         loader = DataLoader(
             self.dataset,
@@ -272,27 +277,28 @@ class JointLoader:
             num_workers=self.dataset.num_workers,
             pin_memory=self.pin,
         )
-        for step, batch in zip(range(start, stop), loader, strict=True):
-            self.failed |= dict(batch.failed)
-            last = "; ".join(f"{path}: {reason}" for path, reason in batch.failed[-3:])
-            if len(self.failed) > self.max_failed:
-                count = len(self.failed)
-                raise LoaderError(
-                    f"step {step}: {count} files could not be read, {self.max_failed} may; the last: {last}"
-                )
-            if sum(len(labels) for _, labels in batch.data.values()) < sum(self.sampler.shares(step).values()):
-                raise LoaderError(f"step {step}: {1 + REPLACEMENTS} files in a row could not be read; the last: {last}")
-            yield batch
+        with self.deaths_explained():
+            for step, batch in zip(range(start, stop), loader, strict=True):
+                self._warn(batch.warned)
+                self.failed |= dict(batch.failed)
+                last = "; ".join(f"{path}: {reason}" for path, reason in batch.failed[-3:])
+                if len(self.failed) > self.max_failed:
+                    count = len(self.failed)
+                    raise LoaderError(
+                        f"step {step}: {count} files could not be read, {self.max_failed} may; the last: {last}"
+                    )
+                if sum(len(labels) for _, labels in batch.data.values()) < sum(self.sampler.shares(step).values()):
+                    raise LoaderError(
+                        f"step {step}: {1 + REPLACEMENTS} files in a row could not be read; the last: {last}"
+                    )
+                yield batch
 
-    @contextlib.contextmanager
-    def deaths_explained(self) -> Iterator[None]:
-        """Turns torch's report of a dead loader process, which may come at any line, into an error naming its file."""
-        try:
-            yield
-        except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):
-                raise
-            dead = {int(number) for number in re.findall(r"\d+", str(error))}
-            files = [file for pid, file in self.dataset.reading().items() if pid in dead]
-            last = f"; it was reading {', '.join(files)}" if files else ""
-            raise LoaderError(f"a data loader process died ({str(error).strip().rstrip('.')}){last}") from error
+    def _warn(self, warned: Sequence[tuple[str, str]]) -> None:
+        for path, reason in dict.fromkeys(warned):
+            if (path, reason) not in self._warned:
+                self._warned.add((path, reason))
+                warnings.warn(MediaWarning(path, reason), stacklevel=3)
+
+    def deaths_explained(self) -> contextlib.AbstractContextManager[None]:
+        """See `loaders.Reading`: whoever uses the batches must be in it."""
+        return self.dataset.reading.deaths_explained()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,6 +17,13 @@ VIDEO_EXTENSIONS = frozenset(
     (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp")
     + (".ogv", ".vob")
 )
+SPECIAL_FILES = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class MediaError(Exception):
@@ -25,6 +31,17 @@ class MediaError(Exception):
 
     def __init__(self, path: PathLike, reason: str) -> None:
         super().__init__(os.fspath(path), reason)  # the arguments make it survive pickling between processes
+        self.path, self.reason = os.fspath(path), reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class MediaWarning(UserWarning):
+    """A file that was read although something is wrong with it: `path` and `reason`, in one sentence."""
+
+    def __init__(self, path: PathLike, reason: str) -> None:
+        super().__init__(os.fspath(path), reason)
         self.path, self.reason = os.fspath(path), reason
 
     def __str__(self) -> str:
@@ -48,11 +65,13 @@ def file_boundary(path: PathLike) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts of a file's first video stream.
+    """Facts of a file's video stream; of several, that which ffmpeg chooses.
 
-    `frames`: the number of frames a full decode gives. `rate`: their average number per second. `width`, `height`:
-    pixels of the first frame as displayed, after rotation. `rotation`: 0, 90, 180 or 270 degrees clockwise from the
-    stored frame to the displayed one. `duration`: seconds, `frames / rate`.
+    `frames`: the number of frames a full decode gives; where damage inside a packet shows only in decoding, and that
+    was not needed, those that the packets promise. `rate`: frames per second, on average, without jumps in time.
+    `width`, `height`: stored pixels of the first frame, turned for display; pixels that are not square are not
+    stretched. `rotation`: 0, 90, 180 or 270 degrees clockwise from the stored frame to the displayed one. `duration`:
+    seconds, `frames / rate`.
     """
 
     frames: int
@@ -78,34 +97,16 @@ def is_media(path: PathLike) -> bool:
     return is_image(path) or is_video(path)
 
 
-def files_below(folder: PathLike) -> list[str]:
-    """The files in a folder and in all folders and links to folders in it, sorted, relative to it; no hidden ones."""
-    found, seen = [], {os.path.realpath(folder)}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        places = {name: os.path.realpath(os.path.join(parent, name)) for name in folders if name[0] != "."}
-        folders[:] = [name for name, place in places.items() if place not in seen]  # links may go round in circles
-        seen |= set(places.values())
-        found += [os.path.relpath(os.path.join(parent, name), folder) for name in names if name[0] != "."]
-    return sorted(found)
-
-
-def warn_of_other_files(place: PathLike, files: Iterable[PathLike]) -> None:
-    """Warns of files that are neither images nor videos by their extensions, and so are left out."""
-    kinds = Counter(_extension(file) or "none" for file in files if not is_media(file))
-    if kinds:
-        listed = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
-        warnings.warn(f"{place}: left out what is no image or video by its extension: {listed}", stacklevel=2)
-
-
 def check_file(path: PathLike) -> None:
-    """Raise MediaError unless the path is a file of at least one byte."""
+    """Raise MediaError unless the path is a regular file, or a link to one, of at least one byte."""
     try:
-        size = os.stat(path).st_size
+        status = os.stat(path)
     except (OSError, ValueError) as error:
         raise MediaError(path, f"it cannot be read ({getattr(error, 'strerror', None) or error})") from None
-    if os.path.isdir(path):
-        raise MediaError(path, "it is a folder, not a file")
-    if size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        kind = SPECIAL_FILES.get(stat.S_IFMT(status.st_mode), "something else")
+        raise MediaError(path, f"it is {kind}, not a file")
+    if status.st_size == 0:
         raise MediaError(path, "it is empty (0 bytes)")
 
 

@@ -8,20 +8,53 @@ is to decode from the first packet. In doubt it returns None.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from fractions import Fraction
+from itertools import accumulate, chain, pairwise
+from statistics import median
 from typing import NamedTuple
 
 import av
+from av.packet import PacketSideData
 
-H264_SLICES, H264_IDR, H264_PARAMETERS = (1, 5), 5, (7, 8)
-HEVC_LAST_SLICE, HEVC_PARAMETERS = 31, (32, 33, 34)
-HEVC_BROKEN_LINKS, HEVC_RANDOM_ACCESS = (16, 17, 18), (19, 20, 21)  # BLA; IDR and CRA
-VP9_SUPERFRAME = 0b110
+from unidual_zoo.data.nal import (
+    H264_IDR,
+    H264_PARAMETERS,
+    H264_SEQUENCE,
+    H264_SLICES,
+    H264_WITHOUT_SLICE,
+    HEVC_BROKEN_LINKS,
+    HEVC_LAST_SLICE,
+    HEVC_PARAMETERS,
+    HEVC_RANDOM_ACCESS,
+    HEVC_SEQUENCE,
+    HEVC_WITHOUT_SLICE,
+    SLICE_START,
+    field_flag,
+    header_sequences,
+    is_sequence,
+    nal_length_size,
+    nal_unit,
+    nal_units,
+    parity,
+)
+
+VP8_SHOWN = 0x10
+VP9_MARKER, VP9_SUPERFRAME = 0b10, 0b110
+MPEG4_PLACEHOLDER = 8  # bytes at most: such a packet says that there is no new picture
+FIELD, FRAME = 1, 2
 
 SKIPPING = ("h264", "hevc")  # codecs that mark frames which no other frame needs
 GAP = 1.5  # in usual steps between frames
+JUMP, JUMP_SECONDS = 10, 1.0  # in usual steps, and at least: a longer step in time is none between frames
+BLANK, BEGINNING = bytes(16), 64  # a packet that has so many zeros at its beginning may have been written over
+JPEG_START = b"\xff\xd8"
+HARMLESS_SIDE_DATA = frozenset(  # what comes with a packet and changes no pixel of others
+    ("mpegts_stream_id", "matroska_block_additional", "a53_cc", "afd", "prft", "s12m_timecode", "dynamic_hdr10_plus")
+    + ("mastering_display_metadata", "content_light_level", "stereo_3d", "spherical", "quality_stats", "cpb_properties")
+    + ("strings_metadata", "metadata_update")
+)
 
 
 class PacketNote(NamedTuple):
@@ -32,7 +65,8 @@ class PacketNote(NamedTuple):
     restart: bool = False  # a decoder may start here: what is displayed from here on needs nothing before it
     parameters: bool = False  # it carries parameter sets (H.264, HEVC)
     layer: int = 0  # temporal sub-layer (HEVC)
-    sound: bool = True  # False: damaged, or without a frame of its own
+    sound: bool = True  # False: damaged, or without a frame of its own, or it changes the decoder
+    fields: int = FRAME  # what it promises: a frame, one FIELD of a frame, or 0, nothing to see
 
 
 @dataclass(frozen=True)
@@ -113,6 +147,22 @@ def _restarts(notes: Sequence[PacketNote], pts: Sequence[int]) -> list[int] | No
     return restarts
 
 
+def promised_frames(notes: Sequence[PacketNote]) -> int:
+    """How many frames a decoder should give."""
+    return (sum(note.fields for note in notes if note.shown) + 1) // FRAME
+
+
+def steps_in_time(stamps: Sequence[int], time_base: Fraction) -> tuple[list[int], list[int]]:
+    """The steps between the time stamps of frames as they are displayed: those from frame to frame, and jumps.
+
+    Some containers give the stamps of decoding, which go back by a few frames and are no jumps.
+    """
+    steps = [after - before for before, after in pairwise(stamps)]
+    back = JUMP * median(map(abs, steps or [0]))
+    ahead = max(back, float(JUMP_SECONDS / time_base))
+    return [step for step in steps if -back <= step <= ahead], [step for step in steps if not -back <= step <= ahead]
+
+
 class NoteTaker:
     """Reads the notes of one stream's packets. Those of a codec that is always decoded from the start are not sound."""
 
@@ -121,45 +171,124 @@ class NoteTaker:
         name = codec.codec.canonical_name
         self.codec = name
         self.reorders = name in SKIPPING and codec.has_b_frames
-        self._length_size = _nal_length_size(codec.extradata or b"", name) if name in SKIPPING else 0
-        readers: dict[str, Callable[[av.Packet], PacketNote]]
-        readers = {"h264": self._h264, "hevc": self._hevc, "vp9": _vp9_note, "av1": _key_note}
-        self._read = readers.get(name, _key_note if codec.codec.intra_only else None)
+        readers: dict[str, Callable[[av.Packet], PacketNote]] = {
+            "h264": self._h264,
+            "hevc": self._hevc,
+            "vp8": _vp8_note,
+            "vp9": _vp9_note,
+            "av1": _key_note,
+            "mpeg4": _mpeg4_note,
+            "mjpeg": _mjpeg_note,
+        }
+        self._read = readers.get(name, _key_note if codec.codec.intra_only else _unsound_note)
+        self._beginning = len(BLANK) if codec.codec.intra_only else BEGINNING
         # After a seek 4:4:4 H.264 is garbage: its decoder needs a message that only the first packet carries.
-        if name == "h264" and any(kind in (codec.pix_fmt or "444") for kind in ("444", "gbr")):
-            self._read = None
+        self._in_doubt = name == "h264" and any(kind in (codec.pix_fmt or "444") for kind in ("444", "gbr"))
+        self._pictures_began = False
+        self._field_flag: int | None = None
+        self._sequences: set[bytes] = set()
+        if name in SKIPPING:
+            header = codec.extradata or b""
+            self._length_size = nal_length_size(header, name)
+            self._meet(header_sequences(header, name))
 
     def __call__(self, packet: av.Packet) -> PacketNote:
-        if self._read is None or packet.is_corrupt or packet.has_sidedata("new_extradata"):
-            return PacketNote(packet.pts, sound=False)
-        return self._read(packet)
+        try:
+            note = self._read(packet)
+        except ValueError:  # it is shorter than its own header
+            note = _unsound_note(packet)
+        if BLANK in bytes(memoryview(packet)[: self._beginning]):
+            return note._replace(sound=False, fields=FRAME)
+        if self._in_doubt or packet.is_corrupt or any(map(_changes_decoder, packet.iter_sidedata())):
+            return note._replace(sound=False)
+        return note
 
     def _h264(self, packet: av.Packet) -> PacketNote:
         data = bytes(packet)
-        parameters = False
-        for start in _nal_units(data, self._length_size):
+        units = nal_units(data, self._length_size)
+        kinds: list[int] = []
+        sequences: set[bytes] = set()
+        for start in units:
             kind = data[start] & 0x1F
             if kind in H264_SLICES:
-                return PacketNote(packet.pts, not packet.is_discard, kind == H264_IDR, parameters)
-            parameters = parameters or kind in H264_PARAMETERS
-        return PacketNote(packet.pts, sound=False)
+                self._meet(sequences)
+                self._pictures_began = True
+                fields = FRAME if self._field_flag is None else self._count_fields(data, start, units)
+                parameters = not H264_PARAMETERS.isdisjoint(kinds)
+                return PacketNote(
+                    packet.pts, not packet.is_discard, kind == H264_IDR, parameters, 0, fields == FRAME, fields
+                )
+            kinds.append(kind)
+            if kind == H264_SEQUENCE:
+                sequences.add(nal_unit(data, start, self._length_size))
+        self._meet(sequences)
+        return _unsound_note(packet, fields=0 if kinds and H264_WITHOUT_SLICE.issuperset(kinds) else FRAME)
+
+    def _count_fields(self, data: bytes, first: int, others: Iterable[int]) -> int:
+        """How many fields the slices are of, of which the first and other NAL units begin here; of a frame, two."""
+        assert self._field_flag is not None
+        starts = chain([first], (start for start in others if data[start] & 0x1F in H264_SLICES))
+        parities = {parity(data[start + 1 :][:SLICE_START], self._field_flag) for start in starts}
+        return FRAME if None in parities else len(parities) * FIELD
 
     def _hevc(self, packet: av.Packet) -> PacketNote:
         data = bytes(packet)
-        parameters = False
-        for start in _nal_units(data, self._length_size):
+        kinds: list[int] = []
+        sequences: set[bytes] = set()
+        for start in nal_units(data, self._length_size):
             kind = (data[start] >> 1) & 0x3F
             if kind <= HEVC_LAST_SLICE:
+                self._meet(sequences)
+                self._pictures_began = True
+                parameters = not HEVC_PARAMETERS.isdisjoint(kinds)
                 layer = (data[start + 1] & 0x7) - 1
                 sound = kind not in HEVC_BROKEN_LINKS
-                restart = kind in HEVC_RANDOM_ACCESS
-                return PacketNote(packet.pts, not packet.is_discard, restart, parameters, layer, sound)
-            parameters = parameters or kind in HEVC_PARAMETERS
-        return PacketNote(packet.pts, sound=False)
+                return PacketNote(
+                    packet.pts, not packet.is_discard, kind in HEVC_RANDOM_ACCESS, parameters, layer, sound
+                )
+            kinds.append(kind)
+            if kind == HEVC_SEQUENCE and is_sequence(unit := nal_unit(data, start, self._length_size), self.codec):
+                sequences.add(unit)
+        self._meet(sequences)
+        return _unsound_note(packet, fields=0 if kinds and HEVC_WITHOUT_SLICE.issuperset(kinds) else FRAME)
+
+    def _meet(self, sequences: set[bytes]) -> None:
+        """These sequence parameter sets are in force from here on.
+
+        A decoder that meets new ones between pictures starts anew, and may drop frames that it has not given yet.
+        """
+        if sequences <= self._sequences:
+            return
+        self._in_doubt = self._in_doubt or self._pictures_began
+        self._sequences = sequences
+        if self.codec == "h264":
+            try:
+                flags = {field_flag(sequence) for sequence in sequences}
+            except ValueError:
+                flags = {None, 0}
+            self._in_doubt = self._in_doubt or len(flags) > 1
+            self._field_flag = flags.pop() if len(flags) == 1 else None
+
+
+def _changes_decoder(side_data: PacketSideData) -> bool:
+    """Whether what comes with a packet changes how others are decoded: a palette, a header."""
+    try:
+        return side_data.data_type not in HARMLESS_SIDE_DATA
+    except IndexError:  # of a kind that PyAV cannot name
+        return True
+
+
+def _unsound_note(packet: av.Packet, *, fields: int = FRAME) -> PacketNote:
+    return PacketNote(packet.pts, not packet.is_discard, sound=False, fields=fields)
 
 
 def _key_note(packet: av.Packet) -> PacketNote:
     return PacketNote(packet.pts, not packet.is_discard, packet.is_keyframe)
+
+
+def _vp8_note(packet: av.Packet) -> PacketNote:
+    """Its first bits: 3 of size, show_frame, version 3, inter (RFC 6386, 9.1)."""
+    return _unsound_note(packet, fields=FRAME if memoryview(packet)[0] & VP8_SHOWN else 0)
 
 
 def _vp9_note(packet: av.Packet) -> PacketNote:
@@ -168,26 +297,21 @@ def _vp9_note(packet: av.Packet) -> PacketNote:
     bits = data[0] << 1 if data[0] & 0x30 == 0x30 else data[0]
     existing, inter, shown = bits & 0x08, bits & 0x04, bits & 0x02
     superframe = data[-1] >> 5 == VP9_SUPERFRAME
-    sound = bool(superframe or existing or shown)
-    return PacketNote(packet.pts, not packet.is_discard, not existing and not inter, sound=sound)
+    damaged = data[0] >> 6 != VP9_MARKER
+    shows = bool(superframe or existing or shown or damaged)
+    return PacketNote(
+        packet.pts,
+        shown=not packet.is_discard,
+        restart=not existing and not inter,
+        sound=shows and not damaged,
+        fields=FRAME if shows else 0,
+    )
 
 
-def _nal_length_size(extradata: bytes, codec: str) -> int:
-    """Bytes of the length before each NAL unit in packets of MP4 and Matroska; 0: start codes (ITU-T H.264 annex B)."""
-    if len(extradata) < 23 or extradata[0] != 1:
-        return 0
-    return (extradata[4 if codec == "h264" else 21] & 3) + 1
+def _mjpeg_note(packet: av.Packet) -> PacketNote:
+    sound = memoryview(packet)[:2] == JPEG_START
+    return PacketNote(packet.pts, not packet.is_discard, packet.is_keyframe, sound=sound)
 
 
-def _nal_units(data: bytes, length_size: int) -> Iterator[int]:
-    """Positions of the headers of the NAL units in a packet."""
-    if length_size:
-        start = length_size
-        while start + 1 < len(data):
-            yield start
-            start += int.from_bytes(data[start - length_size : start], "big") + length_size
-    else:
-        start = data.find(b"\0\0\1") + 3
-        while 3 <= start < len(data) - 1:
-            yield start
-            start = data.find(b"\0\0\1", start) + 3
+def _mpeg4_note(packet: av.Packet) -> PacketNote:
+    return _unsound_note(packet, fields=FRAME if packet.size > MPEG4_PLACEHOLDER else 0)

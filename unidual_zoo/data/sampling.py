@@ -1,25 +1,34 @@
 """Which frames of a video make a clip. Pure functions of numbers: no file is opened.
 
-A clip is a list of frame numbers, `clip.length` of them, `clip.stride` apart. A video shorter than the clip repeats its
-last frame. Where `clip.rate` is set and the file's own `rate` is given, lengths and strides count frames of the video
-resampled to `clip.rate`: its frame i is the file's frame floor(i * rate / clip.rate).
+A clip is a list of `clip.length` frame numbers. A dense clip's lie `clip.stride` apart, and a video shorter than the
+clip repeats its last frame. Where `clip.rate` is set and the file's own `rate` is given, lengths and strides count
+frames of the video resampled to `clip.rate`: its frame i is the file's frame floor(i * rate / clip.rate).
+
+A clip of segments has one frame of each of `clip.length` equal parts of the video (Temporal Segment Networks, Wang et
+al. 2016), so that it spans the whole of it at any rate; a video of fewer frames repeats them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.spec import ClipSpec
+from unidual_zoo.spec import SEGMENTS, ClipSpec
 
 STARTS = ("ends", "intervals")
 ROUNDING = 1e-6  # keeps a product that is a whole number, such as 3 * (29.97 / 29.97), from falling below it
 
 
 def random_clip(num_frames: int, clip: ClipSpec, *, rate: float | None = None, rng: np.random.Generator) -> list[int]:
-    """Frame numbers of one clip that starts anywhere with equal chance such that it ends within the video."""
+    """Frame numbers of one clip that starts anywhere with equal chance such that it ends within the video.
+
+    Of segments, each frame is drawn from its own with equal chance.
+    """
+    if clip.sampling == SEGMENTS:
+        return _segment_frames(num_frames, rng.random(clip.length))
     length = _resampled_length(num_frames, clip, rate)
     start = int(rng.integers(max(0, length - clip.span) + 1))
     return _clip_at(start, num_frames, clip, rate)
@@ -33,10 +42,16 @@ def uniform_clips(
     `starts="ends"` (VMZ): start_i = floor(i * (N - span) / (num_clips - 1)), the first clip begins with the video and
     the last ends with it; one clip lies in the centre. `starts="intervals"` (Non-local networks): start_i =
     floor(i * N / num_clips), and a clip that runs past the end repeats the last frame.
+
+    Of segments, clip i has the frame in the middle of the i-th of `num_clips` parts of each, with either `starts`: one
+    clip has the frames in the middle of the segments.
     """
     if num_clips < 1:
         raise ValueError(f"num_clips must be 1 or more, got {num_clips}")
     check_known("starts", starts, STARTS)
+    if clip.sampling == SEGMENTS:
+        places = [(2 * i + 1) / (2 * num_clips) for i in range(num_clips)]
+        return [_segment_frames(num_frames, [place] * clip.length) for place in places]
     length = _resampled_length(num_frames, clip, rate)
     room = max(0, length - clip.span)
     if starts == "intervals":
@@ -46,6 +61,18 @@ def uniform_clips(
     else:
         first = [i * room // (num_clips - 1) for i in range(num_clips)]
     return [_clip_at(start, num_frames, clip, rate) for start in first]
+
+
+def _segment_frames(num_frames: int, places: Sequence[float] | np.ndarray) -> list[int]:
+    """The frame at each place, from 0 to below 1, in as many equal parts of a video."""
+    _check_frames(num_frames)
+    frames = (math.floor((i + place) * num_frames / len(places)) for i, place in enumerate(places))
+    return [min(frame, num_frames - 1) for frame in frames]  # a place just below 1 rounds to 1 when i is added
+
+
+def _check_frames(num_frames: int) -> None:
+    if num_frames < 1:
+        raise ValueError(f"a clip needs a video of at least one frame, got {num_frames}")
 
 
 def _ratio(clip: ClipSpec, rate: float | None) -> float:
@@ -63,8 +90,7 @@ def _file_frame(i: int, ratio: float) -> int:
 
 def _resampled_length(num_frames: int, clip: ClipSpec, rate: float | None) -> int:
     """The number of resampled frames whose frame of the file exists."""
-    if num_frames < 1:
-        raise ValueError(f"a clip needs a video of at least one frame, got {num_frames}")
+    _check_frames(num_frames)
     return max(1, math.ceil((num_frames - ROUNDING) / _ratio(clip, rate)))
 
 

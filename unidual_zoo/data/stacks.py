@@ -14,15 +14,19 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from unidual_zoo.data.media import MediaError, PathLike, VideoInfo
+from unidual_zoo.data.media import MediaError, PathLike, VideoInfo, file_boundary
+from unidual_zoo.names import csv_cell
 
 SUFFIX = ".npy"
 RATE = 25.0  # frames per second of every stacked clip
+REASON_LETTERS = 100  # of what numpy says, which may quote a whole header
+MAX_READ_BYTES = 2**31  # frames of a clip that are read at once
 
 
 def is_stacked(path: PathLike) -> bool:
@@ -37,16 +41,14 @@ def read_stacked(path: PathLike, *, ndim: int) -> np.ndarray:
         MediaError: there is no such stack or entry, or it is of the other kind.
     """
     file, name = os.path.split(os.fspath(path))
-    try:
+    with file_boundary(path):
         stack = _open(file)
-        if stack.dtype != np.uint8 or stack.ndim != ndim + 1 or stack.shape[-1] != 3:
+        if stack.dtype != np.uint8 or stack.ndim != ndim + 1 or stack.shape[-1] != 3 or 0 in stack.shape[1:]:
             kind = "images (N, H, W, 3)" if ndim == 3 else "clips (N, T, H, W, 3)"
             raise MediaError(path, f"the stack must hold {kind} uint8, it is {stack.shape} {stack.dtype}")
         if not name.isdecimal() or int(name) >= len(stack):
-            raise MediaError(path, f"the stack has entries 0 to {len(stack) - 1}")
+            raise MediaError(path, f"the stack has {f'entries 0 to {len(stack) - 1}' if len(stack) else 'no entries'}")
         return stack[int(name)]
-    except (OSError, ValueError) as error:
-        raise MediaError(path, f"the stack cannot be read ({error})") from None
 
 
 class StackedClip:
@@ -84,6 +86,10 @@ class StackedClip:
         numbers = [operator.index(i) for i in indices]
         if strange := [number for number in numbers if not 0 <= number < self.frames]:
             raise IndexError(f"{self._path}: no frame {strange[0]}, the clip has 0 to {self.frames - 1}")
+        if (held := len(numbers) * self._clip[0].size) > MAX_READ_BYTES:
+            raise MediaError(
+                self._path, f"{len(numbers)} frames have {held:,} bytes, at most {MAX_READ_BYTES:,} are read"
+            )
         frames = self._clip[numbers]
         wanted = size(*self.size) if size else self.size
         if wanted == self.size:
@@ -110,11 +116,25 @@ def write_stack(
         with rows.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("path", "label"))
-            writer.writerows((f"{split}{SUFFIX}/{number:05d}", label) for number, label in enumerate(labels))
+            writer.writerows((f"{split}{SUFFIX}/{number:05d}", csv_cell(label)) for number, label in enumerate(labels))
         os.replace(unfinished, folder / unfinished.name)
         os.replace(rows, folder / rows.name)
 
 
+def is_whole(folder: Path, split: str, *, shape: Sequence[int]) -> bool:
+    """Whether `write_stack` has written this split, of entries of this shape, and nothing of it was lost since."""
+    try:
+        with (folder / f"{split}.csv").open(newline="", encoding="utf-8") as file:
+            num_rows = sum(1 for _ in csv.reader(file)) - 1
+        stack = np.load(folder / f"{split}{SUFFIX}", mmap_mode="r", allow_pickle=False)  # its size is checked
+    except (OSError, ValueError, csv.Error):
+        return False
+    return stack.dtype == np.uint8 and stack.shape == (num_rows, *shape)
+
+
 @lru_cache(maxsize=16)
 def _open(file: str) -> np.ndarray:
-    return np.load(file, mmap_mode="r", allow_pickle=False)
+    try:
+        return np.lib.format.open_memmap(file, mode="r")  # np.load would try pickles and archives, too
+    except (ValueError, MemoryError) as error:  # a header is parsed as Python, which calls deep nesting a MemoryError
+        raise ValueError(f"it is no stack: {shorten(str(error) or 'a strange header', REASON_LETTERS)}") from None

@@ -17,10 +17,11 @@ from torchvision.transforms.v2 import functional as F
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.decode import fit_short_side
-from unidual_zoo.spec import InputSpec
+from unidual_zoo.data.enlarging import enlarge
+from unidual_zoo.spec import INTERPOLATIONS, InputSpec
 
 CROPS = (1, 3)
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+LONGEST = 16  # times the short side; of a longer frame only what the crops see is enlarged
 
 
 @dataclass(frozen=True)
@@ -47,23 +48,36 @@ class Framing:
         check_known("interpolation", self.interpolation, INTERPOLATIONS)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """The (height, width) that a frame is resized to before it is cropped."""
-        return fit_short_side(height, width, short_side=self.resize) if isinstance(self.resize, int) else self.resize
+        """The (height, width) that a frame is resized to before it is cropped; its own if it is not resized as a whole.
+
+        One column of pixels resized to a short side of 256 would take gigabytes, of which the crops see as little as of
+        any other frame. So what is longer than LONGEST times its short side is enlarged only where the crops lie.
+        """
+        in_parts = isinstance(self.resize, int) and min(height, width) < self.resize
+        if in_parts and max(height, width) > LONGEST * min(height, width):
+            return height, width
+        return self._resized_size(height, width)
 
     def __call__(self, frames: Tensor) -> Tensor:
         views = self.views(frames)
         return views[0] if self.crops == 1 else torch.stack(views)
 
     def views(self, frames: Tensor) -> list[Tensor]:
-        """Each crop, (..., C, h, w), without a copy unless it is mirrored."""
-        frames = self._resized(frames)
+        """Each crop, (..., C, h, w), without a copy unless it is mirrored, or the frame not resized as a whole."""
         height, width = self.crop
-        corners = self._corners(frames.shape[-2] - height, frames.shape[-1] - width)
-        views = [frames[..., top : top + height, left : left + width] for top, left in corners]
+        size = self._resized_size(*frames.shape[-2:])
+        corners = self._corners(size[0] - height, size[1] - width)
+        if size == self.size(*frames.shape[-2:]):
+            frames = self._resized(frames, size)
+            views = [frames[..., top : top + height, left : left + width] for top, left in corners]
+        else:
+            views = [enlarge(frames, size, (*corner, height, width), self.interpolation) for corner in corners]
         return [view.flip(-1) for view in views] if self.flip else views
 
-    def _resized(self, frames: Tensor) -> Tensor:
-        size = self.size(*frames.shape[-2:])
+    def _resized_size(self, height: int, width: int) -> tuple[int, int]:
+        return fit_short_side(height, width, short_side=self.resize) if isinstance(self.resize, int) else self.resize
+
+    def _resized(self, frames: Tensor, size: tuple[int, int]) -> Tensor:
         if size == tuple(frames.shape[-2:]):
             return frames
         return F.resize(frames, list(size), interpolation=InterpolationMode(self.interpolation), antialias=True)

@@ -17,8 +17,6 @@ from unidual_zoo.models.heads import first_task, primary_task
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
 from unidual_zoo.weights import Checkpoint
 
-HEAD_ARGUMENTS = ("tasks", "heads", "auxiliary", "num_classes", "num_video_classes")
-
 
 def split_cfg(pretrained_cfg: str | Mapping[str, Any] | PretrainedCfg | None) -> tuple[str | None, dict[str, Any]]:
     """timm's `pretrained_cfg` -> the tag it names, and the fields of a saved model's configuration."""
@@ -53,6 +51,14 @@ def resolve(architecture: Arguments, row: Checkpoint | None, saved: Arguments, a
     if "heads" not in asked and set(tasks) != set({**architecture, **own}["tasks"]):
         arguments.pop("heads", None)
     return {**arguments, "tasks": tasks}
+
+
+def tasks_of_other_classes(asked: Mapping[str, Any], tasks: Mapping[str, Task]) -> set[str]:
+    """The tasks whose heads the caller asked for, so that those of a checkpoint need not fit."""
+    if not asked.keys().isdisjoint(("tasks", "heads", "auxiliary")):
+        return set(tasks)
+    sized = {"num_classes": primary_task(tasks), "num_video_classes": first_task(tasks, VIDEO)}
+    return {task for argument, task in sized.items() if argument in asked and task}
 
 
 def classifier_task(architecture: Arguments, row: Checkpoint | None, modality: str) -> str | None:

@@ -18,16 +18,22 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.models.family import Arguments, tag_with_heads
+from unidual_zoo.models.family import Arguments, name_with_heads
 from unidual_zoo.models.heads import HeadSizes, TaskHeads, head_sizes, primary_task
 from unidual_zoo.models.pathways import PerPathway, pathway_of
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
 
 GLOBAL_POOLS = ("avg", "")
+_UNTRACED = "the input's rank chooses its way; torch.export.export and torch.jit.trace take it with an example"
 
 
 class TaskModel(nn.Module, ABC):
     """Images (B, C, H, W) and clips (B, C, T, H, W) -> logits (B, classes) of a task.
+
+    torch.compile, torch.export (also for any batch, size and number of frames that leaves each stage two or more) and
+    torch.jit.trace take it. torch.fx.symbolic_trace and torch.jit.script do not: the input's rank chooses its way.
+    timm's `model_parameters(model, exclude_head=True)` drops the last two parameters, one head of several: the names of
+    all of them begin with `heads.`.
 
     Args:
         pathways: "image", "video" or both, the branches of this network.
@@ -242,6 +248,8 @@ class TaskModel(nn.Module, ABC):
 
     def _check_input(self, x: Tensor) -> str:
         """The modality of the input by its rank, after its shape and type are found to be right."""
+        if isinstance(x, torch.fx.Proxy):
+            raise NotImplementedError(f"torch.fx cannot trace {type(self).__name__}: {_UNTRACED}")
         if torch.jit.is_tracing():  # sizes are tensors then, whose comparisons a trace warns of
             return IMAGE if x.ndim == 4 else VIDEO
         if x.ndim not in (4, 5) or x.shape[1] != self.in_chans or 0 in x.shape:
@@ -267,15 +275,18 @@ class TaskModel(nn.Module, ABC):
             raise ValueError(f"task {task!r} has no head on the {pathway} pathway, allowed: {allowed}")
         return task
 
-    def run_block(self, block: nn.Module, *inputs: Tensor | str | int) -> Tensor:
-        """The block's output; with gradient checkpointing it is computed again in the backward pass."""
+    def run_block(self, block: nn.Module, *inputs: Any) -> Any:
+        """The block's output; with gradient checkpointing it is computed again in the backward pass.
+
+        Inputs may be layers, too.
+        """
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return block(*inputs)
         if torch.compiler.is_compiling():  # changes nothing but the forward's result, and takes no contexts
             return checkpoint(block, *inputs, use_reentrant=False)
 
         def contexts():
-            return contextlib.nullcontext(), _statistics_kept(block)
+            return contextlib.nullcontext(), _statistics_kept([block, *inputs])
 
         return checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts)
 
@@ -389,7 +400,7 @@ class TaskModel(nn.Module, ABC):
         """timm's factory adds the arguments of the call, which this network has resolved and knows already."""
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
-        """As torch's; weights with other heads are refused with the name or the tasks of the network that they fit."""
+        """As torch's; weights with other heads are refused with the name and arguments of the network that they fit."""
         if strict and (there := head_sizes(state_dict)) and there != (here := head_sizes(self.state_dict())):
             raise RuntimeError(self._describe_mismatch(there, here))
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
@@ -397,16 +408,20 @@ class TaskModel(nn.Module, ABC):
     def _describe_mismatch(self, there: HeadSizes, here: HeadSizes) -> str:
         message = f"the weights have the heads {_list_heads(there)}, this network has {_list_heads(here)}"
         architecture = getattr(self, "pretrained_cfg", {}).get("architecture")
-        if architecture and (tag := tag_with_heads(architecture, there)):
-            return f"{message}: they fit {f'{architecture}.{tag}'!r}"
+        if architecture and (name := name_with_heads(architecture, there)):
+            return f"{message}: they fit {name}"
         return f"{message}: create it with the tasks and heads of the weights"
+
+    def __prepare_scriptable__(self) -> TaskModel:
+        """torch.jit.script asks for what it is to compile."""
+        raise NotImplementedError(f"torch.jit.script cannot compile {type(self).__name__}: {_UNTRACED}")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the stem and each block in the backward pass instead of keeping their activations."""
         self.grad_checkpointing = enable
 
     def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Removes the layers behind the last index, and the heads and what only they use if `prune_head`."""
         take, last = self._take_indices(indices)
@@ -420,7 +435,10 @@ class TaskModel(nn.Module, ABC):
 
     def _take_indices(self, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
         listed = list(indices) if isinstance(indices, Sequence) else indices
-        take, last = feature_take_indices(len(self.feature_info), listed)
+        try:
+            take, last = feature_take_indices(len(self.feature_info), listed)
+        except AssertionError as error:
+            raise ValueError(str(error)) from None
         return list(take), last
 
 
@@ -437,9 +455,10 @@ def _check_global_pool(global_pool: str, with_heads: set[str]) -> None:
 
 
 @contextlib.contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """While a checkpointed block is recomputed its BatchNorms must not count the same batch again."""
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
+def _statistics_kept(block: Sequence[Any]) -> Iterator[None]:
+    """While a checkpointed block is recomputed the BatchNorms in its layers must not count the same batch again."""
+    layers = [layer for part in block if isinstance(part, nn.Module) for layer in part.modules()]
+    norms = [layer for layer in layers if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm, _, counted in kept:
         norm.momentum, norm.num_batches_tracked = 0.0, None if counted is None else counted.clone()

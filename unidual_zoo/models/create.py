@@ -7,8 +7,7 @@ since timm loads loosely as soon as the number of classes differs.
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,29 @@ from torch import Tensor, nn
 from unidual_zoo.checks import check_known
 from unidual_zoo.models import arguments as resolution
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.family import Arguments, Family
+from unidual_zoo.models.family import Arguments, Family, name_with_heads
+from unidual_zoo.models.heads import HeadSizes, head_sizes, primary_task
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.weights import (
     CONFIG,
     EXPORT,
+    HEADS,
     WEIGHTS_FILE,
     Checkpoint,
     CheckpointError,
+    check_config,
     check_plain,
+    check_saved,
+    check_size,
     fetch,
     fetch_from_hub,
     fetch_url,
+    read_config,
     read_weights,
 )
 
 _SOURCES = ("state_dict", "file", "hf_hub_id", "url")  # of weights, as timm prefers them
 _HUB, _FOLDER = "hf-hub", "local-dir"
-_HEADS = resolution.HEAD_ARGUMENTS
 _GETTER, _HOOK = "getter", "hook"  # of timm's feature extractors
 
 
@@ -53,11 +57,13 @@ def create_model(name: str, **kwargs: Any) -> TaskModel:
         cache_dir = kwargs.get("cache_dir")
         path = fetch_from_hub(where, CONFIG, cache_dir=cache_dir) if source == _HUB else Path(where, CONFIG)
         try:
-            architecture = json.loads(path.read_text(encoding="utf-8"))["architecture"]
+            config = read_config(path)
+            architecture = config["architecture"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             meant = local_dir(where) if source == _FOLDER else name
             hint = f"; did you mean {meant}?" if meant != name else ""
             raise CheckpointError(f"{name} has no {CONFIG} that names an architecture: {error!r}{hint}") from error
+        check_config(config, what=f"{CONFIG} of {where}")
         if not timm.is_model(architecture):
             raise CheckpointError(f"{name} is a {architecture!r}, which nothing imported here has registered")
     model = timm.create_model(name, **kwargs)
@@ -94,7 +100,8 @@ def build(
         pretrained_model_args: the arguments of a saved model, as timm hands them on; `explicit` holds them too.
         device, dtype: of the weights.
         features_only: a timm feature extractor over one pathway: `modality`, by default the image pathway, with
-            timm's `out_indices` (by default all) and `feature_cls`, "getter" or (on images) "hook".
+            timm's `out_indices` (by default all) and `feature_cls`, "getter" or (on images) "hook". What no output
+            needs is removed.
         explicit: constructor arguments, `num_classes` (of the primary task) and `num_video_classes`.
 
     Raises:
@@ -103,22 +110,31 @@ def build(
         RuntimeError: the tag is unknown, or (CheckpointError) has no weights, or they cannot be had or do not fit.
     """
     tag, saved_cfg = resolution.split_cfg(pretrained_cfg)
+    saved = pretrained_model_args or {}
+    if saved_cfg:
+        pretrained_cfg = saved_cfg = check_saved(saved_cfg, saved, family.model_class)
     name, row = family.choose(variant, tag, default=pretrained and not saved_cfg)
     if row is None and tag and not saved_cfg:
         raise RuntimeError(f"{variant} has no tag {tag!r}, allowed: {', '.join(family.tags(variant)) or 'none'}")
     architecture, overlay = family.architectures[variant], dict(pretrained_cfg_overlay or {})
     features = _take_feature_arguments(variant, architecture, explicit, features_only=features_only)
-    asked = resolution.asked_arguments(explicit, pretrained_model_args or {})
-    arguments = resolution.resolve(architecture, row, pretrained_model_args or {}, asked)
+    asked = resolution.asked_arguments(explicit, saved)
+    if features:
+        asked["num_classes"] = 0
+    arguments = resolution.resolve(architecture, row, saved, asked)
+    weights, where = _find_weights(name, row, (overlay, saved_cfg), cache_dir=cache_dir) if pretrained else (None, "")
+    if saved:
+        own_weights = None if overlay else weights
+        check_size(family.model_class, {**architecture, **saved}, cfg=saved_cfg, weights=own_weights)
     with contextlib.nullcontext() if device is None else torch.device(device):
         model = family.model_class(**arguments).to(dtype=dtype)
-    if pretrained:
-        where, weights = _find_weights(name, row, (overlay, saved_cfg), cache_dir=cache_dir)
+    if weights is not None:
         task = resolution.classifier_task(architecture, row, family.classifier_of)
-        _load(family, model, weights, where=where, task=task, fresh_heads=not asked.keys().isdisjoint(_HEADS))
+        fresh = resolution.tasks_of_other_classes(asked, arguments["tasks"])
+        _load(family, variant, model, weights, where=where, task=task, fresh=fresh)
     if features:
         model.keep_pathway(features.pop("pathway"))
-        features.setdefault("out_indices", tuple(range(len(model.feature_info))))
+        features["out_indices"] = model.prune_intermediate_layers(features.get("out_indices"))
     described = family.timm_cfg(arguments)
     cfg = pretrained_cfg or (name.removeprefix(f"{variant}.") if row else dict(architecture=variant, **described))
     return _hand_to_timm(model, variant, cfg=cfg, overlay=overlay, described=described, features=features)
@@ -147,19 +163,42 @@ def _take_feature_arguments(
 
 
 def _load(
-    family: Family, model: TaskModel, weights: Mapping[str, Tensor], *, where: str, task: str | None, fresh_heads: bool
+    family: Family,
+    variant: str,
+    model: TaskModel,
+    weights: Mapping[str, Tensor],
+    *,
+    where: str,
+    task: str | None,
+    fresh: Collection[str],
 ) -> None:
-    """Fits weights of any format the family reads to the model, strictly, and loads them."""
+    """Fits weights of any format the family reads to the model, strictly but for heads of the `fresh` tasks."""
+    there, here = head_sizes(weights), head_sizes(model.state_dict())
     try:
-        model.load_state_dict(family.filter_fn(weights, model, task=task, fresh_heads=fresh_heads))
+        if fresh and there and (lost := _lost_heads(there, here, fresh)):
+            raise CheckpointError(f"the checkpoint has no weights for {', '.join(lost)}")
+        model.load_state_dict(family.filter_fn(weights, model, task=task, fresh_heads=bool(fresh)))
     except CheckpointError as error:
-        raise CheckpointError(f"{where}: {error}") from None
+        name = name_with_heads(variant, there) if there != here else None
+        hint = f"; the heads in it fit {name}" if name else ""
+        raise CheckpointError(f"{where}: {error}{hint}") from None
+
+
+def _lost_heads(there: HeadSizes, here: HeadSizes, fresh: Collection[str]) -> list[str]:
+    """Heads of the model that the weights lack, or have for other classes, though nobody asked for other ones."""
+    return [
+        f"{HEADS}{pathway}.{task}"
+        for pathway, own in here.items()
+        for task, number in own.items()
+        if task not in fresh and there.get(pathway, {}).get(task) != number
+    ]
 
 
 def _hand_to_timm(
-    model: nn.Module, variant: str, *, cfg: Any, overlay: dict[str, Any], described: dict[str, Any], features: dict
+    model: Any, variant: str, *, cfg: Any, overlay: dict[str, Any], described: dict[str, Any], features: dict
 ) -> nn.Module:
     """The model as timm's factory returns one: with its pretrained_cfg and, for `features`, in timm's extractor."""
+    primary = primary_task(model.tasks)
     return build_model_with_cfg(
         lambda **_: model,
         variant,
@@ -168,6 +207,7 @@ def _hand_to_timm(
         pretrained_cfg_overlay={
             **{key: value for key, value in overlay.items() if key != "state_dict"},  # which timm would copy
             **{key: described[key] for key in ("num_classes", "classifier")},
+            "label_names": model.spec.class_names(primary) if primary else None,
         },
         features_only=bool(features),
         **features,
@@ -176,8 +216,8 @@ def _hand_to_timm(
 
 def _find_weights(
     name: str, row: Checkpoint | None, places: Sequence[Mapping[str, Any]], *, cache_dir: str | None
-) -> tuple[str, dict[str, Tensor]]:
-    """Where the weights come from and the weights: of the first place that names some not in the row, else the row's.
+) -> tuple[dict[str, Tensor], str]:
+    """The weights and where they come from: of the first place that names some not in the row, else the row's.
 
     The places are fields of timm's PretrainedCfg, the caller's before a saved model's.
     """
@@ -185,15 +225,15 @@ def _find_weights(
     for given in places:
         kind = next((key for key in _SOURCES if given.get(key) and given[key] != published.get(key)), None)
         if kind == "state_dict":
-            return kind, check_plain(given[kind], what=kind)
+            return check_plain(given[kind], what=kind), kind
         if kind == "file":
-            return str(given[kind]), read_weights(given[kind])
+            return read_weights(given[kind]), str(given[kind])
         if kind == "hf_hub_id":
             filename = given.get("hf_hub_filename") or WEIGHTS_FILE
             path = fetch_from_hub(given[kind], filename, cache_dir=cache_dir)
             what = f"{filename} of {given[kind]}, {path},"
-            return what, read_weights(path, what=what)
+            return read_weights(path, what=what), what
         if kind == "url":
-            return given[kind], read_weights(fetch_url(given[kind], cache_dir=cache_dir))
+            return read_weights(fetch_url(given[kind], cache_dir=cache_dir)), given[kind]
     path = fetch(name, row, cache_dir=cache_dir)
-    return str(path), read_weights(path)
+    return read_weights(path), str(path)

@@ -10,7 +10,7 @@ from timm.models import generate_default_cfgs
 from torch import Tensor
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.models.heads import assign_heads, primary_task
+from unidual_zoo.models.heads import HeadSizes, assign_heads, primary_task
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec, parse_tasks
 from unidual_zoo.weights import HEADS, Checkpoint
 
@@ -47,7 +47,7 @@ class Family:
         checkpoints: rows by "architecture.tag"; the default tag is that with `*`, else the first with weights.
         filter_fn: (state dict of any format the family reads, model, task=, fresh_heads=) -> exactly the weights of the
             model (see `weights.fit_to_model`). Another code base's classifier becomes the head of `task`.
-        first_conv: the layer that sees the input, as timm's PretrainedCfg names it.
+        first_conv: the layer that sees the input, as timm's PretrainedCfg names it; it may depend on the arguments.
         reduction: constructor arguments -> pixels of the input per position of the last features, for its pool_size.
         about: what the networks are, as model cards say it: a noun phrase in markdown that links to the paper.
         classifier_of: the modality whose first task another code base's classifier belongs to.
@@ -60,7 +60,7 @@ class Family:
     architectures: Mapping[str, Arguments]
     checkpoints: Mapping[str, Checkpoint]
     filter_fn: Callable[..., dict[str, Tensor]]
-    first_conv: str
+    first_conv: str | Callable[[Arguments], str]
     reduction: Callable[[Arguments], int]
     about: str = ""
     classifier_of: str = VIDEO
@@ -96,11 +96,12 @@ class Family:
             input_size=(3, *spec.crop),
             pool_size=tuple(-(-side // reduction) for side in spec.crop),
             crop_pct=min(spec.crop) / spec.short_side,
+            crop_mode="squash" if spec.resize == spec.crop else "center",
             interpolation=spec.interpolation,
             mean=spec.mean,
             std=spec.std,
             num_classes=tasks[primary].num_classes if primary else 0,
-            first_conv=self.first_conv,
+            first_conv=self.first_conv if isinstance(self.first_conv, str) else self.first_conv(arguments),
             classifier=_classifier(tasks[primary].modality, primary, arguments["pathways"]) if primary else None,
         )
 
@@ -122,17 +123,37 @@ def _classifier(modality: str, task: str, pathways: Sequence[str]) -> str:
     return f"{HEADS}{home}.{task}"
 
 
-def tag_with_heads(architecture: str, sizes: Mapping[str, Mapping[str, int]]) -> str | None:
-    """The tag of a registered architecture whose network has heads of these sizes, `{pathway: {task: classes}}`."""
+def name_with_heads(architecture: str, sizes: HeadSizes) -> str | None:
+    """How a registered architecture is created so that it has heads of these sizes; None if no tag's tasks are theirs.
+
+    The bare name is tried before the tags, and their own numbers of classes before others.
+    """
     family = _FAMILIES.get(architecture)
     if family is None:
         return None
-    for tag, row in family.tags(architecture).items():
-        arguments = {**family.architectures[architecture], **row.arguments}
-        tasks = parse_tasks(arguments["tasks"])
-        rule = assign_heads(tasks, arguments["pathways"], auxiliary=arguments.get("auxiliary", False))
-        assigned = arguments.get("heads") or rule
-        expected = {pathway: {task: tasks[task].num_classes for task in hung} for pathway, hung in assigned.items()}
-        if {pathway: hung for pathway, hung in expected.items() if hung} == sizes:
-            return tag
+    bare = family.architectures[architecture]
+    ways: list[tuple[str, list[str], Arguments]] = [(architecture, ["pretrained=False"], bare)]
+    ways += [(f"{architecture}.{tag}", [], {**bare, **row.arguments}) for tag, row in family.tags(architecture).items()]
+    for name, options, arguments in ways:
+        if _heads_of(arguments) == sizes:
+            return _describe(name, options)
+    hung = {pathway: set(tasks) for pathway, tasks in sizes.items()}
+    for name, options, arguments in ways:
+        if {pathway: set(tasks) for pathway, tasks in _heads_of(arguments).items()} == hung:
+            classes = {task: number for tasks in sizes.values() for task, number in tasks.items()}
+            tasks = {task: (own.modality, classes[task]) for task, own in parse_tasks(arguments["tasks"]).items()}
+            return _describe(name, [*options, f"tasks={tasks}"])
     return None
+
+
+def _describe(name: str, options: Sequence[str]) -> str:
+    return f"{name!r} with {', '.join(options)}" if options else f"{name!r}"
+
+
+def _heads_of(arguments: Arguments) -> HeadSizes:
+    """The heads of a network with these constructor arguments; a pathway without one is left out."""
+    tasks = parse_tasks(arguments["tasks"])
+    rule = assign_heads(tasks, arguments["pathways"], auxiliary=arguments.get("auxiliary", False))
+    assigned = arguments.get("heads") or rule
+    sizes = {pathway: {task: tasks[task].num_classes for task in hung} for pathway, hung in assigned.items()}
+    return {pathway: hung for pathway, hung in sizes.items() if hung}

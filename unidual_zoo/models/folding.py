@@ -13,10 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.forward_ad import unpack_dual
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.pathways import SHARED, PerPathway, TemporalConv, time_to_batch, time_to_rows
+from unidual_zoo.models.pathways import SHARED, PerPathway, TemporalConv, time_to_batch, time_to_rows, to_channels_last
+from unidual_zoo.weights import check_finite
 
 
 def for_inference(
@@ -33,14 +36,19 @@ def for_inference(
     Raises:
         ValueError: the model has no pathway `modality`, `dtype` is no floating-point type of torch, or the model's
             family does not say how its BatchNorms fold.
+        CheckpointError: weights are not finite, as they are or when they are folded and cast; it names them.
     """
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be a floating-point type such as torch.bfloat16, or None, got {dtype!r}")
     served = copy.deepcopy(model).eval().requires_grad_(False)
     if modality is not None:
         served.keep_pathway(modality)
+    check_finite(served.state_dict(), what="the network")
     served.fold()
-    served.to(dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    served.to(dtype=dtype)
+    to_channels_last(served)
+    cast = f" in {str(dtype).removeprefix('torch.')}" if dtype else ""
+    check_finite(served.state_dict(), what=f"the folded network{cast}")
     if compile:
         served.compile()
     return served
@@ -110,13 +118,14 @@ class FoldedConv(nn.Module):
 
 
 def _fuses(x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether oneDNN's fused convolution serves this input: not where somebody records or counts the operations."""
+    """Whether oneDNN's fused convolution serves this input: not where operations are recorded, counted or derived."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
         return False
     recorded = torch.jit.is_tracing()
-    if recorded or type(x) is not Tensor or torch._C._len_torch_dispatch_stack() > 0:
+    wrapped = type(x) is not Tensor or is_functorch_wrapped_tensor(x)  # by torch.func.vmap, for one
+    if recorded or wrapped or torch._C._len_torch_dispatch_stack() > 0:
         return False
-    if torch.is_grad_enabled() and x.requires_grad:  # it has no gradient
+    if (torch.is_grad_enabled() and x.requires_grad) or unpack_dual(x).tangent is not None:  # it has no derivative
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

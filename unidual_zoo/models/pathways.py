@@ -61,9 +61,9 @@ class Norms:
 class TemporalConv(nn.Conv2d):
     """t×1×1 convolution (B*T, C, H, W) -> (B*ceil(T/stride), C', H, W), zero-padded in time."""
 
-    def __init__(self, in_chans: int, out_chans: int, *, stride: int = 1) -> None:
+    def __init__(self, in_chans: int, out_chans: int, *, stride: int = 1, bias: bool = False) -> None:
         kernel, padding = (TEMPORAL_KERNEL, 1), (TEMPORAL_KERNEL // 2, 0)
-        super().__init__(in_chans, out_chans, kernel, (stride, 1), padding, bias=False)
+        super().__init__(in_chans, out_chans, kernel, (stride, 1), padding, bias=bias)
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
         return time_to_batch(super().forward(time_to_rows(x, batch)), x.shape[2])
@@ -162,6 +162,13 @@ def time_to_batch(x: Tensor, height: int) -> Tensor:
     """(B, C, T, H*W) -> (B*T, C, H, W), what `time_to_rows` undoes."""
     x = x.permute(0, 2, 3, 1).flatten(0, 1).unflatten(1, (height, -1))  # (B*T, H, W, C)
     return x.permute(0, 3, 1, 2)
+
+
+def to_channels_last(model: nn.Module) -> None:
+    """Lays the filters of 2-D convolutions out as folded frames are, in place; torch's own `to` refuses 3-D ones."""
+    for weight in model.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def fold_frames(x: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ Widths, strides and initialisation are VMZ's (the paper's code base): mid = floo
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers import DropPath
 from timm.models import register_model
 from torch import Tensor, nn
@@ -31,11 +31,13 @@ from unidual_zoo.models.pathways import (
     inflate,
     pathway_of,
     select_pathway,
+    time_to_batch,
+    time_to_rows,
     unfold_frames,
 )
 from unidual_zoo.models.rows.unidual import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
-from unidual_zoo.weights import HEADS, fit_to_model
+from unidual_zoo.weights import KeyMap, fit_to_model
 
 STEM_CHANS, STEM_MID_CHANS, STEM_KERNEL = 64, 45, 7  # VMZ fixes 45; its formula would give 83
 BOTTLENECK_EXPANSION = 4
@@ -58,7 +60,9 @@ class Shortcut(nn.Module):
 
     def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         if pathway == VIDEO and self.temporal_stride > 1:
-            x = x.unflatten(0, (batch, -1))[:, :: self.temporal_stride].flatten(0, 1)
+            # A slice would be copied, and torch.export cannot tell that it has as many frames as a convolution gives.
+            frames = F.avg_pool2d(time_to_rows(x, batch), 1, (self.temporal_stride, 1))
+            x = time_to_batch(frames, x.shape[2])
         return self.conv_norm(self.conv(x), pathway)
 
     def fold(self, pathways: Sequence[str]) -> None:
@@ -383,36 +387,64 @@ class UniDual(TaskModel):
 
 # ---- checkpoints of other code bases --------------------------------------------------------------------------------
 
-_VIDEO_RESNET = [  # torchvision's VideoResNet, as VMZ and ig65m-pytorch use it -> our names
-    (r"^stem\.0\.", "stem.spatial."),
-    (r"^stem\.1\.", "stem.spatial_norm.video."),
-    (r"^stem\.3\.", "stem.pointwise.video."),
-    (r"^stem\.4\.", "stem.norm.video."),
-    (r"^layer(\d)\.(\d+)\.", lambda found: f"stages.{int(found[1]) - 1}.{found[2]}."),
-    (r"\.(conv[12])\.0\.0\.", r".\1.spatial."),
-    (r"\.(conv[12])\.0\.1\.", r".\1.spatial_norm.video."),
-    (r"\.(conv[12])\.0\.3\.", r".\1.pointwise.video."),
-    (r"\.conv([13])\.0\.", r".conv\1."),  # 1×1 convolutions of bottlenecks
-    (r"\.downsample\.0\.", ".shortcut.conv."),
-    (r"\.downsample\.1\.", ".shortcut.conv_norm.video."),
+# (torchvision's VideoResNet, ours). A (2+1)D convolution is Sequential(spatial, norm, ReLU, temporal) there.
+_ENDS = [
+    ("stem.0", "stem.spatial"),
+    ("stem.1", "stem.spatial_norm.video"),
+    ("stem.3", "stem.pointwise.video"),
+    ("stem.4", "stem.norm.video"),
+    ("layer{s+1}.{b}.downsample.0", "stages.{s}.{b}.shortcut.conv"),
+    ("layer{s+1}.{b}.downsample.1", "stages.{s}.{b}.shortcut.conv_norm.video"),
+    ("fc", "heads.video.{task}"),
 ]
+_BASIC = [
+    *_ENDS,
+    ("layer{s+1}.{b}.conv{i}.0.0", "stages.{s}.{b}.conv{i}.spatial"),
+    ("layer{s+1}.{b}.conv{i}.0.1", "stages.{s}.{b}.conv{i}.spatial_norm.video"),
+    ("layer{s+1}.{b}.conv{i}.0.3", "stages.{s}.{b}.conv{i}.pointwise.video"),
+    ("layer{s+1}.{b}.conv{i}.1", "stages.{s}.{b}.conv{i}.norm.video"),
+]
+_BOTTLENECK = [
+    *_ENDS,
+    ("layer{s+1}.{b}.conv1.0", "stages.{s}.{b}.conv1"),
+    ("layer{s+1}.{b}.conv1.1", "stages.{s}.{b}.conv1_norm.video"),
+    ("layer{s+1}.{b}.conv2.0.0", "stages.{s}.{b}.conv2.spatial"),
+    ("layer{s+1}.{b}.conv2.0.1", "stages.{s}.{b}.conv2.spatial_norm.video"),
+    ("layer{s+1}.{b}.conv2.0.3", "stages.{s}.{b}.conv2.pointwise.video"),
+    ("layer{s+1}.{b}.conv2.1", "stages.{s}.{b}.conv2.norm.video"),
+    ("layer{s+1}.{b}.conv3.0", "stages.{s}.{b}.conv3"),
+    ("layer{s+1}.{b}.conv3.1", "stages.{s}.{b}.conv3_norm.video"),
+]
+_TEMPORAL = ".pointwise.video."
 
 
-def _from_video_resnet(state_dict: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
-    """An R(2+1)D's weights in torchvision's layout -> ours, its classifier as the head of `task`."""
-    bottleneck = "layer1.0.conv3.0.weight" in state_dict
-    ours = {}
-    for key, value in state_dict.items():
-        for pattern, name in _VIDEO_RESNET:
-            key = re.sub(pattern, name, key)
-        behind_unit = r"\.(conv2)\.1\." if bottleneck else r"\.(conv[12])\.1\."
-        key = re.sub(behind_unit, r".\1.norm.video.", key)
-        key = re.sub(r"\.(conv[13])\.1\.", r".\1_norm.video.", key)
-        key = re.sub(r"^fc\.", f"{HEADS}video.{task}.", key)
-        if value.ndim == 5:  # (O, I, 1, k, k) or (O, I, t, 1, 1)
-            value = value.squeeze(-1) if value.shape[2] > 1 else value.squeeze(2)
-        ours[key] = value
-    return ours
+def from_video_resnet(state_dict: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
+    """An R(2+1)D's weights in torchvision's layout -> ours, its classifier as the head of `task`.
+
+    Filters (O, I, 1, k, k) and (O, I, t, 1, 1) become (O, I, k, k) and (O, I, t, 1). Other weights stay as they are.
+    """
+    keys = KeyMap(_BOTTLENECK if "layer1.0.conv3.0.weight" in state_dict else _BASIC, task=task)
+    ours = keys.forward(state_dict)
+    return {key: value if key in state_dict else _without_axis(key, value) for key, value in ours.items()}
+
+
+def to_video_resnet(state_dict: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
+    """An R(2+1)D's weights (of the video pathway alone) -> torchvision's layout, the head of `task` as classifier.
+
+    It undoes `from_video_resnet`: filters have five dimensions again. Other weights stay as they are.
+    """
+    keys = KeyMap(_BOTTLENECK if "stages.0.0.conv3.weight" in state_dict else _BASIC, task=task)
+    theirs = keys.back({key: _with_axis(key, value) for key, value in state_dict.items()})
+    return {key: state_dict.get(key, value) for key, value in theirs.items()}
+
+
+def _without_axis(key: str, filters: Tensor) -> Tensor:
+    """5-D filters without the axis on which they are one pixel or frame wide; if they are not, the fit will say so."""
+    return filters.squeeze(-1 if _TEMPORAL in key else 2) if filters.ndim == 5 else filters
+
+
+def _with_axis(key: str, filters: Tensor) -> Tensor:
+    return filters.unsqueeze(-1 if _TEMPORAL in key else 2) if filters.ndim == 4 else filters
 
 
 def _reduction(arguments: Arguments) -> int:
@@ -430,7 +462,7 @@ def checkpoint_filter_fn(
     pathway where the model has one. `fresh_heads`: see `fit_to_model`.
     """
     if "stem.0.weight" in state_dict:
-        video = _from_video_resnet(state_dict, task or first_task(model.tasks, VIDEO) or "k400")
+        video = from_video_resnet(state_dict, task or first_task(model.tasks, VIDEO) or "k400")
         if any(f"_norm.{SHARED}." in key for key in model.state_dict()):
             video = {key.replace(f"_norm.{VIDEO}.", f"_norm.{SHARED}."): value for key, value in video.items()}
         state_dict = {**deflate(video), **video} if IMAGE in model.pathways else video

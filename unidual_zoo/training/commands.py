@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.names import printable
 from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.recipes import RECIPES, Recipe, find_recipe
 from unidual_zoo.weights import EXPORT
 
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="name=value of a field of the recipe, such as rate=0.02; repeatable.")
+    list[str] | None, typer.Option("--set", help="name=value of a setting of the recipe, such as lr=0.02; repeatable.")
 ]
 Out = Annotated[Path | None, typer.Option(help="The run directory [default: runs/RECIPE].")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in that directory, if there is one.")]
 FreezeNorms = Annotated[
     bool, typer.Option("--freeze-norms", help="BatchNorms keep their statistics, for batches of a few examples.")
 ]
-Source = Annotated[str | None, typer.Option(help="A folder class/file or split/class/file, or a CSV of path,label.")]
+Source = Annotated[
+    str | None, typer.Option(help="A folder class/file or split/class/file, or a CSV of path,label[,split,group].")
+]
 
 
 def train(
@@ -40,10 +43,10 @@ def train(
     settings: Settings = None,
 ) -> None:
     """Train a recipe, here or on many processes (accelerate launch -m unidual_zoo.cli train RECIPE …)."""
-    row = find_recipe(recipe, [*(["freeze_norms=true"] if freeze_norms else []), *(settings or ())])
-    sources = [_by_task(given, row) for given in (data or (), test or ())]
-    row = dataclasses.replace(row, data={**row.data, **sources[0]}, test_data={**row.test_data, **sources[1]})
-    _run(row, out=out or Path("runs") / recipe, resume=resume)
+    found = find_recipe(recipe, [*(["freeze_norms=true"] if freeze_norms else []), *(settings or ())])
+    trained, tested = (_by_task(given, found.data.tasks) for given in (data or (), test or ()))
+    found = found.changed(data={**found.data.data, **trained}, test_data={**found.data.test_data, **tested})
+    _run(found, out=out or Path("runs") / recipe, resume=resume)
 
 
 def finetune(
@@ -62,7 +65,7 @@ def finetune(
     """Fit a network to your own labelled images, videos, or both; ends with a folder that timm and `predict` load."""
     given = [f"freeze={freeze}", *(["freeze_norms=true"] if freeze_norms else [])]
     given += [f"epochs={epochs}"] if epochs is not None else []
-    row = finetune_recipe(
+    recipe = finetune_recipe(
         model,
         images=images,
         videos=videos,
@@ -70,19 +73,31 @@ def finetune(
         test_videos=test_videos,
         settings=[*given, *(settings or ())],
     )
-    if not row.pretrained:
+    if not recipe.model.pretrained:
         typer.echo(f"unidual: {model} starts from random weights", err=True)
-    _run(row, out=out or Path("runs/finetune"), resume=resume)
+    _run(recipe, out=out or Path("runs/finetune"), resume=resume)
 
 
-def _by_task(given: list[str] | tuple[str, ...], recipe: Recipe) -> dict[str, str]:
+def experiments() -> str:
+    """What `unidual train --help` says of the recipes, for click: a paragraph each, whose lines stay as they are."""
+    paragraphs = []
+    for name, experiment in RECIPES.items():
+        lines = (
+            f"{name}: {experiment.about}", f"  {experiment.command}",
+            f"  cost: {experiment.cost}", f"  to expect: {experiment.figures}",
+        )  # fmt: skip
+        paragraphs.append("\n".join(("\b", *lines)))
+    return "\n\n".join(("The recipes:", *paragraphs))
+
+
+def _by_task(given: Sequence[str], tasks: Iterable[str]) -> dict[str, str]:
     """`["in1k=FOLDER"]` -> `{"in1k": "FOLDER"}`."""
     sources = {}
     for text in given:
         task, equals, source = text.partition("=")
         if not equals:
             raise ValueError(f"needs TASK=FOLDER, got {text!r}")
-        check_known("task", task, recipe.tasks)
+        check_known("task", task, tasks)
         sources[task] = source
     return sources
 
@@ -98,13 +113,13 @@ def _run(recipe: Recipe, *, out: Path, resume: bool) -> None:
         for task, report in reports.items():
             if report.failures:
                 first = report.failures[0]
-                typer.echo(
-                    f"unidual: {len(report.failures)} of {len(report.files)} test files of {task} failed and count as "
-                    f"wrong, the first: {first['file']}: {first['error']}",
-                    err=True,
-                )
+                count = f"{len(report.failures)} of {len(report.files)} test files of {task}"
+                first = printable(f"{first['file']}: {first['error']}")
+                typer.echo(f"unidual: {count} failed and count as wrong, the first: {first}", err=True)
         for task, metrics in scores.items():
             typer.echo(f"{task}: " + ", ".join(f"{name} {value:.2f}%" for name, value in metrics.items()))
-        typer.echo(f"curves, confusion matrices, predictions and log: {out}; network: local-dir:{out / EXPORT}")
+        typer.echo(
+            printable(f"curves, confusion matrices, predictions and log: {out}; network: local-dir:{out / EXPORT}")
+        )
         typer.echo(json.dumps({"out": str(out), "export": str(out / EXPORT), "scores": scores}))
     PartialState().destroy_process_group()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import timm
 
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.spec import IMAGE, VIDEO
-from unidual_zoo.training.recipes import RECIPES, Recipe
-from unidual_zoo.training.settings import parse_settings
+from unidual_zoo.training.recipes import Recipe, change_recipe, find_recipe
 
 TASKS = {"images": IMAGE, "videos": VIDEO}
 
@@ -42,6 +40,5 @@ def finetune_recipe(
         raise ValueError(f"there are test {strange[0]} and none to learn from: give --{strange[0]}, too")
     tasks = {name: TASKS[name] for name in data}
     pretrained = model.startswith(("local-dir:", "hf-hub:")) or timm.is_model_pretrained(model)
-    row = dataclasses.replace(RECIPES["finetune"], model=model, pretrained=pretrained)
-    row = dataclasses.replace(row, tasks=tasks, data=data, test_data=tests)
-    return dataclasses.replace(row, **parse_settings(settings, Recipe))
+    recipe = find_recipe("finetune").changed(model=model, pretrained=pretrained)
+    return change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests), settings)

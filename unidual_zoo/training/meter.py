@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unidual_zoo.training.objective import TOTAL
-from unidual_zoo.training.rundir import RunDirectory, RunError
+from unidual_zoo.training.rundir import ADVICE, RunDirectory, RunError
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Meter:
         self.step, self.per_epoch, self.examples, self.every = step, per_epoch, examples, every
         self.bar = tqdm(total=total, initial=step, unit="step", disable=not accelerator.is_main_process)
         self._losses: list[dict[str, Tensor]] = []
-        self._rate = 0.0
+        self._lr = 0.0
         self._waited = 0.0
         self._since = time.perf_counter()
 
@@ -58,10 +58,10 @@ class Meter:
             self._waited += time.perf_counter() - start
             yield batch
 
-    def add(self, losses: dict[str, Tensor], *, rate: float) -> None:
-        """Counts a step and its losses."""
+    def add(self, losses: dict[str, Tensor], *, lr: float) -> None:
+        """Counts a step, its losses and its learning rate."""
         self._losses.append({name: loss.detach() for name, loss in losses.items()})
-        self._rate = rate
+        self._lr = lr
         self.step += 1
         self.bar.update()
         if self.step % self.every == 0:
@@ -83,17 +83,17 @@ class Meter:
             row, column = (~values.isfinite()).nonzero()[0].tolist()
             name, step = names[column], first + row + 1
             raise RunError(
-                f"loss {name} is {values[row, column].item()} in step {step}, epoch {self._epoch(step)}, at rate "
-                f"{self._rate:.3g}; the checkpoints are from before it; a lower rate or clip_norm may help"
+                f"loss {name} is {values[row, column].item()} in step {step}, epoch {self._epoch(step)}, at lr "
+                f"{self._lr:.3g}; {self.run.what_is_kept()}; {ADVICE}"
             )
         seconds = time.perf_counter() - self._since
         means = dict(zip(names, values.mean(0).tolist(), strict=True))
         speed = {"examples/s": self.examples * len(values) / seconds, "waiting for data": self._waited / seconds}
-        curves = {f"loss/{name}": value for name, value in means.items()} | {"rate": self._rate} | speed
+        curves = {f"loss/{name}": value for name, value in means.items()} | {"lr": self._lr} | speed
         self.run.log("train", step=self.step, epoch=self.step / self.per_epoch, curves=curves)
         shown = {name: f"{value:.3f}" for name, value in means.items() if name != TOTAL}
         self.bar.set_description(f"epoch {self._epoch(self.step)}", refresh=False)
-        self.bar.set_postfix({**shown, "rate": f"{self._rate:.2g}", "examples/s": f"{speed['examples/s']:.0f}"})
+        self.bar.set_postfix({**shown, "lr": f"{self._lr:.2g}", "examples/s": f"{speed['examples/s']:.0f}"})
         self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
 
     @contextlib.contextmanager

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from timm.models import save_for_hf
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
@@ -16,37 +15,39 @@ from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.family import find_family
+from unidual_zoo.models.saving import save
 from unidual_zoo.models.summary import check_registered
-from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.recipes import ModelSettings
 from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
-from unidual_zoo.weights import WEIGHTS_FILE, fit_to_model, make_readable
+from unidual_zoo.weights import fit_to_model
 
 CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
 
-def build_model(recipe: Recipe, media: Mapping[str, MediaSet]) -> TaskModel:
-    """The recipe's network with a head for each task, its spec telling the recipe's inputs and the class names."""
-    check_registered(recipe.model)
+def build_model(settings: ModelSettings, media: Mapping[str, MediaSet]) -> TaskModel:
+    """The network with a head for each task, its spec telling the inputs that are set and the class names."""
+    check_registered(settings.model)
+    name, own = settings.model, settings.model_args
     tasks = {task: (data.modality, len(data.classes)) for task, data in media.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="no weights for")  # the heads of new tasks are fresh
         try:
-            model = create_model(recipe.model, pretrained=recipe.pretrained, tasks=tasks, **recipe.model_args)
+            model = create_model(name, pretrained=settings.pretrained, tasks=tasks, **own)
         except TypeError as error:  # what Python says of an argument that is not there
-            raise ValueError(f"model_args {dict(recipe.model_args)} do not fit {recipe.model}: {error}") from error
+            raise ValueError(f"model_args {dict(own)} do not fit {name}: {error}") from error
     architecture = model.pretrained_cfg["architecture"]
     declared = find_family(architecture).architectures[architecture]
-    if declared.get("auxiliary") and not {"auxiliary", "heads"} & set(recipe.model_args):
+    if declared.get("auxiliary") and not {"auxiliary", "heads"} & set(own):
         model.add_auxiliary_heads()  # published weights come without the heads that only training needs
-    spec = recipe.spec(
+    spec = settings.spec(
         dataclasses.replace(model.spec, classes={task: tuple(data.classes) for task, data in media.items()})
     )
     weights = model.state_dict()
     arguments = {**model._model_args, "spec": spec, "num_frames": spec.clip.length}
     model = create_model(architecture, **arguments)  # anew, so that its configuration tells these inputs
     model.load_state_dict(model.adopt(weights))
-    if recipe.init is not None:
-        model.load_state_dict(_fitted(trained_weights(recipe.init), model))
+    if settings.init is not None:
+        model.load_state_dict(_fitted(trained_weights(settings.init), model))
     return model
 
 
@@ -82,9 +83,7 @@ def recompute_norms(objective: nn.Module, batches: Iterable) -> None:
 
 def export(model: TaskModel, folder: Path) -> None:
     """Writes what `timm.create_model("local-dir:FOLDER", pretrained=True)` loads, class names included."""
-    model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
-    save_for_hf(model, str(folder), safe_serialization=True)
-    make_readable(folder / WEIGHTS_FILE)
+    save(model, folder)
 
 
 def _fitted(weights: Mapping[str, Tensor], model: TaskModel) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Which parameters learn, and how fast: frozen layers, weight decay, layer decay, and the schedule of the rate."""
+"""Which parameters learn, and how fast: frozen layers, weight decay, layer decay, the schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from unidual_zoo.checks import check_known
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import pathway_of
-from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.recipes import OptimSettings
 
 UNFIT = ("adahessian", "adafactorbv", "kron")
 SCHEDULES = ("constant", "multistep", "cosine", "tanh", "wsd", "rsqrt")  # timm's that a recipe can describe
@@ -37,52 +37,51 @@ def freeze(model: TaskModel, *, first: int) -> list[str]:
     return frozen
 
 
-def make_optimizer(model: TaskModel, recipe: Recipe, *, world: int) -> Optimizer:
-    """timm's optimizer of the recipe's name; its rate grows with the examples per update (VMZ: × number of GPUs).
+def make_optimizer(model: TaskModel, settings: OptimSettings, *, world: int) -> Optimizer:
+    """timm's optimizer of that name; its learning rate grows with the examples per update (VMZ: × number of GPUs).
 
-    Weights are decayed but for biases, what the network exempts and, unless `decay_norms`, the scales of norms.
+    Weights are decayed but for biases, what the network exempts (names, or timm's wildcards) and, unless `decay_norms`,
+    the scales of norms.
 
     Raises:
         ValueError: timm has no such optimizer, or it is of UNFIT.
     """
-    if any(kind in recipe.optimizer for kind in UNFIT):
-        raise ValueError(f"optimizer {recipe.optimizer!r} cannot be used: {', '.join(UNFIT)} and their variants need "
+    if any(kind in settings.optimizer for kind in UNFIT):
+        raise ValueError(f"optimizer {settings.optimizer!r} cannot be used: {', '.join(UNFIT)} and their variants need "
                          "second derivatives, or keep what a checkpoint cannot hold")  # fmt: skip
-    exempt = model.no_weight_decay()
-    undecayed = [
-        name for name, weight in model.named_parameters() if name in exempt or _undecayed(name, weight, recipe)
-    ]
+    undecayed = [name for name, weight in model.named_parameters() if _undecayed(name, weight, settings)]
+    undecayed += sorted(model.no_weight_decay())
     rules: dict[str, Any] = dict(no_weight_decay_list=undecayed, weight_decay_exclude_1d=False)
-    if recipe.layer_decay is None:
-        groups = param_groups_weight_decay(model, recipe.weight_decay, **rules)
+    if settings.layer_decay is None:
+        groups = param_groups_weight_decay(model, settings.weight_decay, **rules)
     else:
-        groups = param_groups_layer_decay(model, recipe.weight_decay, layer_decay=recipe.layer_decay, **rules)
-    rate = recipe.rate * world * recipe.accumulate
-    return create_optimizer_v2(groups, recipe.optimizer, lr=rate, momentum=recipe.momentum)
+        groups = param_groups_layer_decay(model, settings.weight_decay, layer_decay=settings.layer_decay, **rules)
+    lr = settings.lr * world * settings.accumulate
+    return create_optimizer_v2(groups, settings.optimizer, lr=lr, momentum=settings.momentum)
 
 
-def make_schedule(optimizer: Optimizer, recipe: Recipe, *, updates_per_epoch: int) -> Scheduler:
+def make_schedule(optimizer: Optimizer, settings: OptimSettings, *, updates_per_epoch: int) -> Scheduler:
     """timm's schedule, stepped with the number of updates made: a linear warm-up, then the schedule over what is left.
 
-    A warm-up of a single update, which would be made at `warmup_rate`, is left out.
+    A warm-up of a single update, which would be made at `warmup_lr`, is left out.
 
     Raises:
         ValueError: the schedule is unknown or needs a metric, or the warm-up is longer than the training.
     """
-    check_known("schedule", recipe.schedule, SCHEDULES)
-    warmup = recipe.warmup_epochs if recipe.warmup_epochs * updates_per_epoch > 1 else 0
-    left = recipe.epochs - warmup
+    check_known("schedule", settings.schedule, SCHEDULES)
+    warmup = settings.warmup_epochs if settings.warmup_epochs * updates_per_epoch > 1 else 0
+    left = settings.epochs - warmup
     if left <= 0:
-        raise ValueError(f"warmup_epochs {recipe.warmup_epochs} must be less than epochs {recipe.epochs}")
+        raise ValueError(f"warmup_epochs {settings.warmup_epochs:g} must be less than epochs {settings.epochs}")
     schedule, _ = create_scheduler_v2(
         optimizer,
-        recipe.schedule,
+        settings.schedule,
         num_epochs=left,  # pyright: ignore[reportArgumentType]  (fractions are fine)
         warmup_epochs=warmup,  # pyright: ignore[reportArgumentType]
         warmup_prefix=True,
-        warmup_lr=recipe.warmup_rate,
-        decay_milestones=[epoch - warmup for epoch in recipe.milestones],  # pyright: ignore[reportArgumentType]
-        decay_rate=recipe.decay_rate,
+        warmup_lr=settings.warmup_lr,
+        decay_milestones=[epoch - warmup for epoch in settings.milestones],  # pyright: ignore[reportArgumentType]
+        decay_rate=settings.decay_rate,
         step_on_epochs=False,
         updates_per_epoch=updates_per_epoch,
     )
@@ -91,6 +90,6 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, *, updates_per_epoch: in
     return schedule
 
 
-def _undecayed(name: str, weight: nn.Parameter, recipe: Recipe) -> bool:
+def _undecayed(name: str, weight: nn.Parameter, settings: OptimSettings) -> bool:
     is_bias = name.rsplit(".", 1)[-1].startswith("bias")  # an LSTM's are called bias_ih_l0, ...
-    return is_bias or (weight.ndim == 1 and not recipe.decay_norms)
+    return is_bias or (weight.ndim == 1 and not settings.decay_norms)

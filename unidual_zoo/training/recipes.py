@@ -1,4 +1,10 @@
-"""Recipes: everything that a training run depends on, as rows of data. Every field can be set from the command line."""
+"""Recipes: everything that a training run depends on, as data. Every setting can be set from the command line.
+
+A recipe has four groups of settings, each of which goes to those who need it: the network (`ModelSettings`), the
+examples (`DataSettings`), the objective and its optimisation (`OptimSettings`), the engine and the run
+(`RunSettings`). A setting has one name, in its group, on the command line and in recipe.json, where they are not
+grouped.
+"""
 
 from __future__ import annotations
 
@@ -6,168 +12,297 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
-from unidual_zoo.training.settings import check_types, parse_settings
+from unidual_zoo.training.settings import STRICT, parse_settings, replace_settings
 
-LEAST = {  # of the settings that count something
-    "batch_size": 1, "accumulate": 1, "epochs": 1, "epoch_size": 1, "log_every": 1, "save_every": 1, "eval_every": 0,
-    "eval_clips": 1, "workers": 0, "max_failed": 0, "recompute_norms": 0, "freeze": 0,
-}  # fmt: skip
-SIDES = {"crop": "[height, width]", "resize": "[height, width] or a short side"}
+RENAMED = {"rate": "lr", "warmup_rate": "warmup_lr"}  # names of settings in older versions -> theirs now
+NOT_MEASURED = "not measured"
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Number = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Factor = Annotated[float, Field(gt=0)]
+Size = Annotated[tuple[Count, Count], Field(strict=False, description="[height, width]")]
+Sides = Annotated[tuple[Count, ...], Field(strict=False, min_length=1, description="a list of sides such as [256,320]")]
+Epochs = Annotated[tuple[Number, ...], Field(strict=False, description="a list of epochs such as [20,30]")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A training run. Its rates are for updates of one batch and grow with the number of batches per update."""
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelSettings:
+    """The network, the weights that it starts from, what it sees, and what of it learns."""
 
-    # The network, and the weights that it starts from.
     model: str = "unidual34_aux"
-    model_args: Mapping[str, Any] = field(default_factory=dict)  # of the constructor, such as {"norms": "shared"}
+    model_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of its constructor: {"norms": "shared"}
     pretrained: bool = False  # start from the published weights of the name
     init: str | None = None  # start from this run (its last checkpoint), inflated or deflated as the pathways ask
-    # The data: each task's modality, its files (a folder or a CSV list) and, if not in the same folder, its test files.
-    tasks: Mapping[str, str] = field(default_factory=lambda: {"in1k": IMAGE, "k400": VIDEO})
-    data: Mapping[str, str] = field(default_factory=dict)
-    test_data: Mapping[str, str] = field(default_factory=dict)
-    hold_out: float = 0.0  # part of the training files that is kept for testing where there are no test files
-    mix: str | Mapping[str, float] = "equal"  # or "proportional" to the numbers of files, or weights by task
-    epoch_size: int | None = None  # examples of one task per epoch on average; None: of the task with most files
-    max_failed: int = 100  # unreadable files that training does without
-    workers: int = min(4, os.cpu_count() or 1)  # loader processes of each process
-    # What the network sees; None leaves it as the model's own spec has it.
-    resize: int | Sequence[int] | None = None
-    crop: Sequence[int] | None = None
-    short_sides: Sequence[int] | None = None  # training draws the short side from these, instead of `resize`
-    num_frames: int | None = None
-    frame_stride: int | None = None
-    flip: bool = False
-    rand_augment: str | None = None  # timm's configuration, such as "rand-m9-mstd0.5"
-    mixup: float = 0.0  # alpha
-    label_smoothing: float = 0.0
-    # The optimisation.
-    batch_size: int = 16  # of one process, over all tasks
-    accumulate: int = 1  # batches per update
-    epochs: int = 45
-    optimizer: str = "sgd"  # any of timm's but `optimizers.UNFIT`
-    rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 1e-4  # of all weights but biases
-    decay_norms: bool = True  # the scales of BatchNorms are among them (VMZ)
-    layer_decay: float | None = None  # the rate's factor from each layer to the one before it
-    schedule: str = "multistep"  # any of timm's that need no metric
-    warmup_epochs: float = 0
-    warmup_rate: float = 0.0  # at the first update
-    milestones: Sequence[float] = ()  # epochs at which `multistep` multiplies the rate with `decay_rate`
-    decay_rate: float = 0.1
-    clip_norm: float | None = None
-    loss_weights: Mapping[str, float] = field(default_factory=dict)  # such as {"k400.image": 0.5}; the others weigh 1
-    auxiliary_frames: str = "one"  # random frame of a clip for the auxiliary video loss, or "all"
-    ema: float = 0.0  # decay of the averaged weights, which are then the ones evaluated and published; 0: off
-    freeze: int = 0  # the first so many of stem, stage 1, ... stay as they are
-    freeze_norms: bool = False  # BatchNorms use and keep their running statistics
+    # Inputs; None leaves it as the model's own spec has it.
+    resize: Annotated[Count, Field(description="a short side from 1")] | Size | None = None
+    crop: Size | None = None
+    num_frames: Count | None = None
+    frame_stride: Count | None = None
+    freeze: Whole = 0  # the first so many of stem, stage 1, ... stay as they are
     sync_norms: bool = False  # BatchNorm statistics over all processes
-    recompute_norms: int = 0  # training batches over which the published BatchNorm statistics are computed anew
-    # The engine.
-    precision: str = "no"  # or "bf16"
-    compile: str = "no"  # a torch.compile backend, such as "inductor"
     grad_checkpointing: bool = False
-    seed: int = 0
-    # The run.
-    publish: str = "last"  # the checkpoint to publish, or "best" on the test files, which flatters its figures
-    protocol: str = "unidual34"
-    eval_every: int = 1  # epochs; 0: only the published weights are evaluated
-    eval_clips: int | None = None  # clips per video in the evaluation between epochs; None: the protocol's
-    log_every: int = 10  # steps
-    save_every: int = 500  # steps; the end of an epoch is always saved
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        for task, modality in self.tasks.items():
-            check_known(f"modality of {task}", modality, MODALITIES)
-        for name, least in LEAST.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} must be {least} or more, got {value}")
-        for name, form in SIDES.items():
-            if isinstance(value := getattr(self, name), Sequence) and (len(value) != 2 or min(value) < 1):
-                raise ValueError(f"{name} must be {form}, got {list(value)}")
-        check_known("publish", self.publish, ("last", "best"))
-        if self.publish == "best" and not 0 < self.eval_every <= self.epochs:
-            raise ValueError(f"publish=best needs evaluations between epochs, eval_every is {self.eval_every}")
 
     def spec(self, spec: InputSpec) -> InputSpec:
-        """The model's own spec with what the recipe sets."""
-        given = {"length": self.num_frames, "stride": self.frame_stride}
-        clip = dataclasses.replace(spec.clip, **{name: value for name, value in given.items() if value is not None})
-        resize = self.resize if isinstance(self.resize, int | None) else tuple(self.resize)
-        return dataclasses.replace(
-            spec,
-            clip=clip,
-            resize=spec.resize if resize is None else resize,
-            crop=spec.crop if self.crop is None else tuple(self.crop),
-        )
+        """The model's own spec with the inputs that are set."""
+        inputs = {"resize": self.resize, "crop": self.crop}
+        clip = {"length": self.num_frames, "stride": self.frame_stride}
+        return dataclasses.replace(spec, clip=dataclasses.replace(spec.clip, **_given(clip)), **_given(inputs))
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataSettings:
+    """The tasks, their files, and how examples are drawn from them."""
+
+    tasks: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"in1k": IMAGE, "k400": VIDEO})  # modalities
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of each task a folder or a CSV list
+    test_data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # if not in the same folder
+    hold_out: Share = 0.0  # part of the training files that is kept for testing where there are no test files
+    mix: Literal["equal", "proportional"] | Mapping[str, Number] = "equal"  # proportional to files, or weights by task
+    epoch_size: Count | None = None  # examples of one task per epoch on average; None: of the task with most files
+    batch_size: Count = 16  # of one process, over all tasks
+    short_sides: Sides | None = None  # training draws the short side from these, instead of `resize`
+    flip: bool = False
+    rand_augment: str | None = None  # timm's configuration, such as "rand-m9-mstd0.5"
+    max_failed: Whole = 100  # unreadable files that training does without
+    workers: Whole = min(4, os.cpu_count() or 1)  # loader processes of each process
+
+    def __post_init__(self) -> None:
+        for task, modality in self.tasks.items():
+            check_known(f"modality of {task}", modality, MODALITIES)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OptimSettings:
+    """The objective and how it is minimised. `lr` is for updates of one batch and grows with the batches per update."""
+
+    epochs: Count = 45
+    accumulate: Count = 1  # batches per update
+    optimizer: str = "sgd"  # any of timm's but `optimizers.UNFIT`
+    lr: Number = 0.01
+    momentum: Number = 0.9
+    weight_decay: Number = 1e-4  # of all weights but biases and those of the model's `no_weight_decay`
+    decay_norms: bool = True  # the scales of BatchNorms are among them (VMZ)
+    layer_decay: Factor | None = None  # of the learning rate, from each layer to the one before it
+    schedule: str = "multistep"  # any of timm's that need no metric
+    warmup_epochs: Number = 0
+    warmup_lr: Number = 0.0  # at the first update
+    milestones: Epochs = ()  # at which `multistep` multiplies the learning rate with `decay_rate`
+    decay_rate: Number = 0.1
+    clip_norm: Factor | None = None
+    ema: Share = 0.0  # decay of the averaged weights, which are then the ones evaluated and published; 0: off
+    loss_weights: Mapping[str, Number] = dataclasses.field(default_factory=dict)  # {"k400.image": 0.5}; the others: 1
+    auxiliary_frames: Literal["one", "all"] = "one"  # of a clip for the auxiliary video loss: a random one, or all
+    label_smoothing: Share = 0.0
+    mixup: Number = 0.0  # alpha
+    freeze_norms: bool = False  # BatchNorms use and keep their running statistics
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunSettings:
+    """The engine, and what a run keeps, measures and publishes."""
+
+    seed: Whole = 0
+    precision: Literal["no", "bf16"] = "no"
+    compile: str = "no"  # a torch.compile backend, such as "inductor"
+    protocol: str = "unidual34"
+    eval_every: Whole = 1  # epochs; 0: only the published weights are evaluated
+    eval_clips: Count | None = None  # clips per video in the evaluation between epochs; None: the protocol's
+    log_every: Count = 10  # steps
+    save_every: Count = 500  # steps; the end of an epoch is always saved
+    publish: Literal["last", "best"] = "last"  # checkpoint; "best" on the test files, which flatters its figures
+    recompute_norms: Whole = 0  # training batches over which the published BatchNorm statistics are computed anew
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run.
+
+    Raises:
+        ValueError: the best checkpoint is to be published, and none is evaluated.
+    """
+
+    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+    data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    optim: OptimSettings = dataclasses.field(default_factory=OptimSettings)
+    run: RunSettings = dataclasses.field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        every = self.run.eval_every
+        if self.run.publish == "best" and not 0 < every <= self.optim.epochs:
+            raise ValueError(f"publish=best needs evaluations between epochs, eval_every is {every}")
+
+    def changed(self, **settings: Any) -> Recipe:
+        """The recipe with other values of some settings, whichever group they are in.
+
+        Raises:
+            ValueError: an unknown setting (it names the nearest), or a value that is not allowed (it says what is).
+        """
+        for name in settings:
+            check_known("setting", name, _OWNERS)
+        changed = {}
+        for owner in _GROUPS:
+            values = {name: value for name, value in settings.items() if _OWNERS[name] == owner}
+            changed[owner] = replace_settings(getattr(self, owner), values)
+        return Recipe(**changed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, equal to what comes back from JSON."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """All settings as plain data, equal to what comes back from JSON."""
+        flat = {
+            name: value for owner in _GROUPS for name, value in vars(getattr(self, owner)).items() if name in _OWNERS
+        }
+        return json.loads(json.dumps(flat))
+
+
+_GROUPS: Mapping[str, type] = {
+    "model": ModelSettings, "data": DataSettings, "optim": OptimSettings, "run": RunSettings
+}  # fmt: skip
+_OWNERS = {field.name: owner for owner, group in _GROUPS.items() for field in dataclasses.fields(group)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A recipe, and what to know before it is started: the command, what it costs, and the figures to expect."""
+
+    about: str
+    recipe: Recipe
+    command: str
+    cost: str = NOT_MEASURED
+    figures: str = NOT_MEASURED
 
 
 _PAPER_34 = Recipe(
-    resize=(128, 171), crop=(112, 112), num_frames=8, frame_stride=1,
-    epoch_size=1_000_000, batch_size=16, rate=0.01, epochs=45,
-    warmup_epochs=10, milestones=(20, 30, 40), protocol="unidual34",
-)  # fmt: skip
+    model=ModelSettings(resize=(128, 171), crop=(112, 112), num_frames=8, frame_stride=1),
+    data=DataSettings(epoch_size=1_000_000, batch_size=16),
+    optim=OptimSettings(lr=0.01, epochs=45, warmup_epochs=10, milestones=(20, 30, 40)),
+    run=RunSettings(protocol="unidual34"),
+)
 
-RECIPES: Mapping[str, Recipe] = {
-    # Paper §3.1 for any row of Table 1. The optimizer is VMZ's; that the rate falls at 20, 30 and 40 is our reading.
-    "paper-34": _PAPER_34,
-    # Paper §3.2, Table 3.
-    "paper-34-three": dataclasses.replace(_PAPER_34, tasks={"in1k": IMAGE, "k400": VIDEO, "minisports": VIDEO}),
-    # Paper §3.3, Table 4.
-    "paper-152": Recipe(
-        model="unidual152_aux", resize=256, crop=(224, 224), short_sides=(256, 320), num_frames=16, frame_stride=4,
-        epoch_size=1_000_000, batch_size=8, rate=0.005, epochs=45,
-        schedule="cosine", warmup_epochs=10, protocol="unidual152",
+RECIPES: Mapping[str, Experiment] = {
+    # Any row of Table 1. The optimizer is VMZ's; that the learning rate falls at 20, 30 and 40 is our reading.
+    "paper-34": Experiment(
+        about="the paper's Table 2 (§3.1); --set model=r2plus1d34 --set tasks=k400:video and so on for its other rows",
+        recipe=_PAPER_34,
+        command="unidual train paper-34 --data in1k=/data/imagenet --data k400=/data/kinetics400",
+        figures=f"{NOT_MEASURED}; the paper: top-1 70.9, video@1 70.5",
     ),
-    # CoVeR (Zhang et al. 2021): from a network trained on images (--set init=RUN), several data sets in proportion.
-    "cover": dataclasses.replace(
-        _PAPER_34, tasks={"in1k": IMAGE, "k400": VIDEO, "ssv2": VIDEO, "mit": VIDEO}, mix="proportional",
-        rate=0.005, epochs=20, schedule="cosine", warmup_epochs=2, milestones=(),
+    "paper-34-three": Experiment(
+        about="the paper's Table 3 (§3.2): a third source",
+        recipe=_PAPER_34.changed(tasks={"in1k": IMAGE, "k400": VIDEO, "minisports": VIDEO}),
+        command=(
+            "unidual train paper-34-three --data in1k=/data/imagenet --data k400=/data/kinetics400 "
+            "--data minisports=/data/minisports"
+        ),
+        figures=f"{NOT_MEASURED}; the paper: top-1 69.9, video@1 71.7 and 61.9",
     ),
-    # The paper's training in miniature, for your own data on one machine.
-    "mini": Recipe(
-        model="unidual10_aux", resize=(64, 86), crop=(56, 56), num_frames=8, frame_stride=2, flip=True,
-        epoch_size=20_000, batch_size=32, rate=0.02, epochs=20, schedule="cosine", warmup_epochs=2,
+    "paper-152": Experiment(
+        about="the paper's Table 4 (§3.3): 152 layers, longer clips, larger frames",
+        recipe=Recipe(
+            model=ModelSettings(
+                model="unidual152_aux", resize=256, crop=(224, 224), num_frames=16, frame_stride=4
+            ),
+            data=DataSettings(short_sides=(256, 320), epoch_size=1_000_000, batch_size=8),
+            optim=OptimSettings(lr=0.005, epochs=45, schedule="cosine", warmup_epochs=10),
+            run=RunSettings(protocol="unidual152"),
+        ),
+        command="unidual train paper-152 --data in1k=/data/imagenet --data k400=/data/kinetics400",
+        figures=f"{NOT_MEASURED}; the paper: top-1 75.4, video@1 77.5",
     ),
-    # The embedded data on a laptop; makes the weights that ship.
-    "toy": Recipe(
-        model="unidual10_aux", tasks={"toy_objects": IMAGE, "toy_actions": VIDEO}, workers=2,
-        data={"toy_objects": "toy", "toy_actions": "toy"},
-        resize=(72, 96), crop=(64, 64), num_frames=8, frame_stride=4,
-        batch_size=32, rate=0.05, weight_decay=5e-4, epochs=8, schedule="cosine", warmup_epochs=1, eval_clips=2,
+    "cover": Experiment(
+        about="CoVeR (Zhang et al. 2021): several data sets in proportion, from a network trained on images",
+        recipe=_PAPER_34.changed(
+            tasks={"in1k": IMAGE, "k400": VIDEO, "ssv2": VIDEO, "mit": VIDEO}, mix="proportional",
+            lr=0.005, epochs=20, schedule="cosine", warmup_epochs=2, milestones=(),
+        ),
+        command="unidual train cover --set init=runs/r2d34 --data in1k=… --data k400=… --data ssv2=… --data mit=…",
     ),
-    # The paper's tables in miniature, on CIFAR-10 and clips made from it (`benchmarks/table2.py`).
-    "cifar": Recipe(
-        tasks={"cifar10": IMAGE, "cifar_motion": VIDEO}, model="unidual10_aux", workers=0,
-        resize=32, crop=(28, 28), num_frames=8, frame_stride=1, epoch_size=3_000, batch_size=16, rate=0.05,
-        weight_decay=5e-4, epochs=10, schedule="cosine", warmup_epochs=1, precision="bf16", eval_every=0,
+    "mini": Experiment(
+        about="the paper's training in miniature, for your own data on one machine",
+        recipe=Recipe(
+            model=ModelSettings(
+                model="unidual10_aux", resize=(64, 86), crop=(56, 56), num_frames=8, frame_stride=2
+            ),
+            data=DataSettings(flip=True, epoch_size=20_000, batch_size=32),
+            optim=OptimSettings(lr=0.02, epochs=20, schedule="cosine", warmup_epochs=2),
+        ),
+        command="unidual train mini --set tasks=photos:image,clips:video --data photos=photos/ --data clips=clips/",
     ),
-    # Your images and videos, from published weights (`unidual finetune`).
-    "finetune": Recipe(
-        pretrained=True, tasks={"images": IMAGE, "videos": VIDEO}, hold_out=0.2, flip=True,
-        rate=0.005, epochs=20, schedule="cosine", warmup_epochs=0.5, layer_decay=0.8, label_smoothing=0.1,
+    "toy": Experiment(
+        about="the embedded data on a laptop; makes the weights that ship",
+        recipe=Recipe(
+            model=ModelSettings(
+                model="unidual10_aux", resize=(72, 96), crop=(64, 64), num_frames=8, frame_stride=4
+            ),
+            data=DataSettings(
+                tasks={"toy_objects": IMAGE, "toy_actions": VIDEO},
+                data={"toy_objects": "toy", "toy_actions": "toy"},
+                batch_size=32,
+                workers=2,
+            ),
+            optim=OptimSettings(lr=0.05, weight_decay=5e-4, epochs=8, schedule="cosine", warmup_epochs=1),
+            run=RunSettings(eval_clips=2),
+        ),
+        command="unidual train toy",
+        cost="36 minutes on 2 cores",
+        figures="top-1 83.3, video@1 95.6",
+    ),
+    "cifar": Experiment(
+        about="the paper's tables in miniature, on CIFAR-10 and clips made from it (benchmarks/table2.py)",
+        recipe=Recipe(
+            model=ModelSettings(
+                model="unidual10_aux", resize=32, crop=(28, 28), num_frames=8, frame_stride=1
+            ),
+            data=DataSettings(
+                tasks={"cifar10": IMAGE, "cifar_motion": VIDEO}, epoch_size=3_000, batch_size=16, workers=0
+            ),
+            optim=OptimSettings(lr=0.05, weight_decay=5e-4, epochs=10, schedule="cosine", warmup_epochs=1),
+            run=RunSettings(precision="bf16", eval_every=0),
+        ),
+        command="benchmarks/table2.py --scale mini --cifar cifar10 --download --rows UniDual-Aux",
+        cost="6 CPU minutes",
+        figures="top-1 53.4 ± 0.4, video@1 48.4 ± 0.8 (5 seeds)",
+    ),
+    "finetune": Experiment(
+        about="your images and videos, from published weights",
+        recipe=Recipe(
+            model=ModelSettings(pretrained=True),
+            data=DataSettings(tasks={"images": IMAGE, "videos": VIDEO}, hold_out=0.2, flip=True),
+            optim=OptimSettings(
+                lr=0.005, epochs=20, schedule="cosine", warmup_epochs=0.5, layer_decay=0.8, label_smoothing=0.1
+            ),
+        ),
+        command="unidual finetune --images photos/ --videos clips/",
     ),
 }  # fmt: skip
 
 
 def find_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name, changed by settings `["rate=0.1", "tasks=in1k:image", ...]`.
+    """The recipe of that name, changed by settings `["lr=0.1", "tasks=in1k:image", ...]`.
 
     Raises:
-        ValueError: an unknown recipe or field (it names the nearest), or a value of another type.
+        ValueError: an unknown recipe or setting (it names the nearest), or a value that is not allowed.
     """
     check_known("recipe", name, RECIPES)
-    return dataclasses.replace(RECIPES[name], **parse_settings(settings, Recipe))
+    return change_recipe(RECIPES[name].recipe, settings)
+
+
+def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe changed by settings `["lr=0.1", ...]`; see `find_recipe` for errors."""
+    return recipe.changed(**parse_settings(settings, tuple(_GROUPS.values()), renamed=RENAMED))
+
+
+def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a recipe.json that an older version may have written, under the names that they have now."""
+    return {RENAMED.get(name, name): value for name, value in settings.items()}
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

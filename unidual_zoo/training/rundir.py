@@ -1,31 +1,40 @@
 """The run directory: recipe.json, log.jsonl, tensorboard/, curves.png, export/ and the checkpoints `last` and `best`.
 
 A checkpoint is one safetensors file: each tensor under its path in the state ("model.stem.spatial.weight"), all else as
-JSON in the file's metadata. It is written under another name, synced and renamed, so that a file of that name is whole.
+JSON in the file's metadata, and there a hash of both. It is written under another name, synced and renamed, so that a
+file of that name is whole; and it holds the recipe, too, so that it can be gone on from alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from unidual_zoo.weights import make_readable
+from unidual_zoo.files import make_readable, partial_name, remove_partial, sync_file, sync_folder
+from unidual_zoo.training.lock import Lock, LockedError
+from unidual_zoo.weights import EXPORT
 
-RECIPE, LOG, CURVES, TENSORBOARD = "recipe.json", "log.jsonl", "curves.png", "tensorboard"
+RECIPE, LOG, CURVES, TENSORBOARD, LOCK = "recipe.json", "log.jsonl", "curves.png", "tensorboard", "run.lock"
 LAST, BEST = "last.safetensors", "best.safetensors"
 # Of the recipe, when a run is resumed. Data may lie elsewhere: what counts is in `files`.
 MAY_CHANGE = frozenset({"data", "test_data", "workers", "max_failed", "log_every", "publish"})
-_STATE, _TENSOR = "state", "tensor of this file"
+ADVICE = "a lower lr or clip_norm may help"  # where numbers are not finite
+_STATE, _HASH, _TENSOR = "state", "sha256", "tensor of this file"
+_RECIPE_OF_STATE = "recipe"
 
 
 class RunError(RuntimeError):
@@ -38,32 +47,47 @@ class RunDirectory:
     def __init__(self, path: str | Path, *, writes: bool = True) -> None:
         self.path = Path(path)
         self.writes = writes
-        self._log = self._board = None
+        self.kept: int | None = None  # the step of the checkpoint `last`
+        self._recipe: Mapping[str, Any] = {}
+        self._lock = self._log = self._board = None
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to go on from."""
         return (self.path / LAST).exists()
 
     def begin(
-        self, recipe: Mapping[str, Any], *, resume: bool, defaults: Mapping[str, Any] | None = None
+        self,
+        recipe: Mapping[str, Any],
+        *,
+        resume: bool,
+        update: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ) -> dict[str, Any] | None:
         """Opens the directory for a run of this recipe; the state to go on from, None for a start from scratch.
 
-        `defaults` are the values of fields that the recipe of a run begun by an older version lacks.
+        `update` brings the recipe of a run that an older version began up to date. A recipe.json or a log.jsonl that
+        cannot be read is warned of and written anew.
 
         Raises:
-            RunError: there is a run already and `resume` is False, or its recipe is another one.
+            RunError: there is a run already and `resume` is False, its recipe is another one, its checkpoint is
+                damaged, or another process is at it.
         """
-        state = load_checkpoint(self.path / LAST) if resume and self.has_checkpoint() else None
-        if self.writes:
-            file = self.path / RECIPE
-            if file.exists() and not resume:
-                raise RunError(f"{self.path} holds a run already: go on with --resume, or choose another directory")
-            if file.exists():
-                _check_same(self.path, {**(defaults or {}), **json.loads(file.read_text())}, recipe)
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_whole(file, lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"))
-            self._open_logs(state["progress"]["step"] if state else 0)
+        try:
+            if self.writes:
+                self._enter(resume=resume)
+            state = load_checkpoint(self.path / LAST) if resume and self.has_checkpoint() else None
+            saved = state.pop(_RECIPE_OF_STATE, None) if state else None
+            if self.writes:
+                saved = self._recipe_begun_with(saved, has_checkpoint=state is not None)
+                if saved is not None:
+                    _check_same(self.path, update(saved), recipe)
+                write_whole(self.path / RECIPE, lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"))
+            self._recipe = recipe
+            self.kept = state["progress"]["step"] if state else None
+            if self.writes:
+                self._open_logs(self.kept or 0)
+        except BaseException:
+            self.close()
+            raise
         return state
 
     def recipe_text(self) -> str | None:
@@ -84,18 +108,78 @@ class RunDirectory:
             raise RunError(f"cannot write the logs in {self.path}: {error.strerror}; checkpoints are kept") from error
 
     def save(self, state: Mapping[str, Any], *, best: bool) -> None:
-        """Writes the checkpoint `last`, and lets `best` be the same file."""
-        if not self.writes:
-            return
-        save_checkpoint(self.path / LAST, state)
-        if best:
-            write_whole(self.path / BEST, lambda path: _link(self.path / LAST, path))
+        """Writes the checkpoint `last`, and lets `best` be the same file.
+
+        Raises:
+            RunError: a tensor of the state is not finite, on every rank; or the file cannot be written. What was there
+                before is kept.
+        """
+        self.check_finite(state)
+        if self.writes:
+            save_checkpoint(self.path / LAST, {**state, _RECIPE_OF_STATE: self._recipe})
+            if best:
+                write_whole(self.path / BEST, lambda path: _link(self.path / LAST, path))
+        self.kept = state["progress"]["step"]
+
+    def check_finite(self, state: Mapping[str, Any]) -> None:
+        """Raises a RunError if a tensor of the state is not finite; it names the checkpoint that is kept."""
+        if name := not_finite(state):
+            raise RunError(
+                f"{name} is not finite after step {state['progress']['step']}; {self.what_is_kept()}; {ADVICE}"
+            )
+
+    def what_is_kept(self) -> str:
+        """The checkpoint from which a resumed run would go on, as part of a sentence."""
+        if self.kept is None:
+            return "there is no checkpoint yet"
+        return f"{self.path / LAST} is kept, from which --resume goes on after step {self.kept}"
 
     def close(self) -> None:
-        """Ends the logs. What a full disk keeps from being written has been reported by then."""
+        """Ends the logs, and lets other processes have the directory.
+
+        What a full disk keeps from being written has been reported by then.
+        """
         for log in filter(None, (self._log, self._board)):
             with contextlib.suppress(OSError):
                 log.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _enter(self, *, resume: bool) -> None:
+        """Makes the directory, keeps other processes out of it, and removes what killed ones left half written."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = Lock(self.path / LOCK)
+        except LockedError as error:
+            raise RunError(
+                f"{self.path} is in use by {error}: wait for that run, or choose another directory"
+            ) from error
+        if not resume and (self.has_checkpoint() or (self.path / RECIPE).exists()):
+            raise RunError(f"{self.path} holds a run already: go on with --resume, or choose another directory")
+        if self._lock.is_held:
+            for folder in (self.path, self.path / EXPORT):
+                remove_partial(folder)
+
+    def _recipe_begun_with(self, in_checkpoint: Any, *, has_checkpoint: bool) -> dict[str, Any] | None:
+        """The recipe of the run that is there, of recipe.json or else of its checkpoint; None if nothing tells it."""
+        file = self.path / RECIPE
+        try:
+            recipe = json.loads(file.read_bytes())
+            if isinstance(recipe, dict):
+                return recipe
+            reason = "it holds no recipe"
+        except FileNotFoundError:
+            if not has_checkpoint:
+                return None
+            reason = "there is none"
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        known = (
+            "that of the checkpoint is compared" if in_checkpoint else "it is not known whether the run had this one"
+        )
+        consequence = known if has_checkpoint else "the run starts from scratch"
+        warnings.warn(f"{file} cannot be read ({reason}): {consequence}", stacklevel=4)
+        return in_checkpoint
 
     def _open_logs(self, step: int) -> None:
         """Logs that go on from `step`: what a killed run wrote after its last checkpoint is cut off."""
@@ -107,15 +191,34 @@ class RunDirectory:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log.jsonl; a last line that a killed run left unfinished is dropped."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The lines of a log.jsonl; each has an `event` and the `step` after which it happened.
+
+    A last line that a killed run left unfinished is dropped, and so are damaged ones, with a warning.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    read = [_read_line(line) for line in lines if line.endswith(b"\n")]
+    if damaged := [number for number, line in enumerate(read, 1) if line is None]:
+        warnings.warn(
+            f"{path} is damaged: {len(damaged)} of {len(read)} lines are left out, the first is line {damaged[0]}",
+            stacklevel=2,
+        )
+    return [line for line in read if line is not None]
+
+
+def _read_line(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    sound = isinstance(line, dict) and isinstance(line.get("event"), str) and isinstance(line.get("step"), int)
+    return line if sound else None
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Writes nested dicts (of string keys) and lists of tensors and plain data; see `write_whole` for errors."""
     tensors: dict[str, Tensor] = {}
-    metadata = {_STATE: json.dumps(_take_tensors(state, "", tensors))}
+    text = json.dumps(_take_tensors(state, "", tensors))
+    metadata = {_STATE: text, _HASH: _hash(text, tensors)}
     write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
@@ -123,46 +226,50 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state that `save_checkpoint` wrote, its tensors on the CPU and its tuples as lists.
 
     Raises:
-        RunError: there is no such file, or it is not a checkpoint of ours.
+        RunError: there is no such file, it is not a checkpoint of ours, it is damaged, or not all of it is finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-            return _put_tensors(json.loads(file.metadata()[_STATE]), tensors)
+            metadata = file.metadata()
+        state = _put_tensors(json.loads(metadata[_STATE]), tensors)
     except FileNotFoundError:
         raise RunError(f"there is no checkpoint {path}") from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is not a checkpoint of a training run: {error}") from error
+    written = metadata.get(_HASH)  # older versions wrote none
+    if written is not None and written != _hash(metadata[_STATE], tensors):
+        raise RunError(f"{path} is damaged: its contents are not those of the hash that was written with them")
+    if name := not_finite(state):
+        raise RunError(f"{path} cannot be used: {name} is not finite")
+    return state
+
+
+def not_finite(state: Mapping[str, Any]) -> str | None:
+    """The path ("model.stem.spatial.weight") of the first tensor in a state that is not finite, None if all are."""
+    return next((name for name, tensor in _tensors(state) if not _is_finite(tensor)), None)
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` make a file under a temporary name, syncs it to the disk and gives it its name.
+    """Lets `write` make a file under a name that no one else uses, syncs it to the disk and gives it its own.
 
     Raises:
         RunError: it could not be written. What was at `path` before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = partial_name(path)
     try:
-        temporary.unlink(missing_ok=True)
         write(temporary)
         make_readable(temporary)
-        _sync(temporary)
+        sync_file(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
         before = "the one written before it is kept" if path.exists() else "there is none from before"
         raise RunError(f"cannot write {path}: {reason}; {before}") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -176,13 +283,40 @@ def _link(source: Path, target: Path) -> None:
 def _take_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     """The value with its tensors moved to `tensors` and their names in place of them."""
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().contiguous()
+        tensors[name] = value.detach().cpu().contiguous()
         return {_TENSOR: name}
     if isinstance(value, Mapping):
         return {key: _take_tensors(item, f"{name}.{key}".lstrip("."), tensors) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_take_tensors(item, f"{name}.{index}", tensors) for index, item in enumerate(value)]
     return value
+
+
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in a state by their paths."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tensors(item, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _tensors(item, f"{name}.{index}")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(math.isfinite(extreme.item()) for extreme in tensor.aminmax())  # a NaN is either extreme
+
+
+def _hash(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a state: of its plain part, and of every tensor's name, type, shape and bytes."""
+    sha256 = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
 
 
 def _put_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -1,43 +1,102 @@
-"""Settings of a dataclass as text: `name=value` -> typed values, checked against the fields' annotations."""
+"""Settings as text, `name=value`, and what pydantic finds wrong with their values as one sentence.
+
+A group of settings is a pydantic dataclass with the configuration STRICT. Its JSON schema says what a setting may be;
+a type that needs other words than its own has a `description`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from unidual_zoo.checks import check_known
 
+# No number for a text, no infinity, no unknown name; a whole number is a number, too.
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+_TYPES = {
+    "integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text", "null": "null",
+    "object": "pairs such as a:1,b:2", "array": "a list such as [1,2]",
+}  # fmt: skip
+_BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+Group = TypeVar("Group")
+Schema = Mapping[str, Any]
 
-def parse_settings(settings: Sequence[str], owner: type) -> dict[str, Any]:
-    """`["rate=0.1", "tasks=in1k:image", "crop=[64,64]"]` -> `{"rate": 0.1, "tasks": {"in1k": "image"}, ...}`.
 
-    A value is JSON, a plain string or, where the field is a mapping, `key:value,key:value`.
+def parse_settings(settings: Sequence[str], groups: Sequence[type], *, renamed: Mapping[str, str]) -> dict[str, Any]:
+    """`["lr=0.1", "tasks=in1k:image", "crop=[64,64]"]` -> `{"lr": 0.1, "tasks": {"in1k": "image"}, ...}`.
+
+    A value is JSON, a plain text or, where the setting is a mapping, `key:value,key:value`. Names that settings once
+    had, and have no more, are `renamed`.
 
     Raises:
-        ValueError: no `=`, or the dataclass `owner` has no such field; it names the nearest one.
+        ValueError: no `=`, or no group has such a setting; it names the nearest one.
     """
-    hints = typing.get_type_hints(owner)
+    known = {name: schema for group in groups for name, schema in _schemas(group).items()}
     values = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"a setting is name=value, got {setting!r}")
-        check_known("setting", name, hints)
-        kinds = {typing.get_origin(hint) for hint in (hints[name], *typing.get_args(hints[name]))}
-        pairs = Mapping in kinds and ":" in text and not text.startswith("{")
+        name = renamed.get(name, name)
+        check_known("setting", name, known)
+        pairs = "object" in _types(known[name]) and ":" in text and not text.startswith("{")
         values[name] = dict(map(_parse_pair, text.split(","))) if pairs else _parse(text)
     return values
 
 
-def check_types(instance: Any) -> None:
-    """Raises a ValueError for the first field of a dataclass that does not have the type it is annotated with."""
-    for name, hint in typing.get_type_hints(type(instance)).items():
-        if not _fits(getattr(instance, name), hint):
-            kind = hint.__name__ if isinstance(hint, type) else str(hint).replace("collections.abc.", "")
-            raise ValueError(f"{name} must be {kind}, got {getattr(instance, name)!r}")
+def replace_settings(group: Group, values: Mapping[str, Any]) -> Group:
+    """The group with other values of some settings.
+
+    Raises:
+        ValueError: a value is not allowed; it says what is.
+    """
+    try:
+        return dataclasses.replace(group, **values)  # type: ignore[type-var]  # pydantic's dataclasses are dataclasses
+    except ValidationError as error:
+        raise ValueError(_sentence(error, _schemas(type(group)), values)) from None
+
+
+def _sentence(error: ValidationError, schemas: Mapping[str, Schema], values: Mapping[str, Any]) -> str:
+    """What is wrong with the first setting that is."""
+    first = error.errors()[0]
+    if cause := first.get("ctx", {}).get("error"):  # of a check of the group's own
+        return str(cause)
+    name = str(first["loc"][0])
+    schema, value = schemas[name], values[name]
+    if "enum" in schema and isinstance(value, str):
+        try:
+            check_known(name, value, schema["enum"])
+        except ValueError as unknown:
+            return str(unknown)
+    return f"{name} must be {_allowed(schema)}, got {value!r}"
+
+
+def _allowed(schema: Schema) -> str:
+    """What a setting may be, in words."""
+    if "description" in schema:
+        return schema["description"]
+    if "anyOf" in schema:
+        return " or ".join(map(_allowed, schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(schema["enum"])
+    bounds = [f"{word} {schema[bound]:g}" for bound, word in _BOUNDS.items() if bound in schema]
+    return " ".join([_TYPES[schema["type"]], *bounds])
+
+
+def _types(schema: Schema) -> set[str]:
+    """The JSON types that a setting may have."""
+    return {part.get("type", "") for part in (schema, *schema.get("anyOf", ()))}
+
+
+@functools.cache
+def _schemas(group: type) -> dict[str, Schema]:
+    """The JSON schema of each setting of a group."""
+    return TypeAdapter(group).json_schema()["properties"]
 
 
 def _parse_pair(text: str) -> tuple[str, Any]:
@@ -50,19 +109,3 @@ def _parse(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value has an annotated type; a whole number is a float, too."""
-    kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if kind is Any:
-        return True
-    if kind in (types.UnionType, typing.Union):
-        return any(_fits(value, choice) for choice in arguments)
-    if kind is Mapping:
-        return isinstance(value, Mapping) and all(_fits(item, arguments[1]) for item in value.values())
-    if kind is Sequence:
-        return isinstance(value, list | tuple) and all(_fits(item, arguments[0]) for item in value)
-    if kind in (int, float) and isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float) if kind is float else kind)

@@ -4,55 +4,105 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
 from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_media, splits
+from unidual_zoo.data.identity import bundles, check_one_label, identities
 from unidual_zoo.data.synthetic import toy
+from unidual_zoo.names import LISTED, check_fits_file_names
 from unidual_zoo.spec import IMAGE
-from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.recipes import DataSettings
 
-LISTED = 5  # classes named in a warning
 TOY = "toy"  # in place of a folder: the embedded data of the task's modality
 
 
-def read_sources(recipe: Recipe) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:
-    """The training and the test files of each of the recipe's tasks, with the same classes in the same order.
+def read_sources(settings: DataSettings, *, seed: int) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:
+    """The training and the test files of each task, with the same classes in the same order.
+
+    `seed` decides which files are held out where there are no test files.
 
     Raises:
-        ValueError: a task has no data or no test files; and what `read_media` raises.
+        ValueError: a task has no data or no test files, or a name that its files cannot have; a file has one label for
+            training and another for testing; and what `read_media` raises.
     """
-    if missing := [task for task in recipe.tasks if task not in recipe.data]:
-        others = ",".join(f"{task}:{recipe.tasks[task]}" for task in recipe.data if task in recipe.tasks)
+    for task in settings.tasks:
+        check_fits_file_names("task", task)
+    if missing := [task for task in settings.tasks if task not in settings.data]:
+        others = ",".join(f"{task}:{settings.tasks[task]}" for task in settings.data if task in settings.tasks)
         leave_out = f", or leave them out with --set tasks={others}" if others else ""
         raise ValueError(f"no data for {', '.join(missing)}: say where with --data {missing[0]}=FOLDER{leave_out}")
-    pairs = {task: _read_task(recipe, task) for task in recipe.tasks}
+    pairs = {task: _read_task(settings, task, seed=seed) for task in settings.tasks}
+    _check_parted(pairs)
     for task, (train, test) in pairs.items():
         _warn_of_classes(task, train, test)
     return {task: train for task, (train, _) in pairs.items()}, {task: test for task, (_, test) in pairs.items()}
 
 
 def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet, MediaSet]:
-    """Parts a data set in two, class by class: the second has `share` of the files, and one at least of two or more."""
+    """Parts a data set in two, class by class: the second has `share` of the files, and one at least of two or more.
+
+    Files of one group, and paths that lead to one file, stay together: the share is then met as nearly as their sizes
+    allow, and a class that is all one group is left whole, for training.
+    """
     rng = np.random.default_rng(seed)
     labels = np.asarray(media.labels)
-    held: set[int] = set()
-    for label in range(len(media.classes)):
-        indices = rng.permutation(np.flatnonzero(labels == label))
-        held |= set(indices[: min(max(1, round(share * len(indices))), len(indices) - 1)].tolist())
-    parts = ([i for i in range(len(labels)) if i not in held], sorted(held))
-    first, second = (
-        dataclasses.replace(
-            media, files=tuple(media.files[i] for i in part), labels=tuple(media.labels[i] for i in part)
+    totals = [int((labels == label).sum()) for label in range(len(media.classes))]
+    wanted = [min(max(1, round(share * total)), total - 1) for total in totals]
+    bundle_of = bundles(media.files, media.groups)
+    sizes = _label_counts(bundle_of, media.labels)
+    held = [0] * len(totals)
+    taken: set[int] = set()
+
+    def spares(bundle: int) -> bool:
+        """Whether training keeps a file of each class without the bundle."""
+        return all(held[label] + size < totals[label] for label, size in sizes[bundle].items())
+
+    def excess(bundle: int) -> int:
+        """By how many files the bundle would move the classes away from their share; negative: towards it."""
+        return sum(
+            abs(held[label] + size - wanted[label]) - abs(held[label] - wanted[label])
+            for label, size in sizes[bundle].items()
         )
-        for part in parts
-    )
-    return first, second
+
+    def take(bundle: int) -> None:
+        taken.add(bundle)
+        for label, size in sizes[bundle].items():
+            held[label] += size
+
+    for label in range(len(totals)):
+        order = [bundle_of[index] for index in rng.permutation(np.flatnonzero(labels == label))]
+        for bundle in order:
+            if held[label] >= wanted[label]:
+                break
+            if bundle not in taken and spares(bundle) and excess(bundle) < 0:
+                take(bundle)
+        if not held[label] and (possible := list(filter(spares, order))):
+            take(min(possible, key=excess))  # the first of equals
+    parted = [bundle in taken for bundle in bundle_of]
+    return _part(media, [not out for out in parted]), _part(media, parted)
 
 
-def _read_task(recipe: Recipe, task: str) -> tuple[MediaSet, MediaSet]:
-    modality, source, test_source = recipe.tasks[task], recipe.data[task], recipe.test_data.get(task)
+def _label_counts(bundle_of: Sequence[int], labels: Sequence[int]) -> list[Counter[int]]:
+    """How many files of each class every bundle has."""
+    counts = [Counter[int]() for _ in range(max(bundle_of, default=-1) + 1)]
+    for bundle, label in zip(bundle_of, labels, strict=True):
+        counts[bundle][label] += 1
+    return counts
+
+
+def _part(media: MediaSet, chosen: Sequence[bool]) -> MediaSet:
+    """The chosen files of a data set."""
+    columns = {name: getattr(media, name) for name in ("files", "labels", "groups")}
+    return dataclasses.replace(media, **{name: tuple(compress(column, chosen)) for name, column in columns.items()})
+
+
+def _read_task(settings: DataSettings, task: str, *, seed: int) -> tuple[MediaSet, MediaSet]:
+    modality, source, test_source = settings.tasks[task], settings.data[task], settings.test_data.get(task)
     if source == TOY:
         if test_source is not None:
             raise ValueError(f"{task} is the embedded data, which has test files: leave out --test")
@@ -62,21 +112,47 @@ def _read_task(recipe: Recipe, task: str) -> tuple[MediaSet, MediaSet]:
     place = test_source or source
     split = find_split(place, TESTS)
     if split or test_source:
-        test = read_media(place, modality=modality, split=split, classes=train.classes)
-        if both := set(train.files) & set(test.files):
-            warnings.warn(
-                f"{task}: {len(both)} test files are training files, too, which flatters figures", stacklevel=2
-            )
-        return train, test
-    if not recipe.hold_out:
+        return train, read_media(place, modality=modality, split=split, classes=train.classes)
+    if not settings.hold_out:
         raise ValueError(
             f"no test files for {task}: {source} has no split {', '.join(TESTS)}; "
             f"say where with --test {task}=FOLDER, or keep a part with --set hold_out=0.2"
         )
-    train, test = hold_out(train, recipe.hold_out, seed=recipe.seed)
+    train, test = hold_out(train, settings.hold_out, seed=seed)
     if not len(test):
-        raise ValueError(f"no test files for {task}: no class in {source} has two files, of which one could be kept")
+        of_groups = " of two groups" if train.groups else ""
+        raise ValueError(
+            f"no test files for {task}: no class in {source} has two files{of_groups}, of which one could be kept"
+        )
     return train, test
+
+
+def _check_parted(pairs: Mapping[str, tuple[MediaSet, MediaSet]]) -> None:
+    """Warns of test files that are training files of any task, and of groups that are on both sides.
+
+    Raises:
+        ValueError: a file has one label for training and another for testing.
+    """
+    ids = {task: (identities(train.files), identities(test.files)) for task, (train, test) in pairs.items()}
+    for task, (train, test) in pairs.items():
+        trained, tested = ids[task]
+        check_one_label(task, train.files + test.files, _label_names(train) + _label_names(test), trained + tested)
+        for other, (trained, _) in ids.items():
+            both = set(tested).intersection(trained)
+            of_other = f" of {other}" if other != task else ", too"
+            if both:
+                _warn_of_both(task, f"{len(both)} test files are training files{of_other}")
+        if groups := sorted(set(train.groups) & set(test.groups) - {""}):
+            listed = ", ".join(groups[:LISTED]) + (", …" if len(groups) > LISTED else "")
+            _warn_of_both(task, f"{len(groups)} groups have training and test files ({listed})")
+
+
+def _warn_of_both(task: str, what: str) -> None:
+    warnings.warn(f"{task}: {what}, which flatters figures", stacklevel=4)
+
+
+def _label_names(media: MediaSet) -> list[str]:
+    return [media.classes[label] for label in media.labels]
 
 
 def _warn_of_classes(task: str, train: MediaSet, test: MediaSet) -> None:

@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object, send_to_device
+from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.augment import RandAugment
@@ -31,18 +33,19 @@ from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointS
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
 from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.pathways import to_channels_last
+from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.spec import IMAGE, InputSpec
+from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective
 from unidual_zoo.training.optimizers import freeze, make_optimizer, make_schedule
 from unidual_zoo.training.plots import plot_confusion, plot_curves
-from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
 from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
 from unidual_zoo.training.sources import read_sources
 from unidual_zoo.weights import EXPORT
-
-DTYPES = {"no": None, "bf16": torch.bfloat16}
 
 
 def train(recipe: Recipe, *, out: str | Path, resume: bool = False) -> dict[str, Report]:
@@ -65,68 +68,87 @@ class Trainer:
     """A run: everything that training needs, `done` steps into it."""
 
     def __init__(self, recipe: Recipe, *, out: str | Path, resume: bool = False) -> None:
-        check_known("protocol", recipe.protocol, PROTOCOLS)
+        check_known("protocol", recipe.run.protocol, PROTOCOLS)
         self.recipe = recipe
-        self.accelerator = make_accelerator(recipe)
+        self.accelerator = make_accelerator(recipe.run, accumulate=recipe.optim.accumulate)
         world = self.accelerator.num_processes
-        self.media, self.test_media = read_sources(recipe)
-        torch.manual_seed(recipe.seed)
         self.run = RunDirectory(out, writes=self.accelerator.is_main_process)
-        replaced = resume and self.run.has_checkpoint()  # the weights of another run are
-        self.model = make_model(
-            dataclasses.replace(recipe, init=None) if replaced else recipe, self.media, self.accelerator
-        )
-        self.averaged = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
-        self.published: TaskModel = self.averaged.module if self.averaged else self.model
-        self.plain_objective = make_objective(recipe, self.model)
-        self.loader = make_loader(recipe, self.media, self.model.spec, self.accelerator)
-        self.steps_per_epoch = self.loader.sampler.steps_per_epoch
-        optimizer = make_optimizer(self.model, recipe, world=world)
-        self.schedule = make_schedule(optimizer, recipe, updates_per_epoch=self.steps_per_epoch // recipe.accumulate)
-        self.objective, self.optimizer = self.accelerator.prepare(self.plain_objective, optimizer)
-        for module in self.objective.modules():
-            if isinstance(module, DistributedDataParallel):
-                module.broadcast_buffers = False  # else each step gives all the first process's BatchNorm statistics
+        replaced = resume and self.run.has_checkpoint()  # the weights that `init` names are
+        start = dataclasses.replace(recipe.model, init=None) if replaced else recipe.model
+
+        self.media, self.test_media = read_sources(recipe.data, seed=recipe.run.seed)
+        self.model = make_model(start, self.media, self.accelerator, seed=recipe.run.seed)
+        self.averaged = make_average(self.model, decay=recipe.optim.ema)
+        self.loader = make_loader(recipe.data, self.media, self.model.spec, self.accelerator, seed=recipe.run.seed)
+        self.plain_objective = make_objective(self.model, recipe.optim)
+        plain_optimizer = make_optimizer(self.model, recipe.optim, world=world)
+        updates_per_epoch = self.steps_per_epoch // recipe.optim.accumulate
+        self.schedule = make_schedule(plain_optimizer, recipe.optim, updates_per_epoch=updates_per_epoch)
+        self.objective, self.optimizer = prepare(self.accelerator, self.plain_objective, plain_optimizer)
 
         self.done, self.best = 0, None
         self._logged: set[str] = set()
-        files = {task: [self.media[task].fingerprint(), self.test_media[task].fingerprint()] for task in self.media}
-        state = self.run.begin(
-            {**recipe.to_dict(), "processes": world, "files": files},
-            resume=resume,
-            defaults={**Recipe().to_dict(), "files": files},
-        )
-        if state is not None:
-            self.restore(state)
-        self.accelerator.wait_for_everyone()  # until the main process has written the recipe
-        seen = gather_object([(self.done, self.run.recipe_text())])
-        if len(set(seen)) > 1:
-            steps = ", ".join(str(step) for step, _ in seen)
-            raise RunError(
-                f"the processes see different runs, at steps {steps}: "
-                f"{out} must be one directory that all machines share"
-            )
+        self._begin(resume=resume)
         self.meter = Meter(
             self.accelerator,
             self.run,
             step=self.done,
-            total=recipe.epochs * self.steps_per_epoch,
+            total=recipe.optim.epochs * self.steps_per_epoch,
             per_epoch=self.steps_per_epoch,
-            examples=recipe.batch_size * world,
-            every=recipe.log_every,
+            examples=recipe.data.batch_size * world,
+            every=recipe.run.log_every,
         )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of every process in an epoch."""
+        return self.loader.sampler.steps_per_epoch
+
+    @property
+    def published(self) -> TaskModel:
+        """The network that is evaluated and published: the averaged one, if there is one."""
+        return self.averaged.module if self.averaged else self.model
+
+    def _begin(self, *, resume: bool) -> None:
+        """Opens the run directory and goes on from its checkpoint. What refuses it on one process does on all."""
+        files = {task: [self.media[task].fingerprint(), self.test_media[task].fingerprint()] for task in self.media}
+        state = refusal = None
+        try:
+            state = self.run.begin(
+                {**self.recipe.to_dict(), "processes": self.accelerator.num_processes, "files": files},
+                resume=resume,
+                update=lambda saved: {**Recipe().to_dict(), "files": files, **current_names(saved)},
+            )
+        except RunError as error:
+            refusal = str(error)
+        # Only now has the main process written the recipe.
+        if refusals := [text for text in gather_object([refusal]) if text is not None]:
+            self.run.close()
+            raise RunError(refusals[0])
+        if state is not None:
+            self.restore(state)
+        seen = gather_object([(self.done, self.run.recipe_text())])
+        if len(set(seen)) > 1:
+            self.run.close()
+            steps = ", ".join(str(step) for step, _ in seen)
+            raise RunError(
+                f"the processes see different runs, at steps {steps}: "
+                f"{self.run.path} must be one directory that all machines share"
+            )
+        self.run.log("begin", step=self.done, **engine_facts(self.accelerator))
 
     def fit(self) -> None:
         """The steps from `done` to the last, with a checkpoint now and then and an evaluation after every epoch."""
-        save_every = -(-self.recipe.save_every // self.recipe.accumulate) * self.recipe.accumulate
-        batches = self.loader.batches(self.done, self.recipe.epochs * self.steps_per_epoch)
+        accumulate = self.recipe.optim.accumulate
+        save_every = -(-self.recipe.run.save_every // accumulate) * accumulate
+        batches = self.loader.batches(self.done, self.recipe.optim.epochs * self.steps_per_epoch)
         self.objective.train()
         with self.loader.deaths_explained():
             for batch in self.meter.waiting(batches):
-                rate = max(group["lr"] for group in self.optimizer.param_groups)
+                lr = max(group["lr"] for group in self.optimizer.param_groups)
                 losses = self.training_step(batch)
                 self.done += 1
-                self.meter.add(losses, rate=rate)
+                self.meter.add(losses, lr=lr)
                 if self.done % self.steps_per_epoch == 0:
                     self.end_epoch()
                 elif self.done % save_every == 0:
@@ -138,12 +160,12 @@ class Trainer:
         with self.accelerator.accumulate(self.objective):
             losses = self.objective(send_to_device(batch.data, self.accelerator.device, non_blocking=True))
             self.accelerator.backward(losses[TOTAL])
-            if self.accelerator.sync_gradients and self.recipe.clip_norm is not None:
-                self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+            if self.accelerator.sync_gradients and self.recipe.optim.clip_norm is not None:
+                self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
         if self.accelerator.sync_gradients:
-            updates = (self.done + 1) // self.recipe.accumulate
+            updates = (self.done + 1) // self.recipe.optim.accumulate
             self.schedule.step_update(updates)
             if self.averaged is not None:
                 self.averaged.update(self.model, step=updates)
@@ -153,11 +175,13 @@ class Trainer:
         """Checkpoint and curves, and where it is due an evaluation."""
         self.meter.flush()
         self._sync_norms()
-        if not self.recipe.eval_every or self.done // self.steps_per_epoch % self.recipe.eval_every:
+        eval_every = self.recipe.run.eval_every
+        if not eval_every or self.done // self.steps_per_epoch % eval_every:
             self.save()
             return
+        self.run.check_finite(self.state())
         with self.meter.paused():
-            reports = self.evaluate(self.published, clips=self.recipe.eval_clips)
+            reports = self.evaluate(self.published, clips=self.recipe.run.eval_clips)
             scores = {
                 f"{task}/{name}": value for task, report in reports.items() for name, value in report.metrics().items()
             }
@@ -173,7 +197,7 @@ class Trainer:
 
     def evaluate(self, model: TaskModel, *, clips: int | None = None) -> dict[str, Report]:
         """The report of every task's test files, which the processes share."""
-        protocol = PROTOCOLS[self.recipe.protocol]
+        protocol = PROTOCOLS[self.recipe.run.protocol]
         reports = {}
         for task, media in self.test_media.items():
             part = evaluate(
@@ -181,9 +205,9 @@ class Trainer:
                 media,
                 protocol=dataclasses.replace(protocol, clips=clips or protocol.clips),
                 task=task,
-                batch_size=self.recipe.batch_size,
-                workers=self.recipe.workers,
-                dtype=DTYPES[self.recipe.precision],
+                batch_size=self.recipe.data.batch_size,
+                workers=self.recipe.data.workers,
+                dtype=DTYPES[self.recipe.run.precision],
                 shard=(self.accelerator.process_index, self.accelerator.num_processes),
             )
             parts = gather_object([dataclasses.replace(part, files=())])  # all processes know the files
@@ -191,18 +215,21 @@ class Trainer:
         return reports
 
     def save(self, *, is_best: bool = False) -> None:
-        """A checkpoint. It needs no random state: every step begins with a seed of its own."""
+        """A checkpoint."""
         self.meter.flush()
         self._share_failures()
         self._sync_norms()
+        self.run.save(self.state(), best=is_best)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds. It needs no random state: every step begins with a seed of its own."""
         optimizer = self.optimizer.state_dict()
-        state = {
+        return {
             "model": self.model.state_dict(),
             "ema": self.averaged and self.averaged.module.state_dict(),
             "optimizer": {**optimizer, "state": {str(index): kept for index, kept in optimizer["state"].items()}},
             "progress": {"step": self.done, "best": self.best, "failed": self.loader.failed},
         }
-        self.run.save(state, best=is_best)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from a checkpoint."""
@@ -214,29 +241,27 @@ class Trainer:
         self.done, self.best = state["progress"]["step"], state["progress"]["best"]
         self.loader.failed = state["progress"]["failed"]
         self._logged = set(self.loader.failed)
-        self.schedule.step_update(self.done // self.recipe.accumulate)
+        self.schedule.step_update(self.done // self.recipe.optim.accumulate)
 
     def publish(self) -> dict[str, Report]:
         """The weights without the heads that only training needs: evaluated, and written to export/."""
         self.accelerator.wait_for_everyone()
-        self.model.load_state_dict(trained_weights(self.run.path, checkpoint=self.recipe.publish))
-        if self.recipe.recompute_norms:
+        self.model.load_state_dict(trained_weights(self.run.path, checkpoint=self.recipe.run.publish))
+        if self.recipe.run.recompute_norms:
             torch.manual_seed(self._seed())
             self.plain_objective.mixup = 0.0  # as in testing
-            batches = self.loader.batches(0, self.recipe.recompute_norms)
+            batches = self.loader.batches(0, self.recipe.run.recompute_norms)
             device = self.accelerator.device
             recompute_norms(self.plain_objective, (send_to_device(batch.data, device) for batch in batches))
             self._sync_norms()
+        self.run.check_finite(self.state())
         self.model.drop_auxiliary_heads()
         reports = self.evaluate(self.model)
         self.run.log("end", step=self.done, reports={task: report.to_dict() for task, report in reports.items()})
         if self.run.writes:
             export(self.model, self.run.path / EXPORT)
             for task, report in reports.items():
-                classes = self.media[task].classes
-                picture = self.run.path / f"confusion-{task}.png"
-                plot_confusion([(r.label, r.top[0]) for r in report.results if r.top], classes, picture, title=task)
-                write_predictions(report, classes, self.run.path / f"predictions-{task}.csv")
+                self._write_report(task, report)
         return reports
 
     def close(self) -> None:
@@ -244,8 +269,16 @@ class Trainer:
         self.meter.bar.close()
         self.run.close()
 
+    def _write_report(self, task: str, report: Report) -> None:
+        """A task's confusion matrix, and the list of what was predicted."""
+        classes = self.media[task].classes
+        pairs = [(result.label, result.top[0]) for result in report.results if result.top]
+        confusion, predictions = self.run.path / f"confusion-{task}.png", self.run.path / f"predictions-{task}.csv"
+        write_whole(confusion, lambda path: plot_confusion(pairs, classes, path, title=task))
+        write_whole(predictions, lambda path: write_predictions(report, classes, path))
+
     def _seed(self) -> int:
-        words = [self.recipe.seed, self.done, self.accelerator.process_index]
+        words = [self.recipe.run.seed, self.done, self.accelerator.process_index]
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
     def _sync_norms(self) -> None:
@@ -261,75 +294,87 @@ class Trainer:
         for file in sorted(set(self.loader.failed) - self._logged):
             self.run.log("unreadable", step=self.done, file=file, reason=self.loader.failed[file])
             if self.run.writes:
-                self.meter.bar.write(f"unreadable: {file}: {self.loader.failed[file]}", file=sys.stderr)
+                self.meter.bar.write(printable(f"unreadable: {file}: {self.loader.failed[file]}"), file=sys.stderr)
         self._logged = set(self.loader.failed)
-        if len(self._logged) > self.recipe.max_failed:
-            raise RunError(f"{len(self._logged)} files could not be read, max_failed is {self.recipe.max_failed}")
+        if len(self._logged) > self.recipe.data.max_failed:
+            most = self.recipe.data.max_failed
+            raise RunError(f"{len(self._logged)} files could not be read, max_failed is {most}")
 
 
-def make_accelerator(recipe: Recipe) -> Accelerator:
-    """Accelerate's engine, on the CPU where there is nothing faster."""
-    check_known("precision", recipe.precision, DTYPES)
-    AcceleratorState._reset_state()  # a process may train several recipes, one after the other
-    accelerator = Accelerator(
-        mixed_precision=recipe.precision,
-        gradient_accumulation_steps=recipe.accumulate,
-        dynamo_backend=recipe.compile,
-        cpu=not torch.accelerator.is_available(),
-    )
-    if recipe.sync_norms and accelerator.device.type == "cpu":
+def make_model(
+    settings: ModelSettings, media: Mapping[str, MediaSet], accelerator: Accelerator, *, seed: int
+) -> TaskModel:
+    """The network on its device, with what is not to learn frozen. Weights that nothing else gives follow the seed.
+
+    Raises:
+        ValueError: the settings do not fit the model, the data or the device.
+    """
+    if settings.sync_norms and accelerator.device.type == "cpu":
         raise ValueError("sync_norms needs GPUs, the run is on the CPU")
-    return accelerator
-
-
-def make_model(recipe: Recipe, media: Mapping[str, MediaSet], accelerator: Accelerator) -> TaskModel:
-    """The network on its device, with what is not to learn frozen."""
-    model = build_model(recipe, media)
-    model.to(accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    model.set_grad_checkpointing(recipe.grad_checkpointing)
-    if recipe.sync_norms:
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place
-    freeze(model, first=recipe.freeze)
+    torch.manual_seed(seed)
+    model = build_model(settings, media)
+    model.to(device=accelerator.device)
+    to_channels_last(model)
+    model.set_grad_checkpointing(settings.grad_checkpointing)
+    if settings.sync_norms:
+        convert_sync_batchnorm(model)  # in place; torch's own would lose the activations in timm's norms
+    freeze(model, first=settings.freeze)
     return model
 
 
-def make_objective(recipe: Recipe, model: TaskModel) -> JointObjective:
-    """The recipe's losses of the network."""
+def make_average(model: TaskModel, *, decay: float) -> ModelEmaV3 | None:
+    """The moving average of a network's weights, None for no decay."""
+    return ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
+
+
+def make_objective(model: TaskModel, settings: OptimSettings) -> JointObjective:
+    """The losses of the network."""
     return JointObjective(
         model,
-        recipe.loss_weights,
-        label_smoothing=recipe.label_smoothing,
-        mixup=recipe.mixup,
-        freeze_norms=recipe.freeze_norms,
-        auxiliary_frames=recipe.auxiliary_frames,
+        settings.loss_weights,
+        label_smoothing=settings.label_smoothing,
+        mixup=settings.mixup,
+        freeze_norms=settings.freeze_norms,
+        auxiliary_frames=settings.auxiliary_frames,
     )
 
 
 def make_loader(
-    recipe: Recipe, media: Mapping[str, MediaSet], spec: InputSpec, accelerator: Accelerator
+    settings: DataSettings, media: Mapping[str, MediaSet], spec: InputSpec, accelerator: Accelerator, *, seed: int
 ) -> JointLoader:
     """This process's batches. An epoch is a whole number of updates."""
     sizes = {task: len(data.files) for task, data in media.items()}
-    per_update = recipe.batch_size * accelerator.num_processes * recipe.accumulate
-    wanted = (recipe.epoch_size or max(sizes.values())) * len(sizes)
+    per_update = settings.batch_size * accelerator.num_processes * accelerator.gradient_accumulation_steps
+    wanted = (settings.epoch_size or max(sizes.values())) * len(sizes)
     sampler = JointSampler(
         sizes,
-        batch_size=recipe.batch_size,
+        batch_size=settings.batch_size,
         epoch_size=max(1, wanted // per_update) * per_update,
-        mix=recipe.mix,
-        seed=recipe.seed,
+        mix=settings.mix,
+        seed=seed,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
     dataset = JointDataset(
         media,
         clip=spec.clip,
-        transform=train_transform(spec, short_sides=recipe.short_sides, flip=recipe.flip),
-        augment=RandAugment(recipe.rand_augment) if recipe.rand_augment else None,
-        seed=recipe.seed,
-        num_workers=recipe.workers,
+        transform=train_transform(spec, short_sides=settings.short_sides, flip=settings.flip),
+        augment=RandAugment(settings.rand_augment) if settings.rand_augment else None,
+        seed=seed,
+        num_workers=settings.workers,
     )
-    return JointLoader(dataset, sampler, max_failed=recipe.max_failed, pin=accelerator.device.type == "cuda")
+    return JointLoader(dataset, sampler, max_failed=settings.max_failed, pin=accelerator.device.type == "cuda")
+
+
+def prepare(
+    accelerator: Accelerator, objective: JointObjective, optimizer: Optimizer
+) -> tuple[nn.Module, AcceleratedOptimizer]:
+    """The two as Accelerate runs them on this process: distributed, compiled, in the precision of the recipe."""
+    wrapped, stepper = accelerator.prepare(objective, optimizer)
+    for module in wrapped.modules():
+        if isinstance(module, DistributedDataParallel):
+            module.broadcast_buffers = False  # else each step gives all the first process's BatchNorm statistics
+    return wrapped, stepper
 
 
 def main_score(report: Report) -> float:
@@ -344,4 +389,5 @@ def write_predictions(report: Report, classes: Sequence[str], path: Path) -> Non
         rows.writerow((PATH, LABEL, "prediction"))
         for result in report.results:
             predicted = classes[result.top[0]] if result.top else ""
-            rows.writerow((os.path.abspath(report.files[result.index]), classes[result.label], predicted))
+            names = [csv_cell(name) for name in (classes[result.label], predicted)]
+            rows.writerow((os.path.abspath(report.files[result.index]), *names))

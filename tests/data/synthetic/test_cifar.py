@@ -1,6 +1,7 @@
 """CIFAR-10 is parted without overlap, and its clips show what their classes say."""
 
 import csv
+import shutil
 import tarfile
 
 import numpy as np
@@ -147,3 +148,43 @@ def test_errors(root, tmp_path, cache):
     Image.new("RGB", (32, 32)).save(tmp_path / "train" / "plane" / "0.png")
     with pytest.raises(ValueError, match="found"):
         cifar_images(tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["no stack", "half a stack", "no list", "half a list", "another stack"])
+def test_damaged_data_are_made_again(root, cache, harm):
+    folder = cifar_images(root, count=50)
+    stack, rows = folder / "test.npy", folder / "test.csv"
+    before = stack.read_bytes(), rows.read_bytes(), (folder / "train.npy").stat().st_mtime_ns
+    if harm.startswith("no"):
+        (stack if harm == "no stack" else rows).unlink()
+    elif harm == "another stack":
+        np.save(stack, np.zeros((30, 32, 32), np.uint8))
+    else:
+        file = stack if harm == "half a stack" else rows
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert cifar_images(root, count=50) == folder
+    assert (stack.read_bytes(), rows.read_bytes(), (folder / "train.npy").stat().st_mtime_ns) == before
+
+
+def test_damaged_clips_are_made_again(root, cache):
+    folder = cifar_clips(root, clips=12, test_clips=5, images=0)
+    before = (folder / "train.npy").read_bytes()
+    (folder / "train.npy").write_bytes(before[:-100])
+    cifar_clips(root, clips=12, test_clips=5, images=0)
+    assert (folder / "train.npy").read_bytes() == before
+
+
+def test_what_systems_leave_behind_is_no_picture(root, tmp_path, cache):
+    expected = ids(cifar_images(root, count=50), "train")
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    for name in ("train/@eaDir/0000.png", "train/cat/._0000.png", "train/cat/@eaDir/0000.png"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_bytes(b"no picture")
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    for split in PER_CLASS:
+        with tarfile.open(packed / f"{split}.tar", "w") as archive:
+            archive.add(copy / split, arcname=f"./{split}")
+    for number, place in enumerate((copy, packed)):
+        assert ids(cifar_images(place, count=51 + number), "train")[:50] == expected

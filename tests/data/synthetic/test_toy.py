@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unidual_zoo.data import probe
+from unidual_zoo.data import probe, read_media
 from unidual_zoo.data.synthetic import toy
 from unidual_zoo.data.synthetic.motion import MOTIONS
 from unidual_zoo.data.synthetic.scenes import OBJECTS
@@ -225,3 +225,34 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("UNIDUAL_CACHE", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r"cannot write the embedded data to .*set UNIDUAL_CACHE"):
         toy.images("test", count=1)
+
+
+def test_lost_files_are_drawn_again(cache, monkeypatch):
+    first = toy.images("test", count=40)
+    before = _bytes(first)
+    files = [Path(file) for file in first.files]
+    files[3].unlink()
+    files[17].write_bytes(b"")
+    for file in files[-4:]:  # all of a class, with its folder
+        file.unlink()
+    files[-1].parent.rmdir()
+    drawn, write = [], toy._write
+    monkeypatch.setattr(toy, "_write", lambda stem, **kwargs: drawn.append(stem.name) or write(stem, **kwargs))
+    assert toy.images("test", count=40) == first
+    assert sorted(drawn) == sorted(file.stem for file in (files[3], files[17], *files[-4:]))
+    assert _bytes(first) == before
+    folder = toy.task_folder("toy_objects", split="test", count=40)
+    assert [path.name for path in folder.iterdir()] == ["test"]
+
+
+def test_nothing_else_in_the_cache_is_a_sample(cache):
+    first = toy.images("test", count=3)
+    file = Path(first.files[0])
+    file.with_name("copy.jpg").write_bytes(file.read_bytes())
+    assert toy.images("test", count=3) == first
+
+
+def test_a_media_set_is_what_reading_the_folder_gives(made):
+    for media, task in zip(made, ("toy_objects", "toy_actions"), strict=True):
+        folder = Path(media.files[0]).parents[1]
+        assert read_media(folder, modality=media.modality, classes=packaged_classes(task)) == media

@@ -18,15 +18,16 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.data.listing import is_machine_made, look_into
 from unidual_zoo.data.media import is_image
-from unidual_zoo.data.stacks import write_stack
+from unidual_zoo.data.stacks import is_whole, write_stack
 from unidual_zoo.data.synthetic.motion import CAMERA_MOTIONS, make_clip
 from unidual_zoo.data.synthetic.toy import cache_folder
 from unidual_zoo.spec import packaged_classes
@@ -104,7 +105,7 @@ def cifar_images(root: str | Path, *, count: int = 10_000, download: bool = Fals
     """
     folder = cache_folder() / f"cifar10-v{VERSION}-{_kind(root, download)}-{count}"
     for split in SPLITS:
-        if (folder / f"{split}.csv").exists():
+        if is_whole(folder, split, shape=(SIDE, SIDE, 3)):
             continue
         source = _source(root, split, download)
         chosen = source.order[:count] if split == "train" else source.part(split)
@@ -140,8 +141,9 @@ def cifar_clips(
     check_known("column", column, COLUMNS)
     folder = cache_folder() / f"{column}-v{VERSION}-{_kind(root, download)}-seed{seed}-{clips}-{test_clips}-{images}"
     counts = {"train": clips, "holdout": HOLDOUT_CLIPS, "test": test_clips}
+    shape = (COLUMNS[column].num_frames, *COLUMNS[column].size, 3)
     for number, split in enumerate(SPLITS):
-        if (folder / f"{split}.csv").exists():
+        if is_whole(folder, split, shape=shape):
             continue
         source = _source(root, split, download)
         chosen = source.part(split)
@@ -152,7 +154,6 @@ def cifar_clips(
         bar = tqdm(total=len(plan), desc=f"making {column}/{split}", unit="clip", mininterval=0.5)
         make = partial(_clip, source.pictures, plan, COLUMNS[column], key, bar.update)
         labels = [label for _, label in plan]
-        shape = (COLUMNS[column].num_frames, *COLUMNS[column].size, 3)
         write_stack(folder, split, shape=shape, labels=labels, make=make)
         bar.close()
     return folder
@@ -255,7 +256,7 @@ def _read_split(root: Path, split: str, download: bool) -> _Images:
     if (root / f"{split}.tar").is_file():
         found = list(_from_tar(root / f"{split}.tar"))
     else:
-        found = [(file.parent.name, file.read_bytes()) for file in sorted((root / split).glob("*/*")) if is_image(file)]
+        found = list(_from_folders(root / split))
     names = {name for name, _ in found}
     if names != set(CLASSES):
         raise ValueError(f"{root}: the classes of CIFAR-10 are {', '.join(CLASSES)}, found {sorted(names) or 'none'}")
@@ -263,14 +264,27 @@ def _read_split(root: Path, split: str, download: bool) -> _Images:
     return _checked(root, pictures, np.array([CLASSES.index(name) for name, _ in found]))
 
 
+def _from_folders(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(class, file's bytes) of the images in folders, sorted by name."""
+    for folder in look_into(path).folders:
+        for file in filter(is_image, look_into(folder).files):
+            yield folder.name, Path(file).read_bytes()
+
+
 def _from_tar(path: Path) -> Iterator[tuple[str, bytes]]:
     """(class, file's bytes) of the images in a tar, sorted by name."""
     with tarfile.open(path) as archive:
-        members = [member for member in archive.getmembers() if member.isfile() and is_image(member.name)]
+        members = [member for member in archive.getmembers() if member.isfile() and _is_picture(member.name)]
         for member in sorted(members, key=lambda member: member.name):
             content = archive.extractfile(member)
             assert content is not None  # it is a file
             yield Path(member.name).parent.name, content.read()
+
+
+def _is_picture(name: str) -> bool:
+    """Whether a name in a tar is that of an image, and not of what a system added to it."""
+    parts = PurePosixPath(name).parts
+    return is_image(name) and not any(part.startswith(".") or is_machine_made(part) for part in parts)
 
 
 def _from_torchvision(root: Path, split: str, download: bool) -> _Images:

@@ -5,14 +5,15 @@ mostly the object tells (a frame is enough), two objects are split by the direct
 follows from a seed, and file i of a split has the same bytes however many files are made.
 
 The files lie in `~/.cache/unidual-zoo` (or the folder that the environment variable UNIDUAL_CACHE names) as
-`toy-v2-seed0/toy_objects/train/bird/00000.jpg`, so that `toy-v2-seed0/toy_objects` can be given to any command.
+`toy-v2-seed0/toy_objects/train/bird/00000.jpg`, so that `toy-v2-seed0/toy_objects` can be given to any command. Those
+that are lost are drawn again.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from unidual_zoo.data.datasets import MediaSet, read_media
+from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.synthetic.motion import Layer, make_clip
 from unidual_zoo.data.synthetic.scenes import draw_background, draw_clutter, draw_object
 from unidual_zoo.spec import IMAGE, VIDEO, packaged_classes
@@ -66,8 +67,8 @@ def cache_folder() -> Path:
 def images(split: str, *, count: int | None = None, seed: int = 0, workers: int | None = None) -> MediaSet:
     """The images of `toy_objects` for "train" or "test", drawn and written at the first call.
 
-    `count` (default `COUNTS`) files, their classes in turn; each count and seed has a folder of its own. `workers`
-    threads draw (default: one per processor, at most four).
+    `count` (default `COUNTS`) files, their classes in turn; each count and seed has a folder of its own, in which
+    nothing else counts. `workers` threads draw (default: one per processor, at most four).
     """
     return _media("toy_objects", split, count=count, seed=seed, workers=workers)
 
@@ -86,17 +87,41 @@ def task_folder(task: str, *, split: str, count: int | None = None, seed: int = 
 
 
 def _media(task: str, split: str, *, count: int | None, seed: int, workers: int | None) -> MediaSet:
-    folder = task_folder(task, split=split, count=count, seed=seed)
-    if not (folder / split).is_dir():
-        count = COUNTS[task][split] if count is None else count
-        _build(folder / split, task=task, count=count, seed=seed, workers=workers)
-    return read_media(folder, modality=TASKS[task], split=split, classes=packaged_classes(task))
-
-
-def _build(target: Path, *, task: str, count: int, seed: int, workers: int | None) -> None:
-    """Write `count` files to a folder beside `target` and rename it: `target` is complete or is not there."""
+    folder = task_folder(task, split=split, count=count, seed=seed) / split
+    count = COUNTS[task][split] if count is None else count
     if count < 1:
         raise ValueError(f"the embedded data need 1 file or more, got count {count}")
+    files = [folder / name for name in _names(task, count)]
+    if missing := [index for index, file in enumerate(files) if not _is_there(file)]:
+        _build(folder, missing, task=task, count=count, seed=seed, workers=workers)
+    classes = packaged_classes(task)
+    order = sorted(range(count), key=lambda index: files[index].parts)  # as `read_media` has them
+    return MediaSet(
+        TASKS[task],
+        classes,
+        files=tuple(str(files[index]) for index in order),
+        labels=tuple(index % len(classes) for index in order),
+    )
+
+
+def _names(task: str, count: int) -> list[Path]:
+    """`class/00000.jpg` of each file by its number."""
+    classes, ending = packaged_classes(task), ".jpg" if TASKS[task] == IMAGE else ".mp4"
+    return [Path(classes[index % len(classes)]) / f"{index:05d}{ending}" for index in range(count)]
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _build(target: Path, indices: Sequence[int], *, task: str, count: int, seed: int, workers: int | None) -> None:
+    """Draw files by number in a folder beside `target`, and give it that name or, where it is there, move them in.
+
+    So `target` is complete from the first, and what is lost later comes back file by file.
+    """
     if TASKS[task] == VIDEO and ENCODER not in av.codecs_available:
         raise RuntimeError(f"this PyAV ({av.__version__}) cannot encode with {ENCODER}: install the wheel of av")
     try:
@@ -107,14 +132,14 @@ def _build(target: Path, *, task: str, count: int, seed: int, workers: int | Non
         raise OSError(message) from error
     with scratch as name:
         unfinished = Path(name) / target.name
-        classes = packaged_classes(task)
-        for label in classes[:count]:
-            (unfinished / label).mkdir(parents=True)
+        files = _names(task, count)
+        for index in indices:
+            (unfinished / files[index]).parent.mkdir(parents=True, exist_ok=True)
 
         def write(index: int) -> None:
-            label = classes[index % len(classes)]
             key = (seed, list(TASKS).index(task), SPLITS.index(target.name), index)
-            _write(unfinished / label / f"{index:05d}", task=task, label=label, rng=np.random.default_rng(key))
+            file = unfinished / files[index]
+            _write(file.with_suffix(""), task=task, label=file.parent.name, rng=np.random.default_rng(key))
 
         # Threads are enough: warping and encoding leave the interpreter's lock. Torch's own would stand in their way.
         threads = torch.get_num_threads()
@@ -122,10 +147,13 @@ def _build(target: Path, *, task: str, count: int, seed: int, workers: int | Non
         try:
             with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
                 bar = f"drawing {task}/{target.name}"
-                list(tqdm(pool.map(write, range(count)), total=count, desc=bar, unit="file", mininterval=0.5))
+                list(tqdm(pool.map(write, indices), total=len(indices), desc=bar, unit="file", mininterval=0.5))
         finally:
             torch.set_num_threads(threads)
-        _move(unfinished, target)
+        if target.is_dir():
+            _fill(target, unfinished, [files[index] for index in indices])
+        else:
+            _move(unfinished, target)
 
 
 def _move(unfinished: Path, target: Path) -> None:
@@ -135,6 +163,13 @@ def _move(unfinished: Path, target: Path) -> None:
     except OSError:
         if not target.is_dir():
             raise
+
+
+def _fill(target: Path, folder: Path, files: Sequence[Path]) -> None:
+    """Move files of a folder to where they are missing in `target`."""
+    for file in files:
+        (target / file).parent.mkdir(exist_ok=True)
+        os.replace(folder / file, target / file)
 
 
 def _write(stem: Path, *, task: str, label: str, rng: np.random.Generator) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unidual_zoo.spec import ClipSpec, InputSpec
-from unidual_zoo.weights import Checkpoint, Figure
+from unidual_zoo.weights import Checkpoint, Metric
 
 IN1K, K400 = {"in1k": ("image", 1000)}, {"k400": ("video", 400)}
 NAMES = {"in1k": "imagenet1k", "k400": "kinetics400"}
@@ -69,9 +69,9 @@ ABOUT_K400, ABOUT_DEFLATED = "IG-65M, then Kinetics-400", "images: the video pat
 ONE_HEAD_EACH = {"image": ["k400"], "video": ["k400"]}
 
 
-def percentages(task: str, values: Mapping[str, float], *, source: str, protocol: str = "unidual34") -> list[Figure]:
+def percentages(task: str, values: Mapping[str, float], *, source: str, protocol: str = "unidual34") -> list[Metric]:
     """`{"video@1": 74.9}` as rows of one task."""
-    return [Figure(task=task, metric=m, value=v, protocol=protocol, source=source) for m, v in values.items()]
+    return [Metric(task=task, metric=m, value=v, protocol=protocol, source=source) for m, v in values.items()]
 
 
 CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with weights is the default
@@ -80,7 +80,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         arguments=dict(tasks=CIFAR, auxiliary=False),
         sha256="41fa3780e4fdd57f71283850e8e9366d39bab175ba005c931c5a54f131ed640e",
         license="apache-2.0", about="CIFAR-10 and CIFAR-Motion", recipe="cifar",
-        figures=[
+        metrics=[
             *percentages("cifar10", {"top-1": 74.2, "top-5": 98.2}, source="benchmarks/table2.py"),
             *percentages(
                 "cifar_motion", {"clip@1": 68.2, "video@1": 72.5, "video@5": 98.0}, source="benchmarks/table2.py"
@@ -91,7 +91,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         file="unidual10_aux.toy.safetensors", spec=SPEC_TOY, arguments=dict(tasks=TOY, auxiliary=False),
         sha256="7914e8bc3efd9c389842b825dca895e34e76c08b24f7dc1320e1ae32f80a202c",
         license="apache-2.0", about="the embedded data", recipe="toy",
-        figures=[
+        metrics=[
             *percentages("toy_objects", {"top-1": 83.3, "top-5": 97.6}, source="benchmarks/imagenet.py"),
             *percentages(
                 "toy_actions", {"clip@1": 93.6, "video@1": 95.6, "video@5": 99.6}, source="benchmarks/kinetics.py"
@@ -102,14 +102,14 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         file="r2d10.cifar10.safetensors", spec=SPEC_CIFAR10, arguments=dict(tasks={"cifar10": ("image", 10)}),
         sha256="5221ccf61a0c289d6cbd3b01e60e560f4e221d8bb51d8a6f14f1073ee8582791",
         license="apache-2.0", about="CIFAR-10", recipe="cifar",
-        figures=percentages("cifar10", {"top-1": 70.2, "top-5": 97.7}, source="benchmarks/table2.py"),
+        metrics=percentages("cifar10", {"top-1": 70.2, "top-5": 97.7}, source="benchmarks/table2.py"),
     ),
     "r2plus1d10.cifar_motion": Checkpoint(
         file="r2plus1d10.cifar_motion.safetensors", spec=SPEC_CIFAR_MOTION,
         arguments=dict(tasks={"cifar_motion": ("video", 12)}),
         sha256="6e33119dfdcb2b287d054fd5d57fe34990fcfb788ae17b22492ff661128bbb5f",
         license="apache-2.0", about="CIFAR-Motion", recipe="cifar",
-        figures=percentages(
+        metrics=percentages(
             "cifar_motion", {"clip@1": 67.3, "video@1": 69.8, "video@5": 97.7}, source="benchmarks/table2.py"
         ),
     ),

@@ -1,0 +1,199 @@
+"""Weights read from a file and fitted to a model, strictly: plain tensors alone, finite, the right names and shapes.
+
+Nothing but plain weights is ever read: a pickle that would run code is refused. Whatever goes wrong is a
+CheckpointError, one sentence that names the file and the cause.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from timm.models import load_state_dict
+from timm.models._hub import load_state_dict_from_path
+from timm.models._manipulate import adapt_input_conv
+from torch import Tensor, nn
+
+from unidual_zoo.checks import first_line, shorten
+from unidual_zoo.weights.rows import CheckpointError
+
+HEADS = "heads."
+_SAFETENSORS = ".safetensors"
+_LARGEST_VIEW = 1 << 28  # bytes that a tensor may claim beyond what is stored of it
+
+
+def read_weights(path: str | Path, *, what: str | None = None) -> dict[str, Tensor]:
+    """The weights in a file or in a folder (its `model.safetensors` before others): safetensors, or a plain pickle.
+
+    A dict around them and DistributedDataParallel's prefix are taken off, as timm does. `what` names them in errors.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it holds more than weights.
+    """
+    path, what = Path(path), what or str(path)
+    if not path.exists():
+        raise CheckpointError(f"there is no file of weights {what}")
+    if foreign := _foreign_format(path):
+        raise CheckpointError(f"{what} {foreign}")
+    try:
+        load = load_state_dict_from_path if path.is_dir() else load_state_dict
+        weights = load(path, weights_only=True)  # type: ignore[arg-type]  # any path will do
+    except Exception as error:  # torch, pickle and safetensors each raise their own
+        raise CheckpointError(f"{what} {_unreadable(error)}") from error
+    return check_plain(weights, what=what)
+
+
+_ZIP = b"PK\3\4"  # how a file begins that torch takes for one of its own
+_ADVICE = "save its state_dict() with safetensors or torch.save"
+
+
+def _foreign_format(path: Path) -> str | None:
+    """What a file is instead of weights, as the end of a sentence; of some, torch would advise to run their code."""
+    if not path.is_file() or path.suffix == _SAFETENSORS:
+        return None
+    with path.open("rb") as file:
+        zipped = file.read(len(_ZIP)) == _ZIP
+    try:
+        if zipped:
+            with zipfile.ZipFile(path) as archive:
+                return _foreign_archive(archive, size=path.stat().st_size)
+        if tarfile.is_tarfile(path):
+            return f"is a tar archive: unpack it, or if it is a file of torch before 1.0, load it there and {_ADVICE}"
+    except (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, ValueError):
+        return None  # torch says what is wrong with it
+    return None
+
+
+def _foreign_archive(archive: zipfile.ZipFile, *, size: int) -> str | None:
+    parts = {entry.filename.partition("/")[2] for entry in archive.infolist()}
+    if "constants.pkl" in parts:
+        return f"is a TorchScript archive, which holds code: {_ADVICE}"
+    if "data.pkl" not in parts:
+        return "is an archive that torch.save did not write"
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    return f"unpacks {size:,} bytes to {unpacked:,}, which torch.save never does" if unpacked > size else None
+
+
+def _unreadable(error: BaseException) -> str:
+    """Why a file cannot be read, as the end of a sentence; torch's own words would advise to run a pickle's code."""
+    for cause in (error, error.__cause__):
+        if isinstance(cause, UnpicklingError):
+            code = re.search(r"GLOBAL (\S+)", str(cause))
+            return (
+                f"would run code when it is read ({code[1]}): refused" if code else "is not a pickle of plain weights"
+            )
+    if isinstance(error, AttributeError) or "weights_only" in str(error):  # timm took it for a dict; torch's advice
+        return "is not a file of weights: it holds no table of names and tensors"
+    return f"is damaged or not a file of weights: {first_line(error)}"
+
+
+def check_plain(weights: Mapping[str, Any], *, what: str) -> dict[str, Tensor]:
+    """The weights, if they are plain tensors and nothing else, else a CheckpointError."""
+    if others := [f"{key} ({odd})" for key, value in weights.items() if (odd := _oddity(value))]:
+        raise CheckpointError(f"{what} holds more than weights: {shorten(others)}")
+    return dict(weights)
+
+
+def _oddity(value: Any) -> str | None:
+    """What a value is that is no plain tensor, in a word."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    if value.layout != torch.strided or value.is_quantized:
+        return "quantized" if value.is_quantized else str(value.layout).removeprefix("torch.")
+    if not value.is_meta and value.nbytes > value.untyped_storage().nbytes() + _LARGEST_VIEW:
+        return f"{value.nbytes:,} bytes, of which {value.untyped_storage().nbytes():,} are stored"
+    return None
+
+
+def check_finite(weights: Mapping[str, Tensor], *, what: str) -> None:
+    """Raises a CheckpointError that names the tensors with NaN or infinity in them; whole numbers have none.
+
+    A network with such a weight may still give finite answers: oneDNN's fused ReLU turns NaN into 0.
+    """
+    if bad := [name for name, tensor in weights.items() if not is_finite(tensor)]:
+        raise CheckpointError(f"{what} holds NaN or infinity: {shorten(bad)}")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether every value of a tensor of any type is a finite number.
+
+    One without values is, such as on "meta"; into those of other classes (fake, distributed, packed) nobody looks.
+    """
+    if tensor.is_meta or tensor.numel() == 0 or type(tensor) not in (Tensor, nn.Parameter):
+        return True
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    elif not tensor.is_floating_point():
+        return True
+    if tensor.itemsize == 1:  # float8 has no comparisons
+        tensor = tensor.float()
+    if tensor.device.type == "cpu":  # much faster, and nothing of the tensor's size is made; NaN wins in both
+        tensor = torch.stack(tensor.detach().aminmax())
+    return bool(tensor.isfinite().all())
+
+
+def fit_to_model(
+    state_dict: Mapping[str, Tensor],
+    model: nn.Module,
+    *,
+    adaptable: Sequence[str] = (),
+    fresh_heads: bool = True,
+) -> dict[str, Tensor]:
+    """The checkpoint's weights as exactly the model's, in names and shapes.
+
+    Heads that the model lacks are left out. With `fresh_heads`, heads that are missing or of another size keep the
+    model's values, and one warning names them. Filters of the `adaptable` weights are fitted to the model's number of
+    input channels as timm does: summed for one channel, else repeated or cut off and scaled.
+
+    Raises:
+        CheckpointError: other weights are missing, unknown or of another shape, or weights that are used are not
+            finite; it names some of each.
+    """
+    own = model.state_dict()
+    fitted = {key: value for key, value in state_dict.items() if key in own or not key.startswith(HEADS)}
+    for key in {*adaptable} & {*fitted} & {*own}:
+        if _differs_in_channels(fitted[key], own[key]):
+            fitted[key] = _fit_channels(fitted[key], own[key].shape[1])
+    differing = {key for key in fitted if key in own and fitted[key].shape != own[key].shape}
+    fresh = [key for key in own if key.startswith(HEADS) and (key not in fitted or key in differing)]
+    excused = set(fresh) if fresh_heads else set()
+    problems = {
+        "missing": [key for key in own if key not in fitted and key not in excused],
+        "unknown": [key for key in fitted if key not in own],
+        "of another shape": [
+            f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
+            for key, value in fitted.items()
+            if key in differing - excused
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{what}: {shorten(keys)}" for what, keys in problems.items() if keys)
+        raise CheckpointError(f"the checkpoint does not fit {type(model).__name__}: {listed}")
+    check_finite({key: value for key, value in fitted.items() if key not in differing}, what="the checkpoint")
+    if fresh:
+        heads = sorted({key.rsplit(".", 1)[0] for key in fresh})
+        sized = [key for key in fresh if key in differing and fitted[key].ndim]
+        others = [f"{key.rsplit('.', 1)[0]} has {len(fitted[key])} classes" for key in sized]
+        what = f" ({shorten(list(dict.fromkeys(others)))} there)" if others else ""
+        message = f"no weights for {', '.join(heads)} in the checkpoint{what}: freshly initialised"
+        warnings.warn(message, stacklevel=2)
+    return {**fitted, **{key: own[key] for key in fresh}}
+
+
+def _differs_in_channels(theirs: Tensor, own: Tensor) -> bool:
+    """Whether filters (O, I, ...) differ from the model's in nothing but the number of input channels."""
+    sizes = [(weight.ndim, weight.shape[:1], weight.shape[2:]) for weight in (theirs, own)]
+    return sizes[0] == sizes[1] and theirs.ndim > 2 and 0 < theirs.shape[1] != own.shape[1]
+
+
+def _fit_channels(weight: Tensor, chans: int) -> Tensor:
+    """Filters (O, I, ...) of any kernel for inputs of `chans` channels."""
+    flat = weight.flatten(2).unsqueeze(-1)  # timm takes 2-D kernels alone
+    return adapt_input_conv(chans, flat, base_chans=weight.shape[1]).reshape(len(weight), chans, *weight.shape[2:])

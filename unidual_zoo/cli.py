@@ -18,8 +18,9 @@ import typer
 from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.data import MediaError, toy
+from unidual_zoo.data import MediaError
 from unidual_zoo.data.datasets import TESTS, MediaSet, find_split, modalities_in, read_media
+from unidual_zoo.data.synthetic import toy
 from unidual_zoo.evaluation import evaluate as measure
 from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
 from unidual_zoo.models.summary import registered_names, summarise

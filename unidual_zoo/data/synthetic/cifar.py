@@ -27,9 +27,9 @@ from tqdm import tqdm
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.listing import is_machine_made, look_into
 from unidual_zoo.data.media import is_image
-from unidual_zoo.data.motion import CAMERA_MOTIONS, make_clip
 from unidual_zoo.data.stacks import is_whole, write_stack
-from unidual_zoo.data.toy import cache_folder
+from unidual_zoo.data.synthetic.motion import CAMERA_MOTIONS, make_clip
+from unidual_zoo.data.synthetic.toy import cache_folder
 from unidual_zoo.spec import packaged_classes
 
 VERSION = 1  # part of the folders' names: raise it when what is made changes

@@ -197,9 +197,9 @@ def test_a_warning_is_in_the_answer(mixed, monkeypatch):
 
 
 def test_no_label_is_given_for_scores_that_are_not_finite(mixed):
-    model = GreyNet()
-    model.scale.data.fill_(float("-inf"))
-    results = list(Predictor(model, protocol=TWO)([path for path, _ in mixed]))
+    predictor = Predictor(GreyNet(), protocol=TWO)
+    predictor.model.scale.data.fill_(float("-inf"))  # a network with such a weight would not have been served
+    results = list(predictor([path for path, _ in mixed]))
     assert all([*result] == ["file", "error"] for result in results)
     assert {result["error"] for result, (_, level) in zip(results, mixed, strict=True) if level is not None} == {
         "the network's scores are not finite"

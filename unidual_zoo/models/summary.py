@@ -29,7 +29,7 @@ class Summary:
     """A row of `unidual models`.
 
     `multiply_adds` is of one image on the image pathway and of one clip on the video pathway, in the sizes of the
-    model's spec, of convolutions, linear layers and attention. `weights` is None, "packaged", or where they are
+    model's spec, in convolutions, linear layers and attention. `weights` is None, "packaged", or where they are
     fetched.
     """
 

@@ -113,7 +113,9 @@ def commands() -> Iterator:
     for script in SCRIPTS:
         for line in (ast.get_docstring(ast.parse(script.read_text())) or "").splitlines():
             if line.strip().startswith("uv run"):
-                yield pytest.param(re.split(r"\s{2,}", line.strip())[0], True, id=f"{named(script)}: {line.strip()}")
+                yield pytest.param(
+                    re.split(r"\s{2,}(?=[^\s-])", line.strip())[0], True, id=f"{named(script)}: {line.strip()}"
+                )
 
 
 @pytest.fixture

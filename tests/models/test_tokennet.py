@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from models import tokennet
 from models.base import FamilyTests
 from models.small import TASKS, clips, close, images, make
-from models.tokennet import THEIRS, rename
+from models.tokennet import THEIRS
 
 from unidual_zoo.models.summary import summarise
 from unidual_zoo.spec import InputSpec
-from unidual_zoo.weights import CheckpointError
+from unidual_zoo.weights import CheckpointError, KeyMap
 
 SMALL = dict(width=16, depth=3, patch=8, num_frames=4, spec=InputSpec(resize=36, crop=(32, 32)))
 
@@ -75,18 +75,17 @@ def test_multiply_adds_by_hand():
 
 def theirs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The image pathway of a network in the other code base's format."""
-    back = [(ours.format(task="in1k"), names) for names, ours in THEIRS]
-    kept = {key: value for key, value in model.state_dict().items() if ".video." not in key}
-    return rename(kept, back)
+    return KeyMap(THEIRS, task="in1k").back({k: w for k, w in model.state_dict().items() if ".video." not in k})
 
 
 def test_names_of_weights_there_and_back():
     model = make("tokennet", SMALL, pathways=["image"], tasks={"in1k": ("image", 7)})
     names = theirs(model)
-    assert [*names][:3] == ["grid", "patches.weight", "patches.bias"]
+    assert [*names][:4] == ["grid", "patches.weight", "patches.bias", "layers.1.ln1.weight"]
     assert names.keys().isdisjoint(model.state_dict())
-    again = rename(names, [(old, new.format(task="in1k")) for old, new in THEIRS])
+    again = KeyMap(THEIRS, task="in1k").forward(names)
     assert again.keys() == model.state_dict().keys()
+    assert all(again[key] is weight for key, weight in zip(again, names.values(), strict=True))
 
 
 @pytest.fixture

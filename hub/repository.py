@@ -126,5 +126,7 @@ def _check_model(model: Any, config: Mapping[str, Any], expected: Mapping[str, T
 def _publishable(report: Mapping[str, Any]) -> dict[str, Any]:
     """A report without paths of the machine that made it. Raises ValueError if it has no figures or no source."""
     figures(report)
-    kept = {key: value for key, value in report.items() if key not in ("failures", "saved_as", "checkpoint")}
+    kept = {
+        key: value for key, value in report.items() if key not in ("failures", "warnings", "saved_as", "checkpoint")
+    }
     return kept | ({"data": Path(str(kept["data"])).name} if "data" in kept else {})

@@ -25,6 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.data.images import known_formats
 from unidual_zoo.data.listing import is_machine_made, look_into
 from unidual_zoo.data.media import is_image
 from unidual_zoo.data.stacks import is_whole, write_stack
@@ -260,7 +261,9 @@ def _read_split(root: Path, split: str, download: bool) -> _Images:
     names = {name for name, _ in found}
     if names != set(CLASSES):
         raise ValueError(f"{root}: the classes of CIFAR-10 are {', '.join(CLASSES)}, found {sorted(names) or 'none'}")
-    pictures = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _, data in found])
+    pictures = np.stack(
+        [np.asarray(Image.open(io.BytesIO(data), formats=known_formats()).convert("RGB")) for _, data in found]
+    )
     return _checked(root, pictures, np.array([CLASSES.index(name) for name, _ in found]))
 
 

@@ -203,7 +203,9 @@ def test_an_lstm_is_part_of_the_last_block(coarse):
     assert {layers[name] for name in layers if name.startswith("lstm")} == {
         layers["stages.3.0.conv2.norm.image.weight"]
     }
-    assert {layers[name] for name in layers if name.startswith("heads")} == {max(layers.values())} == {5 if coarse else 6}
+    assert (
+        {layers[name] for name in layers if name.startswith("heads")} == {max(layers.values())} == {5 if coarse else 6}
+    )
 
 
 # ---- features -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.video.resnet import BasicBlock, Bottleneck
 
 from unidual_zoo.models.pathways import SHARED, pathway_of
-from unidual_zoo.models.unidual import UniDual, from_video_resnet
+from unidual_zoo.models.unidual import UniDual, to_video_resnet
 from unidual_zoo.spec import VIDEO
 
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -115,16 +115,8 @@ def twin(model: UniDual, pathway: str, task: str | None = None) -> Conv3dNet:
         frames=3 if pathway == VIDEO else 1,
         mid_per_block=arguments["mid_planes"] == "block",
     )
-    made.load_state_dict(_weights(made, model, pathway, task))
-    return made.train(model.training)
-
-
-def _weights(made: Conv3dNet, model: UniDual, pathway: str, task: str | None) -> dict[str, Tensor]:
-    """The model's weights by the names and in the shapes of its twin."""
     own = {key: weight for key, weight in model.state_dict().items() if pathway_of(key) in (None, pathway)}
     own = {key.replace(f".{pathway}.", f".{VIDEO}.").replace(f".{SHARED}.", f".{VIDEO}."): own[key] for key in own}
-    theirs = made.state_dict()
-    names = from_video_resnet(theirs, task or "")  # ours, in the order of theirs
-    return {
-        key: own[name].detach().reshape(weight.shape) for (key, weight), name in zip(theirs.items(), names, strict=True)
-    }
+    theirs = to_video_resnet(own, task or "")  # and what it does not know, such as other heads
+    made.load_state_dict({key: theirs[key] for key in made.state_dict()})
+    return made.train(model.training)

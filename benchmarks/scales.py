@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tables import CLIPS, IMAGES, MODALITY, THIRD, Options, Scale
 
-from unidual_zoo.data import cifar, toy
+from unidual_zoo.data.synthetic import cifar, toy
 from unidual_zoo.spec import IMAGE
 
 TOY_FILES = {"train": 96, "test": 24}

@@ -3,7 +3,8 @@
     uv run benchmarks/table2.py
         every row once, on a few of the embedded files: it shows that all of it runs, its figures mean nothing
     uv run benchmarks/table2.py --scale mini --cifar DIR --seeds 3 --jobs 2 --json FILE --plot FILE
-        CIFAR-10 and clips made from it (`unidual_zoo/data/cifar.py`); DIR holds CIFAR-10, `--download` fetches it there
+        CIFAR-10 and clips made from it (`unidual_zoo/data/synthetic/cifar.py`); DIR holds CIFAR-10, `--download`
+        fetches it there
     uv run benchmarks/table2.py --scale mini --column cifar_motion60 …
         the same with classes that need time
     uv run benchmarks/table2.py --scale paper --data in1k=/data/imagenet --data k400=/data/k400 [--run]

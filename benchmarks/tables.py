@@ -306,7 +306,7 @@ def main(table: Table) -> None:
         scale: Annotated[str, typer.Option(help="toy, mini or paper.")] = "toy",
         rows: Annotated[str | None, typer.Option(help="Names of rows, with commas between [default: all].")] = None,
         seeds: Annotated[int, typer.Option(help="Runs a row: seeds 0, 1, …")] = 1,
-        column: Annotated[str, typer.Option(help="mini: the classes of the clips, see data/cifar.py.")] = "",
+        column: Annotated[str, typer.Option(help="mini: the classes of the clips, see data/synthetic/cifar.py.")] = "",
         cifar: Annotated[Path, typer.Option(help="mini: the folder of CIFAR-10.")] = Path("cifar10"),
         download: Annotated[bool, typer.Option("--download", help="mini: fetch CIFAR-10 into that folder.")] = False,
         images: Annotated[int, typer.Option(help="mini: training images of CIFAR-10.")] = 10_000,

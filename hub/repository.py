@@ -135,5 +135,7 @@ def _check_model(model: TaskModel, config: Mapping[str, Any], expected: Mapping[
 def _publishable(report: Mapping[str, Any]) -> dict[str, Any]:
     """A report without paths of the machine that made it. Raises ValueError if it has no metrics or no source."""
     metrics_of(report)
-    kept = {key: value for key, value in report.items() if key not in ("failures", "saved_as", "checkpoint")}
+    kept = {
+        key: value for key, value in report.items() if key not in ("failures", "warnings", "saved_as", "checkpoint")
+    }
     return kept | ({"data": Path(str(kept["data"])).name} if "data" in kept else {})

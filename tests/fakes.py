@@ -36,6 +36,9 @@ class GreyNet(nn.Module):
         self.scale = nn.Parameter(torch.tensor(200.0))
         self.calls: list[tuple[int, ...]] = []
 
+    def fold(self) -> None:
+        """There is nothing to fold."""
+
     def default_pathway(self, modality: str) -> str:
         return modality
 

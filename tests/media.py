@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -269,3 +270,15 @@ def full_decode(path: Path, *, stream: int = 0) -> list[np.ndarray]:
 def _demuxed(container, video) -> Iterator[av.Packet]:
     with suppress(FFmpegError):
         yield from (packet for packet in container.demux(video) if packet.size)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file with its length and checksum."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, rows: bytes, *, before: bytes = b"", after: bytes = b"") -> bytes:
+    """An RGB PNG file of rows of pixels, each begun by its filter, with chunks before and after them."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    pixels = png_chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + before + pixels + after + png_chunk(b"IEND", b"")

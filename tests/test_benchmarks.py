@@ -12,8 +12,8 @@ import timm
 import torch
 from fakes import SIDE, grey_image, grey_video
 
-from unidual_zoo.data import toy
 from unidual_zoo.data.datasets import read_media
+from unidual_zoo.data.synthetic import toy
 from unidual_zoo.models.summary import registered_names
 from unidual_zoo.spec import ClipSpec, InputSpec
 

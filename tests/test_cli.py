@@ -1,19 +1,23 @@
 """The command line as a user meets it: results, exit status, and one sentence for every kind of bad input."""
 
+import gc
 import json
 import os
-import struct
+import signal
 import sys
-import zlib
+import warnings
 from pathlib import Path
 
 import pytest
 import timm
 import torch
 from fakes import SIDE, film, grey_image, grey_video
-from media import scene, write_sound
+from media import png, scene, write_sound
 
+from unidual_zoo import scoring
 from unidual_zoo.cli import main
+from unidual_zoo.data.datasets import load_image
+from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.spec import ClipSpec, InputSpec
 
 TASKS = {"things": ("image", 3), "acts": ("video", 2)}
@@ -83,16 +87,6 @@ def test_predict_gives_a_line_for_every_file_in_order(run, model, files, tmp_pat
     assert len(table.splitlines()) == len(rows)
 
 
-def _png(width: int, height: int) -> bytes:
-    """A PNG file of a size that its few bytes of data do not fill."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 def test_predict_names_every_bad_file_and_does_the_others(run, model, files, tmp_path):
     bad = tmp_path / "bad"
     bad.mkdir()
@@ -103,7 +97,7 @@ def test_predict_names_every_bad_file_and_does_the_others(run, model, files, tmp
     jpeg = grey_image(bad / "good.jpg", 3, size=(300, 300)).read_bytes()
     (bad / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     (bad / "zero.jpg").touch()
-    (bad / "huge.png").write_bytes(_png(20_000, 20_000))
+    (bad / "huge.png").write_bytes(png(20_000, 20_000, b""))
     out = tmp_path / "out.jsonl"
     named = [bad / "missing.jpg", tmp_path / "text.txt"]
     named[1].write_text("an odd extension is tried when it is named")
@@ -121,6 +115,63 @@ def test_predict_names_every_bad_file_and_does_the_others(run, model, files, tmp
     assert "0 bytes" in failed["zero.jpg"]
     assert "400,000,000 pixels" in failed["huge.png"]
     assert all("\n" not in error for error in failed.values())
+
+
+def load_and_warn(path, transform):
+    warnings.warn(MediaWarning(path, "it ends early"), stacklevel=1)
+    return load_image(path, transform)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_warning_is_shown_once_and_stands_in_the_answer(run, model, files, tmp_path, monkeypatch, workers):
+    monkeypatch.setattr(scoring, "load_image", load_and_warn)
+    out = tmp_path / "out.jsonl"
+    status, _, err = run("predict", files / "a.jpg", "--model", model, "--json", out, "--workers", workers)
+    assert status == 0
+    assert one_sentence(err) == f"unidual: {files / 'a.jpg'}: it ends early"
+    assert lines(out)[0]["warning"] == "it ends early"
+
+
+def load_and_die(path, transform):
+    if path.endswith("c.png"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return load_image(path, transform)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead process's socket
+@pytest.mark.parametrize("command", [["predict", "{files}"], ["evaluate", "imagenet", "--data", "{list}"]])
+def test_a_loader_process_that_dies_is_named_with_its_file(run, model, files, tmp_path, monkeypatch, command):
+    monkeypatch.setattr(scoring, "load_image", load_and_die)
+    (tmp_path / "list.csv").write_text("files/a.jpg,bird\nfiles/c.png,cup\n")
+    filled = [argument.format(files=files, list=tmp_path / "list.csv") for argument in command]
+    status, _, err = run(*filled, "--model", model, "--workers", 1)
+    assert status == 2
+    assert one_sentence(err).endswith(f"it was reading {files / 'c.png'}")
+    gc.collect()
+
+
+def test_that_a_process_died_may_be_told_while_results_are_used(run, model, files, monkeypatch):
+    """torch tells it in whichever line the program then is."""
+
+    def write(*_, **__):
+        raise RuntimeError(f"DataLoader worker (pid {os.getpid()}) is killed by signal: Killed.")
+
+    monkeypatch.setattr("unidual_zoo.cli.tqdm.write", write)
+    status, _, err = run("predict", files / "a.jpg", "--model", model)
+    assert status == 2
+    assert one_sentence(err).endswith(f"it was reading {files / 'a.jpg'}")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", [["predict", "{files}/a.jpg"], ["models", "r2plus1d18"]])
+def test_a_full_disk_is_named(run, model, files, command):
+    command = [argument.format(files=files) for argument in command]
+    named = ["--model", model] if command[0] == "predict" else []
+    status, _, err = run(*command, *named, "--json", "/dev/full")
+    assert status == 2
+    assert one_sentence(err) == "unidual: [Errno 28] No space left on device: '/dev/full'"
 
 
 @pytest.mark.parametrize(
@@ -279,7 +330,7 @@ def test_evaluate_of_nothing_but_broken_files_fails(run, model, data):
     status, text, err = run("evaluate", "imagenet", "--model", model, "--data", data / "list.csv")
     assert status == 1
     assert json.loads(text.splitlines()[-1])["failed"] == 2
-    assert "not one file could be read" in err
+    assert "not one file could be read and scored: it cannot be read (No such file or directory)" in err
 
 
 @pytest.mark.parametrize("one_list", [True, False])

@@ -1,14 +1,21 @@
 """Protocols, routes and reports on a network whose answers can be worked out by hand."""
 
 import dataclasses
+import gc
 import json
+import os
+import signal
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from fakes import LEVELS, SIDE, SPEC, GreyNet, film, grey_image, grey_video
 
-from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo import scoring
+from unidual_zoo.data.datasets import MediaSet, load_image
+from unidual_zoo.data.loaders import LoaderError
+from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.evaluation import PROTOCOLS, FileResult, Protocol, Report, evaluate, map_labels
 from unidual_zoo.scoring import Route, ViewReader, score_files
 from unidual_zoo.spec import ClipSpec, InputSpec
@@ -134,12 +141,76 @@ def test_a_file_that_fails_counts_as_wrong_and_is_named(tmp_path, videos):
     assert str(broken) in report.table()
 
 
-def test_scores_that_are_not_finite_are_a_failure(videos):
-    model = GreyNet()
-    model.scale.data.fill_(float("nan"))
-    report = evaluate(model, media("video", videos[:1], [0]), protocol=FOUR, progress=False)
-    assert report.metrics()["video@1"] == 0
-    assert "not finite" in report.failures[0]["error"]
+class OneOdd(GreyNet):
+    """Its second logit is `odd` where the input is black."""
+
+    def __init__(self, odd):
+        super().__init__()
+        self.odd = odd
+
+    def forward(self, x, modality=None, task=None):
+        logits = super().forward(x, modality=modality, task=task)
+        black = x.flatten(1).mean(1) < 0.1
+        return torch.cat([logits[:, :1], logits[:, 1:2].where(~black[:, None], self.odd), logits[:, 2:]], 1)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_scores_that_are_not_finite_are_a_failure(videos, odd, average):
+    """One logit in one of the views is enough; softmax would make 0 of minus infinity."""
+    protocol = dataclasses.replace(FOUR, average=average)
+    report = evaluate(OneOdd(odd), media("video", videos, [1, 2, 3]), protocol=protocol, progress=False)
+    assert report.failures == [{"file": str(videos[2]), "error": "the network's scores are not finite"}]
+    assert [len(result.top) for result in report.results] == [5, 5, 0]
+    assert report.results[2].views_right == 0
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Six pictures of the six greys."""
+    return [grey_image(tmp_path / f"{level}.png", level) for level in range(LEVELS)]
+
+
+def load_and_warn(path, transform):
+    for reason in ("it ends early", "2 frames are damaged", "it ends early"):
+        if path.endswith(("2.png", "4.png")):
+            warnings.warn(MediaWarning(path, reason), stacklevel=1)
+    if path.endswith("4.png"):
+        raise KeyError("a strange one")
+    return load_image(path, transform)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_warnings_of_files_are_in_the_report_and_given_once(pictures, workers, monkeypatch):
+    monkeypatch.setattr(scoring, "load_image", load_and_warn)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always", MediaWarning)
+        report = evaluate(GreyNet(), media("image", pictures, range(LEVELS)), workers=workers, progress=False)
+    row = report.to_dict()
+    reason = "it ends early; 2 frames are damaged"
+    assert row["warnings"] == [{"file": str(pictures[number]), "warning": reason} for number in (2, 4)]
+    assert (row["warned"], row["failed"], row["top-1"]) == (2, 1, 83.333)
+    assert row["failures"] == [{"file": str(pictures[4]), "error": "it cannot be read (KeyError: 'a strange one')"}]
+    given = [warning.message for warning in shown if warning.category is MediaWarning]
+    assert [(warning.path, warning.reason) for warning in given] == [(str(pictures[n]), reason) for n in (2, 4)]
+    assert f"warned: {pictures[2]}: {reason}" in report.table().splitlines()
+    assert Report.merge([report]).warnings == row["warnings"]
+
+
+def load_and_die(path, transform):
+    if path.endswith("3.png"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return load_image(path, transform)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead process's socket
+def test_a_loader_process_that_dies_is_reported_with_its_file(pictures, monkeypatch):
+    monkeypatch.setattr(scoring, "load_image", load_and_die)
+    with pytest.raises(LoaderError, match=r"process died \(.*\); it was reading .*/3\.png$"):
+        evaluate(GreyNet(), media("image", pictures, range(LEVELS)), workers=1, progress=False)
+    gc.collect()
 
 
 def test_shards_count_every_file_once(videos):
@@ -242,6 +313,12 @@ def test_classes_that_are_not_the_tasks(classes, task, message):
 def test_wrong_arguments(videos, options, message):
     with pytest.raises(ValueError, match=message):
         evaluate(GreyNet(), media("video", videos, [1, 2, 0]), progress=False, **options)
+
+
+@pytest.mark.parametrize("options", [dict(clips=0), dict(starts="middle")])
+def test_a_protocol_that_cannot_be(options):
+    with pytest.raises(ValueError, match=r"clips must be 1 or more, got 0|no starts 'middle', allowed: ends"):
+        Protocol(name="odd", **options)
 
 
 def test_a_report_of_no_files_has_no_metrics():

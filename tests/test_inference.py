@@ -1,15 +1,20 @@
 """Folded copies give the same outputs; mixed files give one result each, in their order."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from fakes import LEVELS, GreyNet, grey_image, grey_video
+from fakes import LEVELS, SPEC, GreyNet, grey_image, grey_video
+from media import png
 from torch import nn
 
+from unidual_zoo import scoring
+from unidual_zoo.data.datasets import load_image
+from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
 from unidual_zoo.scoring import Protocol
 from unidual_zoo.spec import InputSpec
@@ -174,6 +179,56 @@ def test_scores_are_probabilities_of_all_classes(mixed):
         assert sum(entry["score"] for entry in result["top"]) == pytest.approx(1, abs=1e-4)
 
 
+def load_and_warn(path, transform):
+    if path.endswith(("a.png", "empty.jpg")):
+        warnings.warn(MediaWarning(path, "it is odd"), stacklevel=1)
+    return load_image(path, transform)
+
+
+def test_a_warning_is_in_the_answer(mixed, monkeypatch):
+    monkeypatch.setattr(scoring, "load_image", load_and_warn)
+    with pytest.warns(MediaWarning, match="it is odd") as given:
+        video, image, _, _, empty, *_ = Predictor(GreyNet(), protocol=TWO)([path for path, _ in mixed])
+    assert [*image] == ["file", "modality", "task", "top", "warning"]
+    assert image["warning"] == "it is odd"
+    assert "warning" not in video
+    assert [*empty] == ["file", "error", "warning"]
+    assert [warning.message.path for warning in given] == [image["file"], empty["file"]]
+
+
+def test_no_label_is_given_for_scores_that_are_not_finite(mixed):
+    predictor = Predictor(GreyNet(), protocol=TWO)
+    predictor.model.scale.data.fill_(float("-inf"))  # a network with such a weight would not have been served
+    results = list(predictor([path for path, _ in mixed]))
+    assert all([*result] == ["file", "error"] for result in results)
+    assert {result["error"] for result, (_, level) in zip(results, mixed, strict=True) if level is not None} == {
+        "the network's scores are not finite"
+    }
+
+
+def test_one_file_does_not_end_a_batch_of_others(tmp_path, mixed, monkeypatch):
+    """What would have to be enlarged to gigabytes, a stack that is none, and errors that nobody foresaw."""
+    (tmp_path / "thin.png").write_bytes(png(1, 400_000, b"\0\x66\x66\x66" * 400_000))
+    (tmp_path / "empty.npy").touch()
+
+    def load(path, transform):
+        if path.endswith("a.png"):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return load_image(path, transform)
+
+    monkeypatch.setattr(scoring, "load_image", load)
+    files = [tmp_path / "thin.png", tmp_path / "empty.npy/0", *[path for path, _ in mixed]]
+    spec = InputSpec(
+        resize=SIZE, crop=(SIZE, SIZE), mean=(0, 0, 0), std=(1, 1, 1), clip=SPEC.clip, classes=SPEC.classes
+    )
+    thin, stack, *others = Predictor(GreyNet(spec), protocol=TWO)(files)
+    assert thin["top"][0]["label"] == "grey 2"
+    assert "it is no stack" in stack["error"]
+    errors = {Path(result["file"]).name: result["error"] for result in others if "error" in result}
+    assert errors.keys() == {"torn.mp4", "empty.jpg", "a.png"}
+    assert errors["a.png"] == "it cannot be read (RuntimeError: DefaultCPUAllocator: can't allocate memory)"
+
+
 def test_a_rare_modality_does_not_hold_up_the_others(mixed, monkeypatch):
     files = [mixed[1][0], *[mixed[0][0]] * 20]  # an image that never fills its batch, then videos
     predictor = Predictor(GreyNet(), protocol=TWO, batch_size=2)
@@ -231,6 +286,10 @@ def test_find_files(tmp_path, monkeypatch):
         Path(name).touch()
     Path("empty").mkdir()
     assert find_files(["d/**/*.PNG"]) == ["d/e/c.PNG"]
+    assert find_files(["**/*.jpg"]) == ["d/a.jpg", "odd[1].jpg"]
+    assert find_files(["**/e"]) == find_files(["?/**/e/"]) == find_files(["**/e/**/*.PNG"]) == ["d/e/c.PNG"]
+    assert find_files([f"{tmp_path}/**/b.mp4"]) == [f"{tmp_path}/d/b.mp4"]
+    assert find_files(["d/b**"]) == ["d/b.mp4"]
     for argument in ("d", "./d/", "d/*", "d/**"):
         with pytest.warns(UserWarning, match=r"^\S+: left out what is no image or video by its extension: \.txt 1$"):
             found = find_files([argument])

@@ -38,6 +38,11 @@ def test_every_module_has_a_stage_and_imports_no_later_one():
                 assert STAGE[name.split(".")[1]] <= STAGE[parts[0]], f"{path} imports {name}, of a later stage"
 
 
+def test_what_reads_data_does_not_know_what_makes_them():
+    for path in (ROOT / "data").glob("*.py"):
+        assert not any(name.startswith("unidual_zoo.data.synthetic") for name in imports(path)), path
+
+
 def test_public_names():
     """What README promises from the import alone."""
     assert callable(unidual_zoo.for_inference)

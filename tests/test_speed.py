@@ -38,8 +38,8 @@ def test_every_table_has_all_rows_and_the_last_line_is_json(capsys, tmp_path):
             assert other["ours_is"] == pytest.approx(other["seconds"] / ours["seconds"])
         if table["mode"] == "inference":
             assert all(row["difference"] < 1e-4 for row in list(rows.values())[:3])
-        else:  # not more is kept for the backward pass than the Conv3d form keeps
-            assert 0 < ours["memory"] <= rows["Conv3d, as shipped"]["memory"]
+        else:  # the backward pass keeps what that of the Conv3d form keeps, and a little for the strided shortcuts
+            assert 0 < ours["memory"] <= 1.05 * rows["Conv3d, as shipped"]["memory"]
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch):

@@ -18,10 +18,12 @@ import typer
 from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.data import MediaError, toy
+from unidual_zoo.data import MediaError
 from unidual_zoo.data.datasets import TESTS, MediaSet, find_split, modalities_in, read_media
+from unidual_zoo.data.synthetic import toy
 from unidual_zoo.evaluation import evaluate as measure
 from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
+from unidual_zoo.models.create import DEFAULT_MODEL
 from unidual_zoo.models.summary import registered_names, summarise
 from unidual_zoo.names import printable
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
@@ -30,7 +32,6 @@ from unidual_zoo.training.commands import experiments, finetune, train
 
 FAILED_FILES, BAD_INPUT = 1, 2  # exit status
 DTYPES = ("float32", "bfloat16", "float16")
-DEFAULT_MODEL = "unidual10_aux"
 EMBEDDED_MODEL = "unidual10_aux.toy"  # what is evaluated on the embedded data
 EMBEDDED_SPLIT = "test"
 MOST_WORKERS = 8

@@ -112,21 +112,20 @@ class Predictor:
             workers=self.workers,
             reading=self._reading,
         )
-        with self.deaths_explained():
-            for path, modality in zip(paths, modalities, strict=True):
-                if modality in self.refused:
-                    yield {"file": path, "error": self.refused[modality]}
-                else:
-                    yield self._result(path, next(scores))
+        for path, modality in zip(paths, modalities, strict=True):
+            if modality in self.refused:
+                yield {"file": path, "error": self.refused[modality]}
+            else:
+                yield self._result(path, next(scores))
 
     @contextlib.contextmanager
     def deaths_explained(self) -> Iterator[None]:
-        """For what is done with results: that a loader process died may be reported there, too, without the file."""
+        """For what is done with results: that a loader process died may be reported there, too. See `Reading`."""
         try:
             yield
-        except RuntimeError as error:  # asked now, because the latest call may have begun in the block
-            with self._reading.deaths_explained():
-                raise error
+        except Exception:
+            with self._reading.deaths_explained():  # of the latest call, which may have begun in the block
+                raise
 
     def _result(self, path: str, scored: FileScores) -> dict[str, Any]:
         warning = {"warning": scored.warning} if scored.warning else {}

@@ -327,16 +327,20 @@ def score_files(
 
     `workers` processes decode ahead, and note in `reading` at which of the files they are; with 0 this one decodes. The
     models must be in evaluation mode. Each file's warnings are given in this process, as one MediaWarning.
+
+    Raises:
+        LoaderError: a loader process died. Where results are used it may be reported, too: see `Reading`.
     """
     if batch_size < 1 or workers < 0:
         raise ValueError(f"needs batch_size >= 1 and workers >= 0, got {batch_size} and {workers}")
     batches = _Batches(routes, batch_size)
     reading = reading or Reading([path for path, _ in files], workers)
     dataset = _Files(files, {modality: route.reader for modality, route in routes.items()}, reading)
-    for file in DataLoader(dataset, batch_size=None, num_workers=workers):
-        if file.warning:
-            warnings.warn(MediaWarning(files[file.index][0], file.warning), stacklevel=2)
-        batches.add(file)
-        yield from batches.ready()
+    with reading.deaths_explained():
+        for file in DataLoader(dataset, batch_size=None, num_workers=workers):
+            if file.warning:
+                warnings.warn(MediaWarning(files[file.index][0], file.warning), stacklevel=2)
+            batches.add(file)
+            yield from batches.ready()
     batches.flush()
     yield from batches.ready()

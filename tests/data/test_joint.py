@@ -4,6 +4,7 @@ import gc
 import os
 import random
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from unidual_zoo.data import joint
 from unidual_zoo.data.augment import RandAugment
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.joint import Draw, JointDataset, JointLoader, JointSampler, LoaderError, step_shares
+from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.spec import ClipSpec, InputSpec
 
@@ -189,6 +191,54 @@ def test_a_broken_file_is_replaced_counted_and_named(pictures):
     assert sorted(one.failed) == sorted(pictures.files[:3])
     assert all("image" in reason for reason in one.failed.values())
     assert {int(x) for batch in batches for x in batch.data["images"][0][:, 0, 0, 0]} == {3, 4, 5, 6, 7}
+
+
+def fail_at_a_file(frames):
+    if frames[..., 0, 0, 0] == 5:
+        raise ValueError("31 is not a valid Type")
+    return frames
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_foreign_error_is_that_of_its_file(pictures, num_workers):
+    transform = train_transform(SPEC)
+    data = JointDataset(
+        {"images": pictures}, clip=SPEC.clip, transform=lambda x: transform(fail_at_a_file(x)), num_workers=num_workers
+    )
+    one = loader(data)
+    assert len(list(one.batches(0, 4))) == 4
+    assert one.failed == {pictures.files[5]: "it cannot be read (ValueError: 31 is not a valid Type)"}
+
+
+def test_a_lack_of_memory_ends_everything_and_names_the_file(pictures, monkeypatch):
+    def load(path, transform):
+        raise MemoryError
+
+    monkeypatch.setattr(joint, "load_image", load)
+    with pytest.raises(MemoryError) as caught:
+        dataset(images=pictures)[Draw("images", 2, 0)]
+    assert caught.value.__notes__ == [f"while reading {pictures.files[2]}"]
+
+
+def warn_of_a_file(frames):
+    if (number := int(frames[0, 0, 0])) in (3, 5):
+        warnings.warn(MediaWarning(f"{number}.png", "it ends early"), stacklevel=1)
+    return frames
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_warnings_of_files_come_once_and_from_this_process(pictures, num_workers):
+    transform = train_transform(SPEC)
+    data = JointDataset(
+        {"images": pictures}, clip=SPEC.clip, transform=lambda x: transform(warn_of_a_file(x)), num_workers=num_workers
+    )
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always", MediaWarning)
+        assert len(list(loader(data).batches(0, 8))) == 8  # each file several times
+    messages = [str(warning.message) for warning in shown if warning.category is MediaWarning]
+    assert sorted(messages) == ["3.png: it ends early", "5.png: it ends early"]
 
 
 def test_more_broken_files_than_allowed_end_the_run(pictures):

@@ -1,10 +1,24 @@
 """Entries of stacks read like files."""
 
+import io
+import pickle
+import struct
+
 import numpy as np
 import pytest
 import torch
 
-from unidual_zoo.data import MediaError, load_clips, load_image, probe, read_frames, read_image, read_media
+from unidual_zoo.data import (
+    MediaError,
+    images,
+    load_clips,
+    load_image,
+    probe,
+    read_frames,
+    read_image,
+    read_media,
+    stacks,
+)
 from unidual_zoo.data.stacks import write_stack
 from unidual_zoo.data.transforms import Framing
 
@@ -67,6 +81,57 @@ def test_the_other_kind(folder):
         probe(folder / "i/train.npy/0")
     with pytest.raises(MediaError, match="images"):
         read_image(folder / "v/train.npy/0")
+
+
+def saved(array, save=np.save):
+    content = io.BytesIO()
+    save(content, array)
+    return content.getvalue()
+
+
+def header(shape):
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(9000).encode() + b"\n"
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUM",
+        b"no stack at all" * 10,
+        pickle.dumps([1, 2]),
+        saved(IMAGES, np.savez),
+        saved(IMAGES)[:-1],
+        saved(np.array([None])),
+        saved(np.uint8(3)),
+        saved(IMAGES / 255),
+        saved(IMAGES[:0]),
+        saved(IMAGES[:, :0]),
+        header("(1, 200000, 200000, 3)"),
+        header("(-1, 4, 4, 3)"),
+        header(f"({2**70}, 4, 4, 3)"),
+        header("(1, 4, 4, 'a')"),
+        header("(" + "-" * 8000 + "1, 4, 4, 3)"),  # Python's parser calls it a lack of memory
+    ],
+)
+@pytest.mark.parametrize("read", [read_image, probe])
+def test_what_is_no_stack(tmp_path, content, read):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(MediaError) as caught:
+        read(tmp_path / "a.npy/0")
+    assert caught.value.path == str(tmp_path / "a.npy/0")
+    assert len(caught.value.reason) < 250
+
+
+def test_entries_that_are_too_large(folder, monkeypatch):
+    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 47)
+    with pytest.raises(MediaError, match="the image has 8x6 = 48 pixels, at most 47 are allowed"):
+        read_image(folder / "i/train.npy/0")
+    monkeypatch.setattr(stacks, "MAX_READ_BYTES", 3 * 6 * 8 * 3)
+    assert read_frames(folder / "v/train.npy/0", [0, 1, 2]).shape == (3, 6, 8, 3)
+    with pytest.raises(MediaError, match="4 frames have 576 bytes, at most 432 are read"):
+        read_frames(folder / "v/train.npy/0", [0, 1, 2, 3])
 
 
 def test_a_stack_that_could_not_be_made_is_not_there(tmp_path):

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from unidual_zoo.data import transforms
+from unidual_zoo.data.enlarging import enlarge
 from unidual_zoo.data.transforms import Framing, eval_transform, normalize, train_transform
 from unidual_zoo.spec import InputSpec
 
@@ -40,6 +42,49 @@ def test_three_crops_lie_along_the_longer_side(tall):
     for view, start in zip(views, (0, 13, 26), strict=True):
         expected = frames[..., start : start + 24, 4:28] if tall else frames[..., 4:28, start : start + 24]
         assert torch.equal(view, expected)
+
+
+# Where torchvision computes in floats, the last bit of a weight may round otherwise.
+TOLERANCE = 0 if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else 1
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("shape", [(1, 80), (80, 1), (3, 101), (2, 333), (30, 31), (1, 1), (63, 1009)])
+def test_what_is_enlarged_where_the_crops_lie_has_the_pixels_of_the_whole(shape, interpolation, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    for short_side in (32, 64, 100):
+        if short_side <= min(shape):
+            continue
+        frames = torch.randint(0, 256, (2, *shape, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
+        for options in (dict(crops=3), dict(at=(0.3, 0.77), flip=True), dict(at=(0.999, 0.0))):
+            framing = Framing(short_side, (24, 28), interpolation, **options)
+            monkeypatch.setattr(transforms, "LONGEST", 10**9)
+            whole = framing(frames)
+            monkeypatch.setattr(transforms, "LONGEST", 0)
+            monkeypatch.setattr(F, "resize", None)
+            in_part = framing(frames)
+            monkeypatch.undo()
+            assert whole.shape == in_part.shape
+            assert (whole.int() - in_part.int()).abs().max() <= TOLERANCE
+
+
+def test_enlarging_by_hand():
+    """Twice as wide: a pixel is 3/4 of the nearer and 1/4 of the farther one, at the rim the outer one alone."""
+    frames = torch.tensor([[[0, 100, 200]]], dtype=torch.uint8)  # (C, H, W)
+    assert enlarge(frames, (2, 6), (0, 0, 2, 6)).tolist() == [[[0, 25, 75, 125, 175, 200]] * 2]
+    assert enlarge(frames, (2, 6), (1, 2, 1, 3)).tolist() == [[[75, 125, 175]]]
+    assert enlarge(frames, (2, 6), (1, 2, 1, 3), "nearest").tolist() == [[[100, 100, 200]]]
+
+
+def test_a_frame_thin_as_a_hair_is_not_resized_as_a_whole():
+    """It would have 256 × 512 million pixels. The crop's middle is where pixel 1,000,000 begins, which has value 64."""
+    column = torch.arange(2_000_000).remainder(256).byte().view(1, -1, 1).expand(3, -1, -1)  # (C, H, 1)
+    framing = Framing(256, (224, 224))
+    assert framing.size(2_000_000, 1) == (2_000_000, 1)
+    expected = torch.tensor([63] * 112 + [64] * 112, dtype=torch.uint8).view(1, -1, 1)
+    assert torch.equal(framing(column), expected.expand(3, 224, 224))
+    assert framing.size(255 * 16, 255) == (4096, 256)  # of usual shapes all is resized
+    assert framing.size(16 * 300 + 1, 300) == (4096, 256)  # and of what becomes smaller
 
 
 def test_random_crops_reach_every_place_and_treat_all_frames_alike():

@@ -228,9 +228,9 @@ def test_systems_of_the_paper_have_a_recipe_in_place_of_weights(name):
         timm.create_model(name, pretrained=True, **NARROW)
     recipe, *settings = re.findall(r"`unidual train (.*)`", str(error.value))[0].split(" --set ")
     found = find_recipe(recipe, settings)
-    assert found.model == name.split(".")[0]
-    tasks = ARCHITECTURES[found.model]["tasks"]
-    assert dict(found.tasks) == {task: modality for task, (modality, _) in tasks.items()}
+    assert found.model.model == name.split(".")[0]
+    tasks = ARCHITECTURES[found.model.model]["tasks"]
+    assert dict(found.data.tasks) == {task: modality for task, (modality, _) in tasks.items()}
     assert name.split(".")[1] == "_".join(tasks)
     with torch.device("meta"):
         assert not timm.create_model(name).auxiliary

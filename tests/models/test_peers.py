@@ -203,7 +203,9 @@ def test_an_lstm_is_part_of_the_last_block(coarse):
     assert {layers[name] for name in layers if name.startswith("lstm")} == {
         layers["stages.3.0.conv2.norm.image.weight"]
     }
-    assert {layers[name] for name in layers if name.startswith("heads")} == {max(layers.values())} == {5}
+    assert (
+        {layers[name] for name in layers if name.startswith("heads")} == {max(layers.values())} == {5 if coarse else 6}
+    )
 
 
 # ---- features -------------------------------------------------------------------------------------------------------
@@ -353,8 +355,7 @@ def test_a_first_convolution_of_another_shape_is_refused(shape):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.*deprecated:FutureWarning")
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", ["unidual10_aux", "unidual152"])
+@pytest.mark.parametrize(("name", "form"), [("unidual10", "plain"), ("unidual10", "served"), ("unidual152", "served")])
 @torch.inference_mode()
 def test_traces_serve_other_batches(name, form):
     model = small(name)
@@ -431,11 +432,9 @@ def test_what_cannot_be_traced_says_what_can(trace, message):
 def test_exports_any_number_of_frames(name, form):
     """From nine on, so that the last stage has two: torch fixes what it sees to be one."""
     model = small(name)
-    frames, side = Dim("frames", min=9), Dim.AUTO
-    shapes = {"x": {0: Dim("batch"), 2: frames, 3: side, 4: side}}
-    x = torch.randn(2, 3, 12, 40, 48)
-    exported = torch.export.export(FORMS[form](model), (x,), dynamic_shapes=shapes).module()
-    for other in (torch.randn(1, 3, 9, 48, 40), torch.randn(3, 3, 31, 39, 50), torch.randn(2, 3, 16, 40, 48)):
+    shapes = {"x": {0: Dim("batch"), 2: Dim("frames", min=9)}}
+    exported = torch.export.export(FORMS[form](model), (clips(2, 12),), dynamic_shapes=shapes).module()
+    for other in (clips(1, 9), clips(3, 31), clips(2, 16)):
         close(exported(other), model(other))
 
 

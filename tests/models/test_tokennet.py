@@ -7,10 +7,11 @@ import torch.nn.functional as F
 from models import tokennet
 from models.base import FamilyTests
 from models.small import TASKS, clips, close, images, make
-from models.tokennet import THEIRS, rename
+from models.tokennet import THEIRS
 
+from unidual_zoo.models.summary import summarise
 from unidual_zoo.spec import InputSpec
-from unidual_zoo.weights import CheckpointError
+from unidual_zoo.weights import CheckpointError, KeyMap
 
 SMALL = dict(width=16, depth=3, patch=8, num_frames=4, spec=InputSpec(resize=36, crop=(32, 32)))
 
@@ -61,23 +62,30 @@ def test_it_computes_what_it_says(pathway):
     close(model.forward_head(features, pre_logits=True), by_hand(model.state_dict(), x, pathway))
 
 
+def test_multiply_adds_by_hand():
+    """16 patches of 3×16×16, width 64, 4 blocks; a clip has 8 times as many tokens, which all attend to each other."""
+    counted = next(iter(summarise(["tokennet"]))).multiply_adds
+    linear, attention = 64 * 3 * 16 * 16 + 4 * 12 * 64 * 64, 4 * 2 * 64  # of a token, and of a pair of tokens
+    assert counted["image"] == 16 * linear + 16 * 16 * attention + 64 * 1000
+    assert counted["video"] == 128 * linear + 128 * 128 * attention + 64 * 400
+
+
 # ---- their weights --------------------------------------------------------------------------------------------------
 
 
 def theirs(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The image pathway of a network in the other code base's format."""
-    back = [(ours.format(task="in1k"), names) for names, ours in THEIRS]
-    kept = {key: value for key, value in model.state_dict().items() if ".video." not in key}
-    return rename(kept, back)
+    return KeyMap(THEIRS, task="in1k").back({k: w for k, w in model.state_dict().items() if ".video." not in k})
 
 
 def test_names_of_weights_there_and_back():
     model = make("tokennet", SMALL, pathways=["image"], tasks={"in1k": ("image", 7)})
     names = theirs(model)
-    assert [*names][:3] == ["grid", "patches.weight", "patches.bias"]
+    assert [*names][:4] == ["grid", "patches.weight", "patches.bias", "layers.1.ln1.weight"]
     assert names.keys().isdisjoint(model.state_dict())
-    again = rename(names, [(old, new.format(task="in1k")) for old, new in THEIRS])
+    again = KeyMap(THEIRS, task="in1k").forward(names)
     assert again.keys() == model.state_dict().keys()
+    assert all(again[key] is weight for key, weight in zip(again, names.values(), strict=True))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.pathways import PerPathway, pathway_of
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, ClipSpec, InputSpec
-from unidual_zoo.weights import Checkpoint, fit_to_model
+from unidual_zoo.weights import Checkpoint, KeyMap, fit_to_model
 
 # ---- facts: in the package they stand in rows/tokennet.py -----------------------------------------------------------
 
@@ -155,22 +155,18 @@ def _resample(times: Tensor, length: int) -> Tensor:
 
 # ---- weights of another code base -----------------------------------------------------------------------------------
 
-THEIRS = [  # (theirs, ours), read in both directions
-    ("patches.", "embed."),
+THEIRS = [  # (theirs, ours): a module or a weight
     ("grid", "position"),
-    ("layers.", "blocks."),
-    ("last_norm.", "norm.image."),
-    ("classifier.", "heads.image.{task}."),
+    ("patches", "embed"),
+    ("layers.{i+1}.ln1", "blocks.{i}.norm1"),
+    ("layers.{i+1}.attention.qkv", "blocks.{i}.attn.qkv"),
+    ("layers.{i+1}.attention.out", "blocks.{i}.attn.proj"),
+    ("layers.{i+1}.ln2", "blocks.{i}.norm2"),
+    ("layers.{i+1}.up", "blocks.{i}.mlp.fc1"),
+    ("layers.{i+1}.down", "blocks.{i}.mlp.fc2"),
+    ("last_norm", "norm.image"),
+    ("classifier", "heads.image.{task}"),
 ]
-
-
-def rename(weights: Mapping[str, Tensor], table: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
-    """The weights, the beginnings of their names exchanged; one that the table does not know keeps its name."""
-    renamed = {}
-    for key, value in weights.items():
-        old, new = next((row for row in table if key.startswith(row[0])), ("", ""))
-        renamed[new + key.removeprefix(old)] = value
-    return renamed
 
 
 def checkpoint_filter_fn(
@@ -178,7 +174,7 @@ def checkpoint_filter_fn(
 ) -> dict[str, Tensor]:
     """A checkpoint of theirs or of ours -> exactly the model's weights, or an error that says what does not fit."""
     if "patches.weight" in weights:
-        weights = rename(weights, [(theirs, ours.format(task=task)) for theirs, ours in THEIRS])
+        weights = KeyMap(THEIRS, task=task or "").forward(weights)
     return fit_to_model(model.adopt(weights), model, adaptable=("embed.weight",), fresh_heads=fresh_heads)
 
 

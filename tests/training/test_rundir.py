@@ -88,6 +88,30 @@ def test_the_hash_is_of_every_kind_of_tensor(tmp_path):
     assert same(load_checkpoint(tmp_path / LAST), {"model": kinds})
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    """safetensors opens it twice."""
+    open_file, opened = rundir.safe_open, []
+
+    def late(path, **kwargs):
+        handle = open_file(path, **kwargs)
+        if not opened:
+            save_checkpoint(tmp_path / LAST, {"w": torch.full((9,), 2.0)})
+        opened.append(path)
+        return handle
+
+    save_checkpoint(tmp_path / LAST, {"w": torch.full((9,), 1.0)})
+    monkeypatch.setattr(rundir, "safe_open", late)
+    assert load_checkpoint(tmp_path / LAST)["w"].tolist() in ([1.0] * 9, [2.0] * 9)
+
+    def always(path, **kwargs):
+        save_checkpoint(tmp_path / LAST, {"w": torch.full((9,), float("nan"))})
+        return open_file(path, **kwargs)
+
+    monkeypatch.setattr(rundir, "safe_open", always)
+    with pytest.raises(RunError, match=r"last\.safetensors cannot be read: it is replaced again and again"):
+        load_checkpoint(tmp_path / LAST)
+
+
 def test_readers_never_see_half_of_a_file_that_several_write(tmp_path):
     """Each writes its own number into every tensor; whoever reads finds one number."""
     done = threading.Event()

@@ -39,8 +39,8 @@ def read_image(path: PathLike) -> np.ndarray:
     EXIF is not turned. A file that is none of FORMATS, is damaged or cut short, or has more than MAX_IMAGE_PIXELS
     pixels, is a MediaError. An entry of a stack (`data/stacks.py`) is read as it is.
 
-    Memory: at most BYTES_PER_PIXEL for a pixel, so 2.4 GB; besides, a WebP or AVIF is held as a file (MAX_HELD_BYTES at
-    most), and so is, twice, what is read again without its metadata (MAX_TRIMMED_BYTES at most).
+    Memory: at most BYTES_PER_PIXEL for a pixel, so 2.4 GB, besides the file itself where Pillow holds it, as it does a
+    WebP or AVIF (of MAX_HELD_BYTES at most), or where it is read again without its metadata (MAX_TRIMMED_BYTES, twice).
     """
     with file_boundary(path):
         if is_stacked(path):
@@ -107,7 +107,7 @@ def _trimmed(path: PathLike) -> Iterator[BytesIO]:
 def _opened(path: PathLike, source: str | BytesIO) -> tuple[np.ndarray, int]:
     """What Pillow makes of the file, read from `source`."""
     try:
-        with pillow_quiet(), Image.open(source, formats=_formats()) as image:
+        with pillow_quiet(), Image.open(source, formats=known_formats()) as image:
             _check_size(path, image.width, image.height)
             _check_size(path, *_tile_size(image))
             image.load()
@@ -124,7 +124,7 @@ def _tile_size(image: Image.Image) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)
-def _formats() -> list[str]:
+def known_formats() -> list[str]:
     """FORMATS, as far as this Pillow has them."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]

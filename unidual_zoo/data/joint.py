@@ -268,7 +268,7 @@ class JointLoader:
         """The batches of the steps from `start` until before `stop`.
 
         Raises:
-            LoaderError: more than `max_failed` files could not be read, or no replacement could.
+            LoaderError: more than `max_failed` files could not be read, or no replacement could, or a process died.
         """
         loader = DataLoader(
             self.dataset,
@@ -277,18 +277,21 @@ class JointLoader:
             num_workers=self.dataset.num_workers,
             pin_memory=self.pin,
         )
-        for step, batch in zip(range(start, stop), loader, strict=True):
-            self._warn(batch.warned)
-            self.failed |= dict(batch.failed)
-            last = "; ".join(f"{path}: {reason}" for path, reason in batch.failed[-3:])
-            if len(self.failed) > self.max_failed:
-                count = len(self.failed)
-                raise LoaderError(
-                    f"step {step}: {count} files could not be read, {self.max_failed} may; the last: {last}"
-                )
-            if sum(len(labels) for _, labels in batch.data.values()) < sum(self.sampler.shares(step).values()):
-                raise LoaderError(f"step {step}: {1 + REPLACEMENTS} files in a row could not be read; the last: {last}")
-            yield batch
+        with self.deaths_explained():
+            for step, batch in zip(range(start, stop), loader, strict=True):
+                self._warn(batch.warned)
+                self.failed |= dict(batch.failed)
+                last = "; ".join(f"{path}: {reason}" for path, reason in batch.failed[-3:])
+                if len(self.failed) > self.max_failed:
+                    count = len(self.failed)
+                    raise LoaderError(
+                        f"step {step}: {count} files could not be read, {self.max_failed} may; the last: {last}"
+                    )
+                if sum(len(labels) for _, labels in batch.data.values()) < sum(self.sampler.shares(step).values()):
+                    raise LoaderError(
+                        f"step {step}: {1 + REPLACEMENTS} files in a row could not be read; the last: {last}"
+                    )
+                yield batch
 
     def _warn(self, warned: Sequence[tuple[str, str]]) -> None:
         for path, reason in dict.fromkeys(warned):
@@ -297,5 +300,5 @@ class JointLoader:
                 warnings.warn(MediaWarning(path, reason), stacklevel=3)
 
     def deaths_explained(self) -> contextlib.AbstractContextManager[None]:
-        """See `loaders.Reading`; whoever uses the batches must be in it, because the report may come at any line."""
+        """See `loaders.Reading`: whoever uses the batches must be in it."""
         return self.dataset.reading.deaths_explained()

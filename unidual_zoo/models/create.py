@@ -40,6 +40,7 @@ from unidual_zoo.weights import (
     read_weights,
 )
 
+DEFAULT_MODEL = "unidual_efficientnet_lite0"  # of commands: it ships with the package and knows ImageNet's classes
 _SOURCES = ("state_dict", "file", "hf_hub_id", "url")  # of weights, as timm prefers them
 _HUB, _FOLDER = "hf-hub", "local-dir"
 _GETTER, _HOOK = "getter", "hook"  # of timm's feature extractors
@@ -127,7 +128,9 @@ def build(
         own_weights = None if overlay else weights
         check_size(family.model_class, {**architecture, **saved}, cfg=saved_cfg, weights=own_weights)
     with contextlib.nullcontext() if device is None else torch.device(device):
-        model = family.model_class(**arguments).to(dtype=dtype)
+        model = family.model_class(**arguments)
+    if dtype is not None:
+        model.to(dtype)
     if weights is not None:
         task = resolution.classifier_task(architecture, row, family.classifier_of)
         fresh = resolution.tasks_of_other_classes(asked, arguments["tasks"])

@@ -168,7 +168,7 @@ def to_channels_last(model: nn.Module) -> None:
     """Lays the filters of 2-D convolutions out as folded frames are, in place; torch's own `to` refuses 3-D ones."""
     for weight in model.parameters():
         if weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+            weight.data = weight.data.to(memory_format=torch.channels_last)  # 1×1 filters, too, as gradients come
 
 
 def fold_frames(x: Tensor) -> Tensor:

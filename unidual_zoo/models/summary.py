@@ -29,7 +29,8 @@ class Summary:
     """A row of `unidual models`.
 
     `multiply_adds` is of one image on the image pathway and of one clip on the video pathway, in the sizes of the
-    model's spec, of convolutions and linear layers alone. `weights` is None, "packaged", or where they are fetched.
+    model's spec, in convolutions, linear layers and attention. `weights` is None, "packaged", or where they are
+    fetched.
     """
 
     name: str
@@ -122,7 +123,7 @@ def _place_of_weights(row: Checkpoint) -> str | None:
 
 
 def multiply_adds(model: TaskModel, pathway: str, modality: str | None = None) -> int:
-    """Multiply-adds of one image or clip of the model's spec on a pathway, in its convolutions and linear layers.
+    """Multiply-adds of one image or clip of the model's spec on a pathway: convolutions, linear layers and attention.
 
     `modality` is what comes in (default: the pathway's own). One task is counted; other heads add their own few.
     """

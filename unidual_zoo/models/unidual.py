@@ -303,6 +303,8 @@ class UniDual(TaskModel):
 
     def init_weights(self) -> None:
         """MSRA fan-in for convolutions, as VMZ; heads normal with deviation 0.01."""
+        if next(self.parameters()).is_meta:  # there is nothing to fill, and torch takes long over it
+            return
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

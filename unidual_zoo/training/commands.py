@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.models.create import DEFAULT_MODEL
 from unidual_zoo.names import printable
 from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.recipes import RECIPES, Recipe, find_recipe
@@ -52,7 +53,7 @@ def train(
 def finetune(
     images: Source = None,
     videos: Source = None,
-    model: Annotated[str, typer.Option(help="A name of `unidual models` or local-dir:FOLDER.")] = "unidual34_aux",
+    model: Annotated[str, typer.Option(help="A name of `unidual models` or local-dir:FOLDER.")] = DEFAULT_MODEL,
     test_images: Source = None,
     test_videos: Source = None,
     freeze: Annotated[int, typer.Option(help="Layers that stay as they are: 1 the stem, 2 also stage 1, …")] = 0,

@@ -129,7 +129,8 @@ class JointObjective(nn.Module):
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.train(mode and not self.freeze_norms and module.weight.requires_grad)
+                learns = module.weight is None or module.weight.requires_grad
+                module.train(mode and not self.freeze_norms and learns)
         return self
 
     def _entering(self, pathway: str, task: str, x: Tensor) -> Tensor:

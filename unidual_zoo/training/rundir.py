@@ -35,6 +35,7 @@ MAY_CHANGE = frozenset({"data", "test_data", "workers", "max_failed", "log_every
 ADVICE = "a lower lr or clip_norm may help"  # where numbers are not finite
 _STATE, _HASH, _TENSOR = "state", "sha256", "tensor of this file"
 _RECIPE_OF_STATE = "recipe"
+_READS = 10  # of a checkpoint that is replaced meanwhile
 
 
 class RunError(RuntimeError):
@@ -228,6 +229,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         RunError: there is no such file, it is not a checkpoint of ours, it is damaged, or not all of it is finite.
     """
+    for _ in range(_READS):
+        before = _identity(path)
+        try:
+            return _read_checkpoint(path)
+        except RunError:
+            # safetensors opens a file twice: of one that is replaced in between it reads two halves.
+            if _identity(path) == before:
+                raise
+    raise RunError(f"{path} cannot be read: it is replaced again and again")
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """Tells a file from those that replace it."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
@@ -235,7 +257,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = _put_tensors(json.loads(metadata[_STATE]), tensors)
     except FileNotFoundError:
         raise RunError(f"there is no checkpoint {path}") from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunError(f"{path} is not a checkpoint of a training run: {error}") from error
     written = metadata.get(_HASH)  # older versions wrote none
     if written is not None and written != _hash(metadata[_STATE], tensors):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from unidual_zoo.data import toy
 from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_media, splits
 from unidual_zoo.data.identity import bundles, check_one_label, identities
+from unidual_zoo.data.synthetic import toy
 from unidual_zoo.names import LISTED, check_fits_file_names
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.training.recipes import DataSettings

@@ -168,7 +168,8 @@ def _mistyped(part: str, values: Mapping[str, Any], types: Mapping[str, Any]) ->
     for name, value in values.items():
         adapter = TypeAdapter(types.get(name, Any), config=ConfigDict(arbitrary_types_allowed=True))
         try:
-            adapter.validate_json(json.dumps(value), strict=True)
+            # Names of classes may hold bytes that are no text (lone surrogates), which pydantic's JSON does not know.
+            adapter.validate_json(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), strict=True)
         except ValidationError as error:
             said = error.errors()[0]["msg"].removeprefix("Input ")
             yield f"{part}.{name} {said[0].lower()}{said[1:]}, got {short_repr(value)}"

@@ -24,8 +24,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from unidual_zoo.data.datasets import MediaSet
-from unidual_zoo.data.motion import Layer, make_clip
-from unidual_zoo.data.scenes import draw_background, draw_clutter, draw_object
+from unidual_zoo.data.synthetic.motion import Layer, make_clip
+from unidual_zoo.data.synthetic.scenes import draw_background, draw_clutter, draw_object
 from unidual_zoo.spec import IMAGE, VIDEO, packaged_classes
 
 VERSION = 2  # part of the folder's name: raise it when what is drawn changes, and train the shipped weights anew

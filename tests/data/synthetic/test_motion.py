@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unidual_zoo.data.motion import CAMERA_MOTIONS, MOTIONS, Layer, make_clip, motion_poses, warp
+from unidual_zoo.data.synthetic.motion import CAMERA_MOTIONS, MOTIONS, Layer, make_clip, motion_poses, warp
 
 STEADY = {"speed": (1.0, 1.0), "easing": 0.0}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unidual_zoo.data.scenes import OBJECTS, draw_background, draw_clutter, draw_object
+from unidual_zoo.data.synthetic.scenes import OBJECTS, draw_background, draw_clutter, draw_object
 
 
 def _rng(seed=0):

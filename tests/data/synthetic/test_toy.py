@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unidual_zoo.data import probe, read_media, toy
-from unidual_zoo.data.motion import MOTIONS
-from unidual_zoo.data.scenes import OBJECTS
+from unidual_zoo.data import probe, read_media
+from unidual_zoo.data.synthetic import toy
+from unidual_zoo.data.synthetic.motion import MOTIONS
+from unidual_zoo.data.synthetic.scenes import OBJECTS
 from unidual_zoo.spec import packaged_classes
 
 

@@ -25,11 +25,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.data.images import known_formats
 from unidual_zoo.data.listing import is_machine_made, look_into
 from unidual_zoo.data.media import is_image
-from unidual_zoo.data.motion import CAMERA_MOTIONS, make_clip
 from unidual_zoo.data.stacks import is_whole, write_stack
-from unidual_zoo.data.toy import cache_folder
+from unidual_zoo.data.synthetic.motion import CAMERA_MOTIONS, make_clip
+from unidual_zoo.data.synthetic.toy import cache_folder
 from unidual_zoo.spec import packaged_classes
 
 VERSION = 1  # part of the folders' names: raise it when what is made changes
@@ -260,7 +261,9 @@ def _read_split(root: Path, split: str, download: bool) -> _Images:
     names = {name for name, _ in found}
     if names != set(CLASSES):
         raise ValueError(f"{root}: the classes of CIFAR-10 are {', '.join(CLASSES)}, found {sorted(names) or 'none'}")
-    pictures = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for _, data in found])
+    pictures = np.stack(
+        [np.asarray(Image.open(io.BytesIO(data), formats=known_formats()).convert("RGB")) for _, data in found]
+    )
     return _checked(root, pictures, np.array([CLASSES.index(name) for name, _ in found]))
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unidual_zoo.data import cifar, probe, read_frames, read_image, read_media
-from unidual_zoo.data.cifar import CLASSES, COLUMNS, cifar_clips, cifar_images
+from unidual_zoo.data import probe, read_frames, read_image, read_media
+from unidual_zoo.data.synthetic import cifar
+from unidual_zoo.data.synthetic.cifar import CLASSES, COLUMNS, cifar_clips, cifar_images
 from unidual_zoo.spec import packaged_classes
 
 PER_CLASS = {"train": 20, "test": 3}

@@ -44,7 +44,9 @@ def build_model(settings: ModelSettings, media: Mapping[str, MediaSet]) -> TaskM
     )
     weights = model.state_dict()
     arguments = {**model._model_args, "spec": spec, "num_frames": spec.clip.length}
-    model = create_model(architecture, **arguments)  # anew, so that its configuration tells these inputs
+    licensed = {"license": model.pretrained_cfg.get("license") if settings.pretrained else None}  # what it comes from
+    # Anew, so that its configuration tells these inputs.
+    model = create_model(architecture, pretrained_cfg_overlay=licensed, **arguments)
     model.load_state_dict(model.adopt(weights))
     if settings.init is not None:
         model.load_state_dict(_fitted(trained_weights(settings.init), model))

@@ -18,7 +18,7 @@ This is `unidual evaluate imagenet`; `--help` lists the options.
 
 import sys
 
-from unidual_zoo.cli import main
+from unidual.app import main
 
 if __name__ == "__main__":
     main(["evaluate", "imagenet", *sys.argv[1:]])

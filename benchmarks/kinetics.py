@@ -20,7 +20,7 @@ This is `unidual evaluate kinetics`; `--help` lists the options.
 
 import sys
 
-from unidual_zoo.cli import main
+from unidual.app import main
 
 if __name__ == "__main__":
     main(["evaluate", "kinetics", *sys.argv[1:]])

@@ -14,7 +14,7 @@ This is `unidual evaluate sports1m`; `--help` lists the options.
 
 import sys
 
-from unidual_zoo.cli import main
+from unidual.app import main
 
 if __name__ == "__main__":
     main(["evaluate", "sports1m", *sys.argv[1:]])

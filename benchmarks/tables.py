@@ -25,8 +25,8 @@ import typer
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from unidual.app import main as run_app
 from unidual_zoo.checks import check_known
-from unidual_zoo.cli import main as run_app
 from unidual_zoo.models.summary import multiply_adds
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.tabular import markdown_table, mean_and_deviation
@@ -184,7 +184,7 @@ class Runs:
         environment = dict(os.environ, **({"OMP_NUM_THREADS": "1"} if self.options.jobs > 1 else {}))
         launcher = ["-m", "accelerate.commands.launch"] if self.scale.only_prints else []
         with (folder / CHILD_LOG).open("a") as output:
-            command = [sys.executable, *launcher, "-m", "unidual_zoo.cli", *self.command(row, seed)]
+            command = [sys.executable, *launcher, "-m", "unidual", *self.command(row, seed)]
             child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
             _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
@@ -327,7 +327,7 @@ def main(table: Table) -> None:
         )  # fmt: skip
         runs = Runs(table, options)
         if runs.scale.only_prints and not go:
-            launch = ["accelerate", "launch", "-m", "unidual_zoo.cli"]
+            launch = ["accelerate", "launch", "-m", "unidual"]
             for row in chosen:
                 typer.echo(f"# {row.name}\n{shlex.join([*launch, *runs.command(row, 0)])}")
             return

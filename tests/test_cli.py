@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import signal
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -14,8 +15,8 @@ import torch
 from fakes import SIDE, film, grey_image, grey_video
 from media import png, scene, write_sound
 
-from unidual_zoo import scoring
-from unidual_zoo.cli import main
+from unidual.app import main
+from unidual_zoo import __version__, scoring
 from unidual_zoo.data.datasets import load_image
 from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.spec import ClipSpec, InputSpec
@@ -158,7 +159,7 @@ def test_that_a_process_died_may_be_told_while_results_are_used(run, model, file
     def write(*_, **__):
         raise RuntimeError(f"DataLoader worker (pid {os.getpid()}) is killed by signal: Killed.")
 
-    monkeypatch.setattr("unidual_zoo.cli.tqdm.write", write)
+    monkeypatch.setattr("tqdm.tqdm.write", write)
     status, _, err = run("predict", files / "a.jpg", "--model", model)
     assert status == 2
     assert one_sentence(err).endswith(f"it was reading {files / 'a.jpg'}")
@@ -227,7 +228,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(run, files, m
     def work(*_, **__):
         raise AssertionError("the work began")
 
-    monkeypatch.setattr("unidual_zoo.cli.load_model", work)
+    monkeypatch.setattr("unidual_zoo.inference.load_model", work)
     status, _, err = run("predict", files, "--json", files / "no/out.jsonl")
     assert status == 2
     assert "out.jsonl" in one_sentence(err)
@@ -431,11 +432,26 @@ def test_usage_errors(run):
     assert run("predict", "a.jpg", "--topp", "3")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["--help"], 0), (["--version"], 0), (["predict", "--help"], 0), (["predict", "--topp"], 2), (["dance"], 2)],
+)
+def test_help_and_wrong_arguments_are_answered_without_torch(arguments, status):
+    program = "import sys, unidual.app\ntry:\n unidual.app.main(sys.argv[1:])\nfinally:\n print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert not {"torch", "timm", "numpy", "unidual_zoo"} & {*done.stdout.split("\n")[-2].split()}
+
+
+def test_version(run):
+    assert run("--version")[:2] == (0, f"unidual-zoo {__version__}\n")
+
+
 def test_control_c_ends_without_a_traceback(run, files, model, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unidual_zoo.cli.load_model", interrupted)
+    monkeypatch.setattr("unidual_zoo.inference.load_model", interrupted)
     status, _, err = run("predict", files, "--model", model)
     assert status not in (0, None)
     assert "Traceback" not in err

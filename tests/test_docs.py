@@ -16,7 +16,7 @@ import typer.core
 from fakes import film, grey_image
 from media import scene
 
-from unidual_zoo import cli
+from unidual import app as cli
 from unidual_zoo.checks import check_known
 from unidual_zoo.models.summary import registered_names
 from unidual_zoo.training.recipes import RECIPES
@@ -152,7 +152,7 @@ def test_a_command_parses(command, whole, parse, capsys):
         assert all((ROOT / word).exists() for word in words if "/" in word)
         return
     if words[0] == "accelerate":
-        words = ["unidual", *words[words.index("unidual_zoo.cli") + 1 :]]
+        words = ["unidual", *words[words.index("unidual") + 1 :]]
     program, *arguments = words
     assert program == "unidual" or (ROOT / program).is_file(), f"there is no {program}"
     if not arguments:  # it may do its work at once

@@ -13,7 +13,7 @@ from fakes import SIDE, film, grey_image
 from media import scene
 from PIL import Image
 
-from unidual_zoo.cli import main
+from unidual.app import main
 from unidual_zoo.data.transforms import normalize
 from unidual_zoo.explain import check_picture, draw, explain, find_layer, make_figure, read_clip
 from unidual_zoo.spec import ClipSpec, InputSpec
@@ -295,7 +295,7 @@ def test_bad_input_ends_in_one_sentence_and_no_picture(run, model, tmp_path, arg
 
 
 def test_the_pictures_name_is_checked_before_the_work(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("unidual_zoo.cli.load_model", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("unidual_zoo.inference.load_model", lambda *_, **__: pytest.fail("the work began"))
     status, _, err = run(tmp_path / "a.mp4", "--out", tmp_path / "out.txt")
     assert status == 2
     assert "must end in" in err

@@ -34,6 +34,7 @@ def test_every_module_has_a_stage_and_imports_no_later_one():
         assert parts[0] in STAGE, f"{path.name} belongs to no stage; the stages are {STAGES}"
         for name in imports(path):
             assert name.split(".")[0] not in ("benchmarks", "hub"), f"{path} imports {name}"
+            assert name.split(".")[0] != "unidual" or parts == ("cli",), f"{path} imports {name}, the command line"
             if name.startswith("unidual_zoo."):
                 assert STAGE[name.split(".")[1]] <= STAGE[parts[0]], f"{path} imports {name}, of a later stage"
 

@@ -96,7 +96,7 @@ def test_paper_scale_prints_commands_that_the_command_line_takes(capsys, monkeyp
     lines = capsys.readouterr().out.splitlines()
     assert lines[0::2] == [f"# {row.name}" for row in table2.TABLE.rows]
     finetuned = shlex.split(lines[5])
-    assert finetuned[:5] == ["accelerate", "launch", "-m", "unidual_zoo.cli", "train"]
+    assert finetuned[:5] == ["accelerate", "launch", "-m", "unidual", "train"]
     assert f"in1k={tmp_path / 'in1k'}" in finetuned
     assert "init=runs/tables/paper/k400/R_2+1_D/seed0" in finetuned
     monkeypatch.setattr(sys, "argv", ["table2.py", "--scale", "paper", "--data", f"in1k={tmp_path / 'none'}"])

@@ -13,7 +13,7 @@ import timm
 from tiny import CLASSES, SETTINGS
 from typer.testing import CliRunner
 
-from unidual_zoo.cli import app
+from unidual.app import app
 from unidual_zoo.data.datasets import read_media
 from unidual_zoo.evaluation import FileResult, Report
 from unidual_zoo.training.plots import plot_confusion, plot_curves

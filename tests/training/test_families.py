@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from models import tokennet
 from tiny import tiny_recipe
 
-from unidual_zoo.cli import main
+from unidual.app import main
 from unidual_zoo.explain import explain
 from unidual_zoo.training.objective import JointObjective
 from unidual_zoo.training.rundir import LAST, LOG, load_checkpoint, read_log

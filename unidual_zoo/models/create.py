@@ -40,7 +40,6 @@ from unidual_zoo.weights import (
     read_weights,
 )
 
-DEFAULT_MODEL = "unidual_efficientnet_lite0"  # of commands: it ships with the package and knows ImageNet's classes
 _SOURCES = ("state_dict", "file", "hf_hub_id", "url")  # of weights, as timm prefers them
 _HUB, _FOLDER = "hf-hub", "local-dir"
 _GETTER, _HOOK = "getter", "hook"  # of timm's feature extractors

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from unidual_zoo.checks import check_known
-from unidual_zoo.models.create import DEFAULT_MODEL
-from unidual_zoo.names import printable
-from unidual_zoo.training.finetune import finetune_recipe
-from unidual_zoo.training.recipes import RECIPES, Recipe, find_recipe
-from unidual_zoo.weights import EXPORT
+from unidual.options import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from unidual_zoo.training.recipes import Recipe
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="name=value of a setting of the recipe, such as lr=0.02; repeatable.")
@@ -29,8 +28,16 @@ Source = Annotated[
 ]
 
 
+class TrainCommand(TyperCommand):
+    """`unidual train`, whose help lists the recipes, which are imported for it alone."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        self.epilog = experiments()
+        super().format_epilog(ctx, formatter)
+
+
 def train(
-    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
+    recipe: Annotated[str, typer.Argument(help="One of those below.")],
     data: Annotated[
         list[str] | None,
         typer.Option(help="TASK=FOLDER (class/file or train/class/file) or TASK=LIST.csv (path,label); repeatable."),
@@ -43,7 +50,9 @@ def train(
     resume: Resume = False,
     settings: Settings = None,
 ) -> None:
-    """Train a recipe, here or on many processes (accelerate launch -m unidual_zoo.cli train RECIPE …)."""
+    """Train a recipe, here or on many processes (accelerate launch -m unidual train RECIPE …)."""
+    from unidual_zoo.training.recipes import find_recipe
+
     found = find_recipe(recipe, [*(["freeze_norms=true"] if freeze_norms else []), *(settings or ())])
     trained, tested = (_by_task(given, found.data.tasks) for given in (data or (), test or ()))
     found = found.changed(data={**found.data.data, **trained}, test_data={**found.data.test_data, **tested})
@@ -64,6 +73,8 @@ def finetune(
     settings: Settings = None,
 ) -> None:
     """Fit a network to your own labelled images, videos, or both; ends with a folder that timm and `predict` load."""
+    from unidual_zoo.training.finetune import finetune_recipe
+
     given = [f"freeze={freeze}", *(["freeze_norms=true"] if freeze_norms else [])]
     given += [f"epochs={epochs}"] if epochs is not None else []
     recipe = finetune_recipe(
@@ -81,6 +92,8 @@ def finetune(
 
 def experiments() -> str:
     """What `unidual train --help` says of the recipes, for click: a paragraph each, whose lines stay as they are."""
+    from unidual_zoo.training.recipes import RECIPES
+
     paragraphs = []
     for name, experiment in RECIPES.items():
         lines = (
@@ -93,6 +106,8 @@ def experiments() -> str:
 
 def _by_task(given: Sequence[str], tasks: Iterable[str]) -> dict[str, str]:
     """`["in1k=FOLDER"]` -> `{"in1k": "FOLDER"}`."""
+    from unidual_zoo.checks import check_known
+
     sources = {}
     for text in given:
         task, equals, source = text.partition("=")
@@ -106,7 +121,9 @@ def _by_task(given: Sequence[str], tasks: Iterable[str]) -> dict[str, str]:
 def _run(recipe: Recipe, *, out: Path, resume: bool) -> None:
     from accelerate import PartialState
 
+    from unidual_zoo.names import printable
     from unidual_zoo.training.trainer import train as run
+    from unidual_zoo.weights import EXPORT
 
     reports = run(recipe, out=out, resume=resume)
     if PartialState().is_main_process:

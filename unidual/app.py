@@ -1,0 +1,323 @@
+"""The command line `unidual`: parse, call, print.
+
+Only what declares the commands is imported at the top; a command imports what it needs when it runs, torch above all.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.sources import BENCHMARKS, find_media
+from unidual.training import TrainCommand, finetune, train
+
+if TYPE_CHECKING:
+    import torch
+
+FAILED_FILES, BAD_INPUT = 1, 2  # exit status
+DTYPES = ("float32", "bfloat16", "float16")
+EMBEDDED_MODEL = "unidual10_aux.toy"  # what is evaluated on the embedded data
+MOST_WORKERS = 8
+
+app = typer.Typer(
+    name="unidual",
+    help="One network for images and videos: classify files, evaluate, train, list the models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+Model = Annotated[
+    str, typer.Option(help="A name of `unidual models` with or without its tag, hf-hub:… or local-dir:….")
+]
+Checkpoint = Annotated[Path | None, typer.Option(help="A file of weights in place of the published ones.")]
+TaskName = Annotated[str | None, typer.Option("--task", help="The head [default: the model's first for the modality].")]
+ProtocolName = Annotated[str, typer.Option("--protocol", help="The views of a video, see unidual_zoo.evaluation.")]
+BatchSize = Annotated[int, typer.Option(help="Views that go through the network together.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that decode ahead [default: 0 on a CPU, else up to 8].")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps … [default: cuda if it is there].")]
+Dtype = Annotated[str, typer.Option(help=f"What the network computes in: {', '.join(DTYPES)}.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result there, as lines of JSON.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unidual-zoo {importlib.metadata.version('unidual-zoo')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    traceback: Annotated[bool, typer.Option("--traceback", help="Let errors show where they come from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Options before the command; `main` reads them."""
+
+
+@app.command()
+def predict(
+    files: Annotated[list[str], typer.Argument(help="Files, folders and patterns such as 'clips/*.mp4'.")],
+    model: Model = DEFAULT_MODEL,
+    checkpoint: Checkpoint = None,
+    task: TaskName = None,
+    top: Annotated[int, typer.Option(help="Labels for each file.")] = 5,
+    protocol: ProtocolName = "unidual34",
+    batch_size: BatchSize = 16,
+    workers: Workers = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    output: JsonFile = None,
+) -> None:
+    """Labels of images and videos, each modality by its own pathway.
+
+    Exit status 1 if a file failed; the others are done all the same.
+    """
+    from tqdm import tqdm
+
+    from unidual_zoo.inference import Predictor, find_files, load_model
+    from unidual_zoo.names import printable
+
+    paths = find_files(files)
+    with json_lines(output) as write:
+        place = _device(device)
+        predictor = Predictor(
+            load_model(model, checkpoint=checkpoint), task=task, top=top, protocol=protocol, batch_size=batch_size,
+            workers=_workers(workers, place), device=place, dtype=_dtype(dtype),
+        )  # fmt: skip
+        width, num_failed = max(len(printable(path)) for path in paths), 0
+        with predictor.deaths_explained():
+            for result in tqdm(predictor(paths), total=len(paths), unit="file", disable=None):
+                write(result)
+                num_failed += "error" in result
+                tqdm.write(f"{printable(result['file']):<{width}}  {printable(_labels(result))}", file=sys.stdout)
+    if num_failed:
+        typer.echo(f"unidual: {num_failed} of {len(paths)} files failed", err=True)
+        raise typer.Exit(FAILED_FILES)
+
+
+@app.command()
+def evaluate(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Labelled files: folders class/file or split/class/file, CSV lists of path,label; or one of the "
+            f"benchmarks {', '.join(BENCHMARKS)}, whose files --data gives."
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option(help=f"As of predict [default: {DEFAULT_MODEL}, of a benchmark {EMBEDDED_MODEL}].")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    data: Annotated[
+        str | None, typer.Option(help="The benchmark's folder or list [default: the embedded data in its place].")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="A split of the files [default: the first there of val, validation, test, else all of them]."
+        ),
+    ] = None,
+    modality: Annotated[str | None, typer.Option(help="image or video alone, of folders with both.")] = None,
+    protocol: ProtocolName = "unidual34",
+    task: TaskName = None,
+    pathway: Annotated[str | None, typer.Option(help="image or video [default: the data's modality].")] = None,
+    batch_size: BatchSize = 16,
+    workers: Workers = None,
+    device: Device = None,
+    dtype: Dtype = "float32",
+    output: JsonFile = None,
+) -> None:
+    """The accuracy of a model on labelled images and videos: a report for each source and modality, the last of its
+    lines one JSON object.
+
+    A file that cannot be read counts as wrong and is named; exit status 1 if none can.
+    """
+    from unidual_zoo.evaluation import evaluate as measure
+    from unidual_zoo.inference import for_inference, load_model
+    from unidual_zoo.names import printable
+
+    unreadable = None
+    with json_lines(output) as write:
+        place = _device(device)
+        found = find_media(sources, data=data, split=split, modality=modality)
+        default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
+        network = load_model(model or default, checkpoint=checkpoint)
+        for media, source, benchmark in found:
+            branch = pathway or network.default_pathway(media.modality)
+            usual = BENCHMARKS[benchmark].task if benchmark else None
+            report = measure(
+                for_inference(network, dtype=_dtype(dtype), modality=branch),
+                media,
+                protocol=protocol,
+                task=task or (usual if usual in network.tasks else None),
+                pathway=branch,
+                batch_size=batch_size,
+                workers=_workers(workers, place),
+                device=place,
+                facts={
+                    **({"benchmark": benchmark} if benchmark else {}),
+                    "data": source,
+                    **_origin(model or default, checkpoint),
+                },
+            )
+            write(report.to_dict())
+            typer.echo(report.table())
+            typer.echo(json.dumps(report.to_dict()))
+            if len(report.failures) == len(report.files):
+                unreadable = report.failures[0]["error"]
+    if unreadable:
+        typer.echo(f"unidual: not one file could be read and scored: {printable(unreadable)}", err=True)
+        raise typer.Exit(FAILED_FILES)
+
+
+@app.command()
+def explain(
+    clip: Annotated[str, typer.Argument(help="A video, of which the clip in the centre is taken, or an image.")],
+    model: Model = DEFAULT_MODEL,
+    checkpoint: Checkpoint = None,
+    layer: Annotated[
+        str, typer.Option(help="An index over the residual blocks, or a unit's name such as stages.3.0.conv2.")
+    ] = "-1",
+    top: Annotated[int, typer.Option(help="Feature maps of each pathway.")] = 3,
+    label: Annotated[
+        str | None, typer.Option("--class", help="The class of Grad-CAM [default: each pathway's most likely one].")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The picture, a .png, .pdf or .svg.")] = Path("explain.png"),
+    device: Device = None,
+    output: JsonFile = None,
+) -> None:
+    """Draw what each pathway sees in a clip: its most activated feature maps, the other's, and Grad-CAM."""
+    from unidual_zoo.explain import check_picture, draw, read_clip
+    from unidual_zoo.explain import explain as respond
+    from unidual_zoo.inference import load_model, modality_of
+
+    check_picture(out)
+    with json_lines(output) as write:
+        network = load_model(model, checkpoint=checkpoint).to(_device(device)).eval()
+        seen = read_clip(clip, network, modality=modality_of(clip))
+        explanation = respond(network, seen, layer=layer, top=top, label=label)
+        draw(explanation, out)
+        result = {"file": clip, "model": model, "out": str(out), **explanation.to_dict()}
+        write(result)
+    typer.echo(json.dumps(result))
+
+
+@app.command()
+def models(
+    pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as '*152*'.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a markdown table.")] = False,
+    output: JsonFile = None,
+) -> None:
+    """The models: tasks, parameters, multiply-adds of one image or clip, where weights come from, licence."""
+    from tqdm import tqdm
+
+    from unidual_zoo.models.summary import registered_names, summarise
+    from unidual_zoo.tabular import aligned_table, markdown_table
+
+    names = registered_names(pattern)
+    with json_lines(output) as write:
+        rows = list(tqdm(summarise(names), total=len(names), unit="model", disable=None, leave=False))
+        for row in rows:
+            write(row.to_dict())
+    header = ("name", "tag", "tasks", "parameters", "multiply-adds", "weights", "licence")
+    table = markdown_table if markdown else aligned_table
+    typer.echo(table(header, [row.cells() for row in rows]), nl=False)
+
+
+app.command(cls=TrainCommand)(train)
+app.command()(finetune)
+
+
+def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:
+    """Runs a command line (default: that of the process) and ends the process with its exit status.
+
+    0: done; 1: some files failed; 2: bad input, which is one sentence on standard error.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be text
+    try:
+        with warnings.catch_warnings():
+            if "--traceback" not in arguments:
+                warnings.showwarning = _show_warning
+            application(arguments, prog_name=application.info.name)
+    except Exception as error:
+        if "--traceback" in arguments or not _is_told(error):
+            raise
+        typer.echo(f"unidual: {_sentence(error)}", err=True)
+        sys.exit(BAD_INPUT)
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether an error's own sentence is all that there is to say, else it is a fault of ours."""
+    from unidual_zoo.data import MediaError
+
+    return isinstance(error, (MediaError, ValueError, RuntimeError, OSError))
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(f"unidual: {_sentence(message)}", file=sys.stderr)
+
+
+def _sentence(message: object) -> str:
+    """A message on one line of a terminal."""
+    from unidual_zoo.names import printable
+
+    return printable(" ".join(str(message).split()))
+
+
+def _origin(model: str, checkpoint: Path | None) -> dict[str, str]:
+    """Facts for the report where the weights are not those of a registered name."""
+    saved = {"saved_as": model} if ":" in model else {}
+    return saved | ({"checkpoint": str(checkpoint)} if checkpoint else {})
+
+
+def _device(name: str | None) -> torch.device:
+    """A torch device that can be used; the first GPU, else the CPU, for None."""
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _dtype(name: str) -> torch.dtype:
+    import torch
+
+    from unidual_zoo.checks import check_known
+
+    check_known("dtype", name, DTYPES)
+    return getattr(torch, name)
+
+
+def _workers(workers: int | None, device: torch.device) -> int:
+    if workers is not None:
+        return workers
+    return 0 if device.type == "cpu" else min(MOST_WORKERS, os.cpu_count() or 1)
+
+
+def _labels(result: dict[str, Any]) -> str:
+    """A result for a reader."""
+    if "error" in result:
+        return f"error: {result['error']}"
+    return ", ".join(f"{entry['label']} {entry['score']:.1%}" for entry in result["top"])

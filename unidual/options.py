@@ -1,0 +1,48 @@
+"""What the commands have in common: the default model, and the results of `--json FILE`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+DEFAULT_MODEL = "unidual_efficientnet_lite0"  # it ships with the package and knows ImageNet's classes
+
+
+@contextlib.contextmanager
+def json_lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Writes lines of JSON to a file, which is opened before the work begins and emptied by the first line."""
+    if path is None:
+        yield lambda row: None
+        return
+    file = path.open("a", encoding="utf-8")
+    begun = False
+
+    def write(row: dict[str, Any]) -> None:
+        nonlocal begun
+        with _named(path):
+            if not begun and path.is_file():  # /dev/stdout is none
+                file.truncate(0)
+            begun = True
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+    try:
+        yield write
+    except BaseException:
+        with contextlib.suppress(OSError):  # what could not be written is tried again
+            file.close()
+        raise
+    with _named(path):
+        file.close()
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of writing, such as of a full disk, with the file's name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,0 +1,90 @@
+"""Which files `unidual evaluate` means: a named benchmark's, or those of folders and lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from unidual_zoo.data.datasets import MediaSet
+
+EMBEDDED_SPLIT = "test"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A named benchmark of `unidual evaluate`: what it is called, its modality, and its task where a model has it."""
+
+    title: str
+    modality: str
+    task: str
+    embedded: bool  # whether the embedded data stand in for it, else they are only there to run something
+
+
+BENCHMARKS = {
+    "kinetics": Benchmark("Kinetics-400", "video", "k400", True),
+    "imagenet": Benchmark("ImageNet-1k", "image", "in1k", True),
+    "sports1m": Benchmark("Sports-1M", "video", "sports1m", False),
+}
+
+
+class Source(NamedTuple):
+    """Files to be evaluated, their name for the report, and the benchmark that they are."""
+
+    media: MediaSet
+    name: str
+    benchmark: str | None
+
+
+def find_media(sources: Sequence[str], *, data: str | None, split: str | None, modality: str | None) -> list[Source]:
+    """The benchmark's files, or those of every source and modality.
+
+    Raises:
+        ValueError: a source is not there, or holds no files of the modality.
+    """
+    from unidual_zoo.checks import check_known
+    from unidual_zoo.data.datasets import TESTS, find_split, modalities_in, read_media
+    from unidual_zoo.spec import MODALITIES
+
+    named = [source for source in sources if source in BENCHMARKS]
+    if named and (len(sources) > 1 or modality is not None):
+        raise ValueError(f"benchmark {named[0]!r} stands alone, got {' '.join(sources)}; a folder is ./{named[0]}")
+    if named:
+        return [Source(*_benchmark_data(BENCHMARKS[named[0]], data, split), named[0])]
+    if data is not None:
+        check_known("benchmark", sources[0], BENCHMARKS)
+    if modality is not None:
+        check_known("modality", modality, MODALITIES)
+    found = []
+    for source in sources:
+        if not os.path.exists(source):
+            known = ", ".join(BENCHMARKS)
+            raise ValueError(f"there is no folder or list {source}, and no benchmark of that name (they are {known})")
+        part = split or find_split(source, TESTS)
+        kinds = (modality,) if modality else modalities_in(source, part)
+        if not kinds:
+            raise ValueError(f"{source}: no image or video files")
+        name = source if part is None else f"{source}, {part}"
+        found += [Source(read_media(source, modality=kind, split=part, mixed=True), name, None) for kind in kinds]
+    return found
+
+
+def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tuple[MediaSet, str]:
+    """The files of a benchmark or the embedded ones in their place, and their name for the report."""
+    from unidual_zoo.data.datasets import TESTS, find_split, read_media
+    from unidual_zoo.data.synthetic import toy
+    from unidual_zoo.spec import IMAGE
+
+    if data is None:
+        split = split or EMBEDDED_SPLIT
+        media = toy.images(split) if row.modality == IMAGE else toy.videos(split)
+        source = f"embedded {'images' if row.modality == IMAGE else 'videos'}, {split}"
+        what = "in place of" if row.embedded else "only to show that it runs: nothing of"
+        typer.echo(f"unidual: {source}, {what} {row.title}; --data takes the real files", err=True)
+        return media, source
+    split = split or find_split(data, TESTS)
+    return read_media(data, modality=row.modality, split=split), data if split is None else f"{data}, {split}"

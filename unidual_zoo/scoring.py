@@ -76,6 +76,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     row.name: row
     for row in (
         Protocol(name="unidual34"),
+        Protocol(name="one_clip", clips=1),  # the whole video, where a clip's frames are spread over it
         Protocol(name="unidual152", crops=3, dense=True),
         Protocol(name="torchvision", clips=5, rate=15),
         Protocol(name="vmz", rate=15, average=LOGITS),

@@ -65,7 +65,13 @@ def finetune(
     model: Annotated[str, typer.Option(help="A name of `unidual models` or local-dir:FOLDER.")] = DEFAULT_MODEL,
     test_images: Source = None,
     test_videos: Source = None,
-    freeze: Annotated[int, typer.Option(help="Layers that stay as they are: 1 the stem, 2 also stage 1, …")] = 0,
+    freeze: Annotated[
+        str,
+        typer.Option(
+            help="Layers that stay as they are: 1 the stem, 2 also stage 1, …; trunk: all but the heads "
+            "and a trunk's operators over time."
+        ),
+    ] = "0",
     epochs: Annotated[int | None, typer.Option(help="Passes over the larger data set.")] = None,
     freeze_norms: FreezeNorms = False,
     out: Out = None,

@@ -479,10 +479,24 @@ class FamilyTests:
 
     def test_layers_freeze_from_the_input_on(self, joint):
         model = self.make(joint)
-        frozen = freeze(model, first=1)
+        frozen = freeze(model, 1)
         assert f"{model.default_cfg['first_conv']}.weight" in frozen
         assert not any(key.startswith(HEADS) for key in frozen)
-        assert len(freeze(self.make(joint), first=2)) > len(frozen)
+        assert len(freeze(self.make(joint), 2)) > len(frozen)
+
+    def test_a_frozen_trunk_stays_as_it_is(self, joint):
+        model = self.make(joint, tasks=TASKS)
+        freeze(model, "trunk")
+        model.train()
+        still = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        assert still
+        assert not any(name.startswith(HEADS) for name in still)
+        sum(model(x).square().mean() for x in self.both()).backward()
+        assert all(weight.grad is None for weight in still.values())
+        held = [name for name, module in model.named_modules() if any(module is part for part in model.trunk_modules())]
+        after = model.state_dict()
+        assert all(torch.equal(after[key], before[key]) for key in after if key.startswith(tuple(held)))
 
     # ---- saved and loaded -------------------------------------------------------------------------------------------
 

@@ -108,18 +108,18 @@ def test_timms_own_rule_is_met_where_a_model_excepts_parameters():
 
 def test_early_layers_freeze():
     model = network()
-    assert freeze(model, first=0) == []
-    names = freeze(model, first=2)
+    assert freeze(model, 0) == []
+    names = freeze(model, 2)
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     assert frozen == set(names) == {n for n, _ in model.named_parameters() if n.startswith(("stem.", "stages.0."))}
     assert not frozen & set(groups_of(model, SETTINGS)[0])
-    freeze(model, first=5)  # all but the heads
+    freeze(model, 5)  # all but the heads
     learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert learning == {name for name, _ in model.named_parameters() if name.startswith("heads.")}
-    with pytest.raises(ValueError, match="freeze must be 0 to 5 layers, got 6"):
-        freeze(model, first=6)
+    with pytest.raises(ValueError, match="freeze must be 0 to 5 layers or trunk, got 6"):
+        freeze(model, 6)
 
 
 def test_a_pathway_without_a_head_freezes():
     model = network("unidual10", tasks={"k400": ("video", 5)})
-    assert set(freeze(model, first=0)) == {name for name, _ in model.named_parameters() if ".image." in name}
+    assert set(freeze(model, 0)) == {name for name, _ in model.named_parameters() if ".image." in name}

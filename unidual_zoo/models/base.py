@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from timm.models._features import feature_take_indices
@@ -63,6 +63,7 @@ class TaskModel(nn.Module, ABC):
         self.pathways = tuple(name for name in MODALITIES if name in pathways)
         self.in_chans = in_chans
         self.grad_checkpointing = False
+        self.trunk_frozen = False
         self.spec = spec if isinstance(spec, InputSpec) else InputSpec.from_dict(spec or {})
         if num_frames is not None:
             self.spec = dataclasses.replace(self.spec, clip=dataclasses.replace(self.spec.clip, length=num_frames))
@@ -429,6 +430,27 @@ class TaskModel(nn.Module, ABC):
     def __prepare_scriptable__(self) -> TaskModel:
         """torch.jit.script asks for what it is to compile."""
         raise NotImplementedError(f"torch.jit.script cannot compile {type(self).__name__}: {_UNTRACED}")
+
+    def trunk_modules(self) -> Iterable[nn.Module]:
+        """What `freeze_trunk` holds still: all but the heads, unless a family has more that is to learn in any case."""
+        return (child for name, child in self.named_children() if name != "heads")
+
+    def freeze_trunk(self, frozen: bool = True) -> None:
+        """Stops, or starts again, the training of the trunk; a frozen one stays in evaluation mode."""
+        for module in self.trunk_modules():
+            module.requires_grad_(not frozen)
+        for parameter in self.parameters(recurse=False):  # of the network itself, such as position embeddings
+            parameter.requires_grad_(not frozen)
+        self.trunk_frozen = frozen
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """nn.Module's, but a frozen trunk stays in evaluation mode."""
+        super().train(mode)
+        if self.trunk_frozen:
+            for module in self.trunk_modules():
+                module.eval()
+        return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the stem and each block in the backward pass instead of keeping their activations."""

@@ -451,23 +451,18 @@ class DualTrunk(TaskModel):
         A frozen trunk stays in evaluation mode while the network trains, so that whatever is learnt from videos leaves
         the logits of images as they are, to the bit. Operators learn, and the video pathway's norms if they are split.
         """
-        self.trunk.requires_grad_(not frozen)
         self._own_arguments["freeze_trunk"] = frozen
-        self.train(self.training)
+        super().freeze_trunk(frozen)
 
-    def train(self, mode: bool = True) -> DualTrunk:
-        """nn.Module's, but a frozen trunk stays in evaluation mode."""
-        super().train(mode)
-        if self._own_arguments["freeze_trunk"]:
-            self.trunk.eval()
-        return self
+    def trunk_modules(self) -> Iterator[nn.Module]:
+        yield self.trunk
 
     def keep_pathway(self, pathway: str) -> None:
         super().keep_pathway(pathway)
         self.trunk = self._network(pathway)
         self.norms = PerPathway()
         self._drop_unused()
-        if self._own_arguments["freeze_trunk"]:
+        if self.trunk_frozen:
             self.freeze_trunk()
 
     def _prune(self, last: int) -> None:

@@ -8,7 +8,7 @@ probe, as the authors evaluate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -245,6 +245,9 @@ class VJepa21(TaskModel):
             frames = features.transpose(1, 2).flatten(0, 1)
             return self._pool(frames, pathway).unflatten(0, (len(features), -1)).mean(1)
         return self.probe[pathway](features.flatten(2).transpose(1, 2))
+
+    def trunk_modules(self) -> Iterator[nn.Module]:
+        return (child for name, child in self.named_children() if name not in ("heads", "probe"))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^tokeniser", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])

@@ -16,25 +16,30 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import pathway_of
 from unidual_zoo.training.recipes import OptimSettings
 
+TRUNK = "trunk"
 UNFIT = ("adahessian", "adafactorbv", "kron")
 SCHEDULES = ("constant", "multistep", "cosine", "tanh", "wsd", "rsqrt")  # timm's that a recipe can describe
 
 
-def freeze(model: TaskModel, *, first: int) -> list[str]:
-    """Stops the gradients of the `first` layers (stem, stage 1, ...) and of pathways without a head; their names.
+def freeze(model: TaskModel, part: int | str) -> list[str]:
+    """Stops the gradients of the first layers (stem, stage 1, ...), of the TRUNK, and of pathways without a head; the
+    names of what stays as it is.
 
     Raises:
         ValueError: that is all there is.
     """
+    first = 0 if part == TRUNK else int(part)
     matcher = model.group_matcher(coarse=True)
     layers: Any = group_parameters(model, matcher, reverse=True)  # name -> number of its layer
     idle = {pathway for pathway in model.pathways if not model.pathway_tasks(pathway)}
     if not 0 <= first <= max(layers.values()):
-        raise ValueError(f"freeze must be 0 to {max(layers.values())} layers, got {first}")
-    frozen = [name for name in layers if layers[name] < first or pathway_of(name) in idle]
-    for name in frozen:
-        model.get_parameter(name).requires_grad_(False)
-    return frozen
+        raise ValueError(f"freeze must be 0 to {max(layers.values())} layers or {TRUNK}, got {first}")
+    if part == TRUNK:
+        model.freeze_trunk()
+    for name in layers:
+        if layers[name] < first or pathway_of(name) in idle:
+            model.get_parameter(name).requires_grad_(False)
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
 def make_optimizer(model: TaskModel, settings: OptimSettings, *, world: int) -> Optimizer:

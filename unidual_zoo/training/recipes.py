@@ -47,7 +47,8 @@ class ModelSettings:
     crop: Size | None = None
     num_frames: Count | None = None
     frame_stride: Count | None = None
-    freeze: Whole = 0  # the first so many of stem, stage 1, ... stay as they are
+    # The first so many of stem, stage 1, ... stay as they are, or "trunk": all that is not to learn in any case.
+    freeze: Whole | Literal["trunk"] = 0
     sync_norms: bool = False  # BatchNorm statistics over all processes
     grad_checkpointing: bool = False
 

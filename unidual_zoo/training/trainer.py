@@ -318,7 +318,7 @@ def make_model(
     model.set_grad_checkpointing(settings.grad_checkpointing)
     if settings.sync_norms:
         convert_sync_batchnorm(model)  # in place; torch's own would lose the activations in timm's norms
-    freeze(model, first=settings.freeze)
+    freeze(model, settings.freeze)
     return model
 
 

@@ -1,4 +1,4 @@
-"""Bad input as one clear sentence: what came, what is allowed, and the nearest of it."""
+"""Bad input as one clear sentence: what was given, what is allowed, and the nearest of it."""
 
 from __future__ import annotations
 

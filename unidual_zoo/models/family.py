@@ -137,9 +137,9 @@ def name_with_heads(architecture: str, sizes: HeadSizes) -> str | None:
     for name, options, arguments in ways:
         if _heads_of(arguments) == sizes:
             return _describe(name, options)
-    hung = {pathway: set(tasks) for pathway, tasks in sizes.items()}
+    given = {pathway: set(tasks) for pathway, tasks in sizes.items()}
     for name, options, arguments in ways:
-        if {pathway: set(tasks) for pathway, tasks in _heads_of(arguments).items()} == hung:
+        if {pathway: set(tasks) for pathway, tasks in _heads_of(arguments).items()} == given:
             classes = {task: number for tasks in sizes.values() for task, number in tasks.items()}
             tasks = {task: (own.modality, classes[task]) for task, own in parse_tasks(arguments["tasks"]).items()}
             return _describe(name, [*options, f"tasks={tasks}"])
@@ -155,5 +155,5 @@ def _heads_of(arguments: Arguments) -> HeadSizes:
     tasks = parse_tasks(arguments["tasks"])
     rule = assign_heads(tasks, arguments["pathways"], auxiliary=arguments.get("auxiliary", False))
     assigned = arguments.get("heads") or rule
-    sizes = {pathway: {task: tasks[task].num_classes for task in hung} for pathway, hung in assigned.items()}
-    return {pathway: hung for pathway, hung in sizes.items() if hung}
+    sizes = {pathway: {task: tasks[task].num_classes for task in names} for pathway, names in assigned.items()}
+    return {pathway: heads for pathway, heads in sizes.items() if heads}

@@ -53,8 +53,8 @@ def head_sizes(weights: Mapping[str, Tensor]) -> HeadSizes:
 class TaskHeads(PerPathway):
     """`heads[pathway][task]`: linear heads (B, in_features) -> (B, classes); a task of 0 classes has none.
 
-    `assignment` says which tasks hang on which pathway, `{"image": ["in1k"], "video": [...]}`. By default a task hangs
-    on the pathway of its modality or, where that is missing, on the other; with `auxiliary` every task on every one.
+    `assignment` says which tasks have a head on which pathway, `{"image": ["in1k"], "video": [...]}`. By default a task
+    has one on the pathway of its modality or, where that is missing, on the other; with `auxiliary` on every pathway.
     """
 
     def __init__(
@@ -87,16 +87,16 @@ class TaskHeads(PerPathway):
             raise ValueError(f"task name {taken[0]!r} is taken: torch's modules have an attribute of that name")
         if assignment is None:
             assignment = assign_heads(tasks, self, auxiliary=auxiliary)
-        for pathway, hung in assignment.items():
+        for pathway, names in assignment.items():
             check_known("pathway in heads", pathway, self)
-            for task in hung:
+            for task in names:
                 check_known(f"task in heads[{pathway!r}]", task, tasks)
         self.tasks = dict(tasks)
         self.auxiliary = auxiliary
         self.assignment = {pathway: list(assignment.get(pathway, ())) for pathway in self}
         for pathway in self:
-            hung = [name for name in self.assignment[pathway] if tasks[name].num_classes > 0]
-            self[pathway] = nn.ModuleDict({name: self._head(pathway, tasks[name]) for name in hung})
+            names = [name for name in self.assignment[pathway] if tasks[name].num_classes > 0]
+            self[pathway] = nn.ModuleDict({name: self._head(pathway, tasks[name]) for name in names})
 
     def resize(self, task: str, num_classes: int) -> None:
         """Fresh heads of `num_classes` for one task."""
@@ -115,9 +115,9 @@ class TaskHeads(PerPathway):
     def drop_auxiliary(self) -> None:
         """Removes a task's head on the other modality's pathway if it has one on its own and that one keeps another."""
         kept = {}
-        for pathway, hung in self.assignment.items():
-            own = [name for name in hung if not self._is_auxiliary(name, pathway)]
-            kept[pathway] = own if any(self.tasks[name].num_classes for name in own) else hung
+        for pathway, names in self.assignment.items():
+            own = [name for name in names if not self._is_auxiliary(name, pathway)]
+            kept[pathway] = own if any(self.tasks[name].num_classes for name in own) else names
         self.set(self.tasks, auxiliary=False, assignment=kept)
 
     def add_auxiliary(self) -> None:

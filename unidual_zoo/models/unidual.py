@@ -211,8 +211,8 @@ class UniDual(TaskModel):
         pathways: ("image",) is an R2D, ("video",) an R(2+1)D, both a UniDual.
         tasks: `{"in1k": ("image", 1000), "k400": ("video", 400)}`; a task of 0 classes has no head.
         auxiliary: every task has a head on both pathways (paper §2.2, Auxiliary Losses).
-        heads: `{"image": ["in1k"], "video": [...]}` where the rule does not fit: a task hangs on its modality's
-            pathway or, if that is missing, on the other.
+        heads: `{"image": ["in1k"], "video": [...]}` where the rule does not fit: a task has its
+            head on the pathway of its modality or, where that is missing, on the other.
         norms: "split" gives each pathway its own BatchNorms; "shared" shares those behind shared convolutions.
         pool: a 1×3×3 max pool of stride 2 behind the stem (paper §3.3).
         width: multiplies all channels.

@@ -123,8 +123,8 @@ class _Download:
                 before = self.received
                 self.thread.join(patience)
                 if self.thread.is_alive() and self.received - before < _LEAST:
-                    came = f"{self.received - before:,} bytes in {patience:g} seconds"
-                    raise OSError(f"the server is too slow: {came}, {self.received:,} altogether")
+                    received = f"{self.received - before:,} bytes in {patience:g} seconds"
+                    raise OSError(f"the server is too slow: {received}, {self.received:,} altogether")
         finally:
             self.given_up = self.thread.is_alive()
         if self.error is not None:

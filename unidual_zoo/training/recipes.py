@@ -67,6 +67,7 @@ class DataSettings:
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of each task a folder or a CSV list
     test_data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # if not in the same folder
     hold_out: Share = 0.0  # part of the training files that is kept for testing where there are no test files
+    monitor: Share = 0.0  # part of the training files that is kept to measure how the losses overfit
     mix: Literal["equal", "proportional"] | Mapping[str, Number] = "equal"  # proportional to files, or weights by task
     epoch_size: Count | None = None  # examples of one task per epoch on average; None: of the task with most files
     batch_size: Count = 16  # of one process, over all tasks
@@ -101,6 +102,10 @@ class OptimSettings:
     clip_norm: Factor | None = None
     ema: Share = 0.0  # decay of the averaged weights, which are then the ones evaluated and published; 0: off
     loss_weights: Mapping[str, Number] = dataclasses.field(default_factory=dict)  # {"k400.image": 0.5}; the others: 1
+    blend: Literal["no", "offline", "online"] = (
+        "no"  # Gradient Blending: weights found at the start, or again and again
+    )
+    blend_epochs: Count = 1  # for which each loss is trained alone; online, also those until weights are found anew
     auxiliary_frames: Literal["one", "all"] = "one"  # of a clip for the auxiliary video loss: a random one, or all
     label_smoothing: Share = 0.0
     mixup: Number = 0.0  # alpha
@@ -128,7 +133,8 @@ class Recipe:
     """A training run.
 
     Raises:
-        ValueError: the best checkpoint is to be published, and none is evaluated.
+        ValueError: the best checkpoint is to be published, and none is evaluated; or losses are to be blended, and no
+            files are kept to measure them, or they have weights.
     """
 
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
@@ -137,6 +143,10 @@ class Recipe:
     run: RunSettings = dataclasses.field(default_factory=RunSettings)
 
     def __post_init__(self) -> None:
+        if self.optim.blend != "no" and not self.data.monitor:
+            raise ValueError(f"blend={self.optim.blend} needs files to measure losses on: set monitor, such as 0.1")
+        if self.optim.blend != "no" and self.optim.loss_weights:
+            raise ValueError(f"blend={self.optim.blend} finds the weights of losses, loss_weights gives some: set one")
         every = self.run.eval_every
         if self.run.publish == "best" and not 0 < every <= self.optim.epochs:
             raise ValueError(f"publish=best needs evaluations between epochs, eval_every is {every}")

@@ -87,6 +87,22 @@ def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet,
     return _part(media, [not out for out in parted]), _part(media, parted)
 
 
+def set_aside(
+    media: Mapping[str, MediaSet], share: float, *, seed: int
+) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:
+    """The training files of each task without a share of them, and that share; with a share of 0 the second is empty.
+
+    Raises:
+        ValueError: a task has too few files to spare one.
+    """
+    if not share:
+        return dict(media), {}
+    parts = {task: hold_out(data, share, seed=seed) for task, data in media.items()}
+    if poor := [task for task, (_, kept) in parts.items() if not len(kept)]:
+        raise ValueError(f"monitor={share:g} leaves nothing to measure {poor[0]} by: no class has two training files")
+    return {task: rest for task, (rest, _) in parts.items()}, {task: kept for task, (_, kept) in parts.items()}
+
+
 def _label_counts(bundle_of: Sequence[int], labels: Sequence[int]) -> list[Counter[int]]:
     """How many files of each class every bundle has."""
     counts = [Counter[int]() for _ in range(max(bundle_of, default=-1) + 1)]

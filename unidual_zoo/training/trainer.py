@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.spec import IMAGE, InputSpec
+from unidual_zoo.training.blending import Blender, Course, Level, blend, described
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
@@ -44,7 +46,7 @@ from unidual_zoo.training.optimizers import freeze, make_optimizer, make_schedul
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
 from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
-from unidual_zoo.training.sources import read_sources
+from unidual_zoo.training.sources import read_sources, set_aside
 from unidual_zoo.weights import EXPORT
 
 
@@ -77,6 +79,7 @@ class Trainer:
         start = dataclasses.replace(recipe.model, init=None) if replaced else recipe.model
 
         self.media, self.test_media = read_sources(recipe.data, seed=recipe.run.seed)
+        self.media, held_out = set_aside(self.media, recipe.data.monitor, seed=recipe.run.seed)
         self.model = make_model(start, self.media, self.accelerator, seed=recipe.run.seed)
         self.averaged = make_average(self.model, decay=recipe.optim.ema)
         self.loader = make_loader(recipe.data, self.media, self.model.spec, self.accelerator, seed=recipe.run.seed)
@@ -85,6 +88,10 @@ class Trainer:
         updates_per_epoch = self.steps_per_epoch // recipe.optim.accumulate
         self.schedule = make_schedule(plain_optimizer, recipe.optim, updates_per_epoch=updates_per_epoch)
         self.objective, self.optimizer = prepare(self.accelerator, self.plain_objective, plain_optimizer)
+
+        self.blender = self._make_blender(held_out)
+        self.first_levels: dict[str, Level] | None = None
+        self.blended: int | None = None  # the step at which the losses got their weights
 
         self.done, self.best = 0, None
         self._logged: set[str] = set()
@@ -144,7 +151,11 @@ class Trainer:
         batches = self.loader.batches(self.done, self.recipe.optim.epochs * self.steps_per_epoch)
         self.objective.train()
         with self.loader.deaths_explained():
+            if self.done == 0:
+                self.watch()
             for batch in self.meter.waiting(batches):
+                if self.blends_now():
+                    self.blend()
                 lr = max(group["lr"] for group in self.optimizer.param_groups)
                 losses = self.training_step(batch)
                 self.done += 1
@@ -175,6 +186,7 @@ class Trainer:
         """Checkpoint and curves, and where it is due an evaluation."""
         self.meter.flush()
         self._sync_norms()
+        self.watch()
         eval_every = self.recipe.run.eval_every
         if not eval_every or self.done // self.steps_per_epoch % eval_every:
             self.save()
@@ -194,6 +206,41 @@ class Trainer:
             self.save(is_best=is_best)
             if self.run.writes:
                 write_whole(self.run.path / CURVES, lambda path: plot_curves(self.run.path / LOG, path))
+
+    def watch(self) -> None:
+        """Measures how the losses have come to overfit since the start of the run, if files are kept for it."""
+        if self.blender is None:
+            return
+        with self.meter.paused():
+            levels = self.blender.measure(self.plain_objective)
+        self.first_levels = self.first_levels or levels
+        courses = {name: Course.between(self.first_levels[name], level) for name, level in levels.items()}
+        curves = {f"{side}/{name}": value for name, level in levels.items() for side, value in vars(level).items()}
+        ratios = {f"ratio/{name}": course.ratio for name, course in courses.items() if math.isfinite(course.ratio)}
+        self.run.log("overfitting", step=self.done, curves=curves | ratios)
+        if self.done and self.run.writes:
+            for line in described(courses):
+                self.meter.bar.write(line, file=sys.stderr)
+
+    def blends_now(self) -> bool:
+        """Whether the losses are to get new weights before the next step."""
+        kind, span = self.recipe.optim.blend, self.recipe.optim.blend_epochs * self.steps_per_epoch
+        if kind == "no" or self.blended == self.done:
+            return False
+        return self.done == 0 or (kind == "online" and self.done % span == 0)
+
+    def blend(self) -> None:
+        """Gives the losses the weights of Gradient Blending, found from the network as it is."""
+        assert self.blender is not None
+        span = self.recipe.optim.blend_epochs * self.steps_per_epoch
+        with self.meter.paused():
+            courses = self.blender.courses(self.plain_objective, start=self.done, stop=self.done + span)
+        self.plain_objective.weights = blend(courses)
+        self.blended = self.done
+        facts = {
+            name: {**vars(course), "weight": self.plain_objective.weights[name]} for name, course in courses.items()
+        }
+        self.run.log("blend", step=self.done, losses=facts)
 
     def evaluate(self, model: TaskModel, *, clips: int | None = None) -> dict[str, Report]:
         """The report of every task's test files, which the processes share."""
@@ -228,7 +275,14 @@ class Trainer:
             "model": self.model.state_dict(),
             "ema": self.averaged and self.averaged.module.state_dict(),
             "optimizer": {**optimizer, "state": {str(index): kept for index, kept in optimizer["state"].items()}},
-            "progress": {"step": self.done, "best": self.best, "failed": self.loader.failed},
+            "progress": {
+                "step": self.done,
+                "best": self.best,
+                "failed": self.loader.failed,
+                "blended": self.blended,
+                "weights": self.plain_objective.weights,
+                "levels": {name: vars(level) for name, level in (self.first_levels or {}).items()},
+            },
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -240,6 +294,11 @@ class Trainer:
         self.optimizer.load_state_dict({**state["optimizer"], "state": kept})
         self.done, self.best = state["progress"]["step"], state["progress"]["best"]
         self.loader.failed = state["progress"]["failed"]
+        self.blended = state["progress"].get("blended")  # older versions wrote none of these
+        self.plain_objective.weights = state["progress"].get("weights", self.plain_objective.weights)
+        self.first_levels = {
+            name: Level(**level) for name, level in state["progress"].get("levels", {}).items()
+        } or None
         self._logged = set(self.loader.failed)
         self.schedule.step_update(self.done // self.recipe.optim.accumulate)
 
@@ -263,6 +322,22 @@ class Trainer:
             for task, report in reports.items():
                 self._write_report(task, report)
         return reports
+
+    def _make_blender(self, held_out: Mapping[str, MediaSet]) -> Blender | None:
+        if not held_out:
+            return None
+        if self.accelerator.num_processes > 1:
+            raise ValueError("monitor and blend measure losses on one process, and give loss_weights for many")
+        recipe, device = self.recipe, self.accelerator.device
+        kept = dataclasses.replace(recipe.data, epoch_size=None, mix="equal")
+        return Blender(
+            training=self.loader,
+            held_out=make_loader(kept, held_out, self.model.spec, self.accelerator, seed=recipe.run.seed),
+            optimizer=lambda model: make_optimizer(model, recipe.optim, world=1),
+            to_device=lambda batch: send_to_device(batch.data, device),
+            autocast=lambda: self.accelerator.autocast(),
+            seed=recipe.run.seed,
+        )
 
     def close(self) -> None:
         """Ends the progress bar and the logs."""

@@ -1,0 +1,142 @@
+"""Gradient Blending (arXiv 1905.12681): losses weighed by how they generalise and overfit when each is trained alone.
+
+A loss that is trained from one checkpoint to a later one generalises by ΔG, the fall of its value on held-out files,
+and overfits by ΔO, the growth of the gap between held-out and training files. |ΔO/ΔG| is its
+overfitting-to-generalisation ratio (OGR). The weights that keep the joint OGR smallest are ΔG/ΔO², up to a common factor.
+
+The paper weighs heads on several modalities of one label. Weighing the losses of image and video tasks by the same rule
+is our extension of it, and so are the two guards: a ΔO below `FLOOR`, by which the rule would give one loss everything,
+counts as `FLOOR`, and a loss that does not generalise gets no weight.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unidual_zoo.data.joint import JointBatch, JointLoader
+from unidual_zoo.training.objective import JointObjective
+
+FLOOR = 0.01  # of ΔO, in nats
+MEASURED = 16  # batches at most of either kind on which losses are measured
+
+
+@dataclass(frozen=True)
+class Level:
+    """A loss on training and on held-out files."""
+
+    training: float
+    held_out: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a loss went through between two checkpoints: by how much it came to overfit, and to generalise."""
+
+    overfitting: float
+    generalisation: float
+
+    @classmethod
+    def between(cls, before: Level, after: Level) -> Course:
+        gap = (after.held_out - after.training) - (before.held_out - before.training)
+        return cls(gap, before.held_out - after.held_out)
+
+    @property
+    def ratio(self) -> float:
+        """The overfitting-to-generalisation ratio, infinite for a loss that stands still on held-out files."""
+        return abs(self.overfitting / self.generalisation) if self.generalisation else math.inf
+
+
+def blend(courses: Mapping[str, Course]) -> dict[str, float]:
+    """Weights of losses from their courses, each trained alone. They sum to the number of losses, as equal ones do.
+
+    Where no loss generalises, all weigh the same, and a warning says so.
+    """
+    shares = {
+        name: max(course.generalisation, 0.0) / max(course.overfitting, FLOOR) ** 2 for name, course in courses.items()
+    }
+    total = sum(shares.values())
+    if not total:
+        warnings.warn("no loss fell on held-out files when it was trained alone: all weigh the same", stacklevel=2)
+        return dict.fromkeys(courses, 1.0)
+    return {name: len(shares) * share / total for name, share in shares.items()}
+
+
+class Blender:
+    """Measures the losses of an objective, and finds their weights by training each alone.
+
+    Args:
+        training, held_out: batches of the training files, and of others drawn from the same source.
+        optimizer: makes the optimizer of a copy of the network.
+        to_device: moves a batch's data; `autocast` gives the context of a forward.
+    """
+
+    def __init__(
+        self,
+        *,
+        training: JointLoader,
+        held_out: JointLoader,
+        optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        to_device: Callable[[JointBatch], dict[str, tuple[Tensor, Tensor]]],
+        autocast: Callable[[], AbstractContextManager[None]],
+        seed: int,
+    ) -> None:
+        self.training, self.held_out = training, held_out
+        self.optimizer, self.to_device, self.autocast, self.seed = optimizer, to_device, autocast, seed
+
+    def measure(self, objective: JointObjective) -> dict[str, Level]:
+        """Every loss as it is on training and on held-out files, in evaluation mode."""
+        was_training = objective.training
+        objective.eval()
+        sides = [self._means(objective, loader) for loader in (self.training, self.held_out)]
+        objective.train(was_training)
+        return {name: Level(sides[0][name], sides[1][name]) for name in objective.weights}
+
+    def courses(self, objective: JointObjective, *, start: int, stop: int) -> dict[str, Course]:
+        """The course of every loss when a copy of the network is trained on it alone, from step `start` to `stop`."""
+        before = self.measure(objective)
+        after = {name: self.measure(self._alone(objective, name, start, stop))[name] for name in objective.weights}
+        return {name: Course.between(before[name], after[name]) for name in objective.weights}
+
+    def _alone(self, objective: JointObjective, loss: str, start: int, stop: int) -> JointObjective:
+        alone = copy.deepcopy(objective).train()
+        optimizer = self.optimizer(alone.model)
+        for step, batch in self._batches(self.training, start, stop):
+            torch.manual_seed(self.seed + step)
+            with self.autocast():
+                value = alone(self.to_device(batch))[loss]
+            value.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return alone
+
+    @torch.no_grad()
+    def _means(self, objective: JointObjective, loader: JointLoader) -> dict[str, float]:
+        sums: dict[str, float] = dict.fromkeys(objective.weights, 0.0)
+        count = min(MEASURED, loader.sampler.steps_per_epoch)
+        for step, batch in self._batches(loader, 0, count):
+            torch.manual_seed(self.seed + step)  # the frames that an auxiliary loss draws
+            with self.autocast():
+                losses = objective(self.to_device(batch))
+            sums = {name: value + losses[name].item() for name, value in sums.items()}
+        return {name: value / count for name, value in sums.items()}
+
+    @staticmethod
+    def _batches(loader: JointLoader, start: int, stop: int) -> Iterable[tuple[int, JointBatch]]:
+        return zip(range(start, stop), loader.batches(start, stop), strict=True)
+
+
+def described(courses: Mapping[str, Course]) -> Iterator[str]:
+    """A line on each loss for whoever reads the log."""
+    for name, course in courses.items():
+        yield (
+            f"{name}: overfits by {course.overfitting:.3f}, generalises by {course.generalisation:.3f}, "
+            f"ratio {course.ratio:.2f}"
+        )

@@ -1,4 +1,4 @@
-"""What decides the defaults of UniDual where the paper is silent: norms, auxiliary losses, sampling; and Gradient Blending.
+"""What decides the defaults of UniDual where the paper is silent: norms, auxiliary losses, sampling, blending.
 
     uv run benchmarks/ablations.py
         every row once, on a few of the embedded files: it shows that all of it runs, its figures mean nothing

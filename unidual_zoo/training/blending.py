@@ -2,7 +2,7 @@
 
 A loss that is trained from one checkpoint to a later one generalises by ΔG, the fall of its value on held-out files,
 and overfits by ΔO, the growth of the gap between held-out and training files. |ΔO/ΔG| is its
-overfitting-to-generalisation ratio (OGR). The weights that keep the joint OGR smallest are ΔG/ΔO², up to a common factor.
+overfitting-to-generalisation ratio (OGR). Up to a common factor, the weights ΔG/ΔO² keep the joint OGR smallest.
 
 The paper weighs heads on several modalities of one label. Weighing the losses of image and video tasks by the same rule
 is our extension of it, and so are the two guards: a ΔO below `FLOOR`, by which the rule would give one loss everything,
@@ -19,9 +19,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unidual_zoo.data.joint import JointBatch, JointLoader
+from unidual_zoo.models.base import TaskModel
 from unidual_zoo.training.objective import JointObjective
 
 FLOOR = 0.01  # of ΔO, in nats
@@ -83,7 +84,7 @@ class Blender:
         *,
         training: JointLoader,
         held_out: JointLoader,
-        optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        optimizer: Callable[[TaskModel], torch.optim.Optimizer],
         to_device: Callable[[JointBatch], dict[str, tuple[Tensor, Tensor]]],
         autocast: Callable[[], AbstractContextManager[None]],
         seed: int,

@@ -71,6 +71,7 @@ class JointObjective(nn.Module):
         mixup: alpha of the Beta distribution that mixes a task's examples with the same ones in reverse order; 0: off.
         freeze_norms: BatchNorms use and keep their running statistics, also in training; those with frozen scales
             do so anyway.
+        teachers: of tasks without labels: they give class probabilities of a random frame of each clip, uint8.
         auxiliary_frames: "one" random frame of each clip goes down the image pathway of a UniDual, or "all" of them.
     """
 
@@ -83,8 +84,10 @@ class JointObjective(nn.Module):
         mixup: float = 0.0,
         freeze_norms: bool = False,
         auxiliary_frames: str = "one",
+        teachers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
+        self.teachers = nn.ModuleDict(teachers or {})
         self.model = model
         self.label_smoothing = label_smoothing
         self.mixup = mixup
@@ -146,11 +149,16 @@ class JointObjective(nn.Module):
         return pooled.split([len(x) for x in inputs])
 
     def _augmented(self, task: str, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised inputs and targets: class numbers, or with mixup class probabilities (B, classes)."""
+        """Normalised inputs and targets: class numbers, or with mixup or a teacher class probabilities (B, classes)."""
+        if task in self.teachers:
+            labels = self.teachers[task](one_frame(x, 1))
         if x.dtype == torch.uint8:
             x = normalize(x, self.model.spec)
         if self.mixup and self.training:
             kept = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
             x = kept * x + (1 - kept) * x.flip(0)
-            labels = mixup_target(labels, self.model.tasks[task].num_classes, lam=kept)
+            if task in self.teachers:
+                labels = kept * labels + (1 - kept) * labels.flip(0)
+            else:
+                labels = mixup_target(labels, self.model.tasks[task].num_classes, lam=kept)
         return x, labels

@@ -65,6 +65,9 @@ class DataSettings:
 
     tasks: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"in1k": IMAGE, "k400": VIDEO})  # modalities
     data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of each task a folder or a CSV list
+    teachers: Mapping[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # task without labels -> network that gives them
     test_data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # if not in the same folder
     hold_out: Share = 0.0  # part of the training files that is kept for testing where there are no test files
     monitor: Share = 0.0  # part of the training files that is kept to measure how the losses overfit
@@ -80,6 +83,10 @@ class DataSettings:
     def __post_init__(self) -> None:
         for task, modality in self.tasks.items():
             check_known(f"modality of {task}", modality, MODALITIES)
+        for task in self.teachers:
+            check_known("task with a teacher", task, self.tasks)
+            if self.tasks[task] != VIDEO:
+                raise ValueError(f"a teacher labels videos, {task} is a task of the modality {self.tasks[task]!r}")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -133,8 +140,8 @@ class Recipe:
     """A training run.
 
     Raises:
-        ValueError: the best checkpoint is to be published, and none is evaluated; or losses are to be blended, and no
-            files are kept to measure them, or they have weights.
+        ValueError: the best checkpoint is to be published, and none is evaluated or can be; or losses are to be
+            blended, and no files are kept to measure them, or they have weights.
     """
 
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
@@ -148,6 +155,8 @@ class Recipe:
         if self.optim.blend != "no" and self.optim.loss_weights:
             raise ValueError(f"blend={self.optim.blend} finds the weights of losses, loss_weights gives some: set one")
         every = self.run.eval_every
+        if self.run.publish == "best" and not set(self.data.tasks) - set(self.data.teachers):
+            raise ValueError("publish=best needs test files, and every task has a teacher in place of labels")
         if self.run.publish == "best" and not 0 < every <= self.optim.epochs:
             raise ValueError(f"publish=best needs evaluations between epochs, eval_every is {every}")
 

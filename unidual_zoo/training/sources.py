@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ import numpy as np
 
 from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_media, splits
 from unidual_zoo.data.identity import bundles, check_one_label, identities
+from unidual_zoo.data.listing import files_below
+from unidual_zoo.data.media import is_image, is_video
 from unidual_zoo.data.synthetic import toy
 from unidual_zoo.names import LISTED, check_fits_file_names
 from unidual_zoo.spec import IMAGE
@@ -21,10 +24,13 @@ from unidual_zoo.training.recipes import DataSettings
 TOY = "toy"  # in place of a folder: the embedded data of the task's modality
 
 
-def read_sources(settings: DataSettings, *, seed: int) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:
+def read_sources(
+    settings: DataSettings, *, seed: int, taught: Mapping[str, Sequence[str]] | None = None
+) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:
     """The training and the test files of each task, with the same classes in the same order.
 
-    `seed` decides which files are held out where there are no test files.
+    `seed` decides which files are held out where there are no test files. A task that is `taught` has its teacher's
+    classes, its files need no labels, and none of them are for testing.
 
     Raises:
         ValueError: a task has no data or no test files, or a name that its files cannot have; a file has one label for
@@ -36,11 +42,28 @@ def read_sources(settings: DataSettings, *, seed: int) -> tuple[dict[str, MediaS
         others = ",".join(f"{task}:{settings.tasks[task]}" for task in settings.data if task in settings.tasks)
         leave_out = f", or leave them out with --set tasks={others}" if others else ""
         raise ValueError(f"no data for {', '.join(missing)}: say where with --data {missing[0]}=FOLDER{leave_out}")
-    pairs = {task: _read_task(settings, task, seed=seed) for task in settings.tasks}
+    taught = taught or {}
+    pairs = {task: _read_task(settings, task, seed=seed) for task in settings.tasks if task not in taught}
     _check_parted(pairs)
     for task, (train, test) in pairs.items():
         _warn_of_classes(task, train, test)
-    return {task: train for task, (train, _) in pairs.items()}, {task: test for task, (_, test) in pairs.items()}
+    unlabelled = {task: _read_unlabelled(settings.data[task], settings.tasks[task], taught[task]) for task in taught}
+    training = {task: unlabelled[task] if task in taught else pairs[task][0] for task in settings.tasks}
+    return training, {task: test for task, (_, test) in pairs.items()}
+
+
+def _read_unlabelled(source: str, modality: str, classes: Sequence[str]) -> MediaSet:
+    """The files of a folder, whatever its own folders are called, or of a list; labels are left aside."""
+    if source == TOY:
+        files = toy.videos("train").files
+    elif Path(source).is_dir():
+        belongs = is_image if modality == IMAGE else is_video
+        files = [os.path.join(source, file) for file in files_below(source).files if belongs(file)]
+    else:
+        files = read_media(source, modality=modality, split=find_split(source, TRAIN)).files
+    if not files:
+        raise ValueError(f"{source}: no {modality} files")
+    return MediaSet(modality, tuple(classes), tuple(files), (0,) * len(files))
 
 
 def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet, MediaSet]:

@@ -47,6 +47,7 @@ from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
 from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
 from unidual_zoo.training.sources import read_sources, set_aside
+from unidual_zoo.training.teachers import Teacher
 from unidual_zoo.weights import EXPORT
 
 
@@ -78,12 +79,14 @@ class Trainer:
         replaced = resume and self.run.has_checkpoint()  # the weights that `init` names are
         start = dataclasses.replace(recipe.model, init=None) if replaced else recipe.model
 
-        self.media, self.test_media = read_sources(recipe.data, seed=recipe.run.seed)
+        teachers = {task: Teacher(name).to(self.accelerator.device) for task, name in recipe.data.teachers.items()}
+        taught = {task: teacher.classes for task, teacher in teachers.items()}
+        self.media, self.test_media = read_sources(recipe.data, seed=recipe.run.seed, taught=taught)
         self.media, held_out = set_aside(self.media, recipe.data.monitor, seed=recipe.run.seed)
         self.model = make_model(start, self.media, self.accelerator, seed=recipe.run.seed)
         self.averaged = make_average(self.model, decay=recipe.optim.ema)
         self.loader = make_loader(recipe.data, self.media, self.model.spec, self.accelerator, seed=recipe.run.seed)
-        self.plain_objective = make_objective(self.model, recipe.optim)
+        self.plain_objective = make_objective(self.model, recipe.optim, teachers)
         plain_optimizer = make_optimizer(self.model, recipe.optim, world=world)
         updates_per_epoch = self.steps_per_epoch // recipe.optim.accumulate
         self.schedule = make_schedule(plain_optimizer, recipe.optim, updates_per_epoch=updates_per_epoch)
@@ -118,7 +121,10 @@ class Trainer:
 
     def _begin(self, *, resume: bool) -> None:
         """Opens the run directory and goes on from its checkpoint. What refuses it on one process does on all."""
-        files = {task: [self.media[task].fingerprint(), self.test_media[task].fingerprint()] for task in self.media}
+        files = {
+            task: [part[task].fingerprint() for part in (self.media, self.test_media) if task in part]
+            for task in self.media
+        }
         state = refusal = None
         try:
             state = self.run.begin(
@@ -188,7 +194,7 @@ class Trainer:
         self._sync_norms()
         self.watch()
         eval_every = self.recipe.run.eval_every
-        if not eval_every or self.done // self.steps_per_epoch % eval_every:
+        if not (eval_every and self.test_media) or self.done // self.steps_per_epoch % eval_every:
             self.save()
             return
         self.run.check_finite(self.state())
@@ -402,7 +408,7 @@ def make_average(model: TaskModel, *, decay: float) -> ModelEmaV3 | None:
     return ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
 
 
-def make_objective(model: TaskModel, settings: OptimSettings) -> JointObjective:
+def make_objective(model: TaskModel, settings: OptimSettings, teachers: Mapping[str, Teacher]) -> JointObjective:
     """The losses of the network."""
     return JointObjective(
         model,
@@ -411,6 +417,7 @@ def make_objective(model: TaskModel, settings: OptimSettings) -> JointObjective:
         mixup=settings.mixup,
         freeze_norms=settings.freeze_norms,
         auxiliary_frames=settings.auxiliary_frames,
+        teachers=teachers,
     )
 
 

@@ -51,14 +51,21 @@ RESULT, CHILD_LOG, NOTE = "result.json", "output.txt", "settings.txt"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A system: its network, the roles of its tasks, and the row whose run of the same seed it starts from."""
+    """A system: its network, the roles of its tasks, and the row whose run of the same seed it starts from, or whose
+    network labels its clips."""
 
     name: str
     model: str  # with {} in place of the size
     sources: tuple[str, ...]
     init: str | None = None
+    teacher: str | None = None
     settings: tuple[str, ...] = ()  # of the recipe; $images, $clips and $third are the tasks' names
     paper: Mapping[str, float] = field(default_factory=dict)  # the paper's figures in %
+
+    @property
+    def base(self) -> str | None:
+        """The row that must have run before."""
+        return self.init or self.teacher
 
     @property
     def folder(self) -> str:
@@ -98,6 +105,10 @@ class Table:
         rows = {row.name: row for row in self.rows}
         check_known("row", name, rows)
         return rows[name]
+
+    def chain(self, row: Row) -> list[Row]:
+        """The rows that must have run before a row, the last first, and itself before them."""
+        return [row, *(self.chain(self.row(row.base)) if row.base else ())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +160,9 @@ class Runs:
         settings = [f"model={row.model.format(self.scale.size)}", f"seed={seed}"]
         settings += [f"tasks={','.join(f'{task}:{modality}' for task, modality in tasks.items())}"]
         settings += [f"init={self.folder(self.table.row(row.init), seed)}"] if row.init else []
+        if row.teacher:
+            teacher = f"local-dir:{self.folder(self.table.row(row.teacher), seed) / EXPORT}"
+            settings += [f"teachers={json.dumps({self.tasks[CLIPS]: teacher})}"]
         settings += [*self.scale.settings, *(Template(text).substitute(self.tasks) for text in row.settings)]
         return [*settings, *self.options.settings]
 
@@ -352,9 +366,11 @@ def main(table: Table) -> None:
 
 def run_all(runs: Runs, rows: Sequence[Row], seeds: int) -> list[str]:
     """Runs the rows and those that they start from, seed after seed; what failed, in sentences."""
-    needed = [row for row in runs.table.rows if row in rows or row.name in {other.init for other in rows}]
+    chains = {row.name: runs.table.chain(row) for row in runs.table.rows}
+    asked = {other.name for row in rows for other in chains[row.name]}
+    needed = [row for row in runs.table.rows if row.name in asked]
     # Within a seed those that start from another row come last, so that they need not wait for it.
-    wanted = [(row, seed) for seed in range(seeds) for row in sorted(needed, key=lambda row: row.init is not None)]
+    wanted = [(row, seed) for seed in range(seeds) for row in sorted(needed, key=lambda row: len(chains[row.name]))]
     for row, seed in wanted:
         if runs.result(row, seed) is None:
             runs.command(row, seed)  # makes the data, and finds what is wrong before the first run
@@ -362,7 +378,7 @@ def run_all(runs: Runs, rows: Sequence[Row], seeds: int) -> list[str]:
     failed = []
     with ThreadPoolExecutor(runs.options.jobs) as pool:
         for row, seed in wanted:
-            base = futures[row.init, seed] if row.init else None
+            base = futures[row.base, seed] if row.base else None
             futures[row.name, seed] = pool.submit(runs.run, row, seed, base)
         try:
             for future in tqdm(futures.values(), unit="run", disable=None):

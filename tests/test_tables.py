@@ -12,13 +12,16 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
 import ablations  # noqa: E402
+import distinit  # noqa: E402
 import table2  # noqa: E402
 import table3  # noqa: E402
 import table4  # noqa: E402
 import tables  # noqa: E402
+import transfer  # noqa: E402
 from tables import Options, Row, Runs, Table, cell, difference, run_all  # noqa: E402
 
-TABLES = {"table2": table2.TABLE, "table3": table3.TABLE, "table4": table4.TABLE, "ablations": ablations.TABLE}
+PROGRAMS = (table2, table3, table4, ablations, transfer, distinit)
+TABLES = {program.__name__: program.TABLE for program in PROGRAMS}
 
 
 def results(row, metric, values):
@@ -75,7 +78,8 @@ def test_rows_refer_to_rows(table):
     assert table.row(table.reference)
     names = [row.name for row in table.rows]
     for row in table.rows:
-        assert row.init is None or names.index(row.init) < names.index(row.name)
+        assert row.base is None or names.index(row.base) < names.index(row.name)
+        assert "," not in row.name  # --rows takes names with commas between
         assert set(row.paper) <= set(table.metrics)
 
 

@@ -1,17 +1,28 @@
-"""How fresh convolutions are filled, in one place for all convolutional families.
+"""How the weights of convolutional networks start, in one place for all families.
 
-VMZ and the original Non-local code ask Caffe2 for an "MSRAFill", which has meant two things: in 2017 uniform weights
-within ±sqrt(2 / fan-in), later normal ones of deviation sqrt(2 / fan-out), which PySlowFast's `c2_msra_fill` copies.
-Neither is He et al.'s normal fan-in. `fan` says which of the two fans is meant.
+Convolutions are filled with He's normal filler (arXiv 1502.01852, equation 10): deviation sqrt(2 / fan-in), where the
+fan-in is what one output sums over, so that activations keep their size through ReLUs whatever the kernel, the width
+and the groups. VMZ asks Caffe2 for "MSRAFill", which is neither: in 2017 it was uniform within ±sqrt(2 / fan-in), a
+third of that variance, and later normal with the fan-out, which for a depthwise filter counts all channels: at 512
+channels its deviation is 0.012, and the eps of the BatchNorm behind it would no longer be small.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from torch import nn
 
-from torch import Tensor, nn
+from unidual_zoo.models.heads import init_head
 
 
-def fill_msra(weight: Tensor, *, fan: Literal["fan_in", "fan_out"]) -> None:
-    """Normal weights of deviation sqrt(2 / fan) (He et al. 2015), in place."""
-    nn.init.kaiming_normal_(weight, mode=fan, nonlinearity="relu")
+def fill_convolutional(model: nn.Module) -> None:
+    """Fills convolutions with He's normal filler, and linear heads with small normal weights, in place.
+
+    A network on "meta" is left as it is: there is nothing to fill, and torch takes long over it.
+    """
+    if next(model.parameters()).is_meta:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            init_head(module)

@@ -1,6 +1,6 @@
 """Non-local networks, and I3D and C2D without non-local blocks (Wang et al., arXiv 1711.07971, Tables 1 and 2).
 
-A bottleneck ResNet whose stem and whose first convolutions of a block look at several frames (I3D) or at one (C2D), with
+A bottleneck ResNet whose stem and whose blocks' first convolutions look at several frames (I3D) or at one (C2D), with
 or without attention over space and time behind some of its blocks. C2D has no temporal weight: images and clips use the
 same ones. With both pathways an I3D shares its 1×1, 1×3×3 and non-local convolutions and splits stem, t×1×1 and norms.
 """
@@ -22,9 +22,9 @@ from unidual_zoo.checks import check_known
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
-from unidual_zoo.models.fillers import fill_msra
+from unidual_zoo.models.fillers import fill_convolutional
 from unidual_zoo.models.folding import FoldedBlock, FoldedConvs
-from unidual_zoo.models.heads import first_task, init_head
+from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.pathways import (
     SHARED,
     Norms,
@@ -136,18 +136,20 @@ def pool_frames(x: Tensor, batch: int, *, frames: int, stride: int) -> Tensor:
 
 
 class Stem(nn.Module):
-    """7×7 convolution of stride 2, of `frames` frames for clips, norm and ReLU: (B*T, C, H, W) -> (B*T', C', H', W')."""
+    """7×7 convolution of stride 2, for clips of `frames` frames, norm, ReLU: (B*T, C, H, W) -> (B*T', C', H', W')."""
 
     def __init__(self, in_chans: int, out_chans: int, *, frames: int, stride: int, norms: Norms) -> None:
         super().__init__()
         self.frames, self.stride = frames, stride
-        space = dict(stride=2, padding=STEM_KERNEL // 2, bias=False)
-        image = nn.Conv2d(in_chans, out_chans, STEM_KERNEL, **space) if frames == 1 or IMAGE in norms.pathways else None
+        self.conv: nn.Module
+        self.conv_norm: nn.ModuleDict
         if frames == 1:
-            self.conv: nn.Module = image  # type: ignore[assignment]
-            self.conv_norm: nn.ModuleDict = norms.behind_shared(out_chans)
+            self.conv = _stem_conv(in_chans, out_chans)
+            self.conv_norm = norms.behind_shared(out_chans)
             return
-        self.conv = PerPathway({} if image is None else {IMAGE: image})
+        self.conv = PerPathway()
+        if IMAGE in norms.pathways:
+            self.conv[IMAGE] = _stem_conv(in_chans, out_chans)
         if VIDEO in norms.pathways:  # its filters keep their five dimensions; only they are used
             self.conv[VIDEO] = nn.Conv3d(in_chans, out_chans, (frames, STEM_KERNEL, STEM_KERNEL), bias=False)
         self.conv_norm = norms.behind_own(out_chans)
@@ -175,9 +177,13 @@ class Stem(nn.Module):
 
     def _stacked(self, pathway: str) -> nn.Conv2d:
         weight = self.weight(pathway)
-        conv = nn.Conv2d(weight.shape[1], weight.shape[0], STEM_KERNEL, 2, STEM_KERNEL // 2, bias=False).to(weight)
+        conv = _stem_conv(weight.shape[1], weight.shape[0]).to(weight)
         conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
         return conv.train(self.training)
+
+
+def _stem_conv(in_chans: int, out_chans: int) -> nn.Conv2d:
+    return nn.Conv2d(in_chans, out_chans, STEM_KERNEL, 2, STEM_KERNEL // 2, bias=False)
 
 
 class NonLocal(nn.Module):
@@ -382,19 +388,13 @@ class NonLocalNet(TaskModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """As PySlowFast: MSRA fan-out for convolutions, residual and non-local branches zero; heads normal, 0.01."""
-        if next(self.parameters()).is_meta:  # there is nothing to fill, and torch takes long over it
-            return
+        """Fills all weights afresh (`models.fillers`); residual and non-local branches start as nothing (paper §4.1)."""
+        fill_convolutional(self)
         for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d | nn.Conv3d):
-                fill_msra(module.weight, fan="fan_out")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.BatchNorm2d):
-                assert module.weight is not None
-                nn.init.constant_(module.weight, 0.0 if ".conv3_norm." in name or ".out_norm." in name else 1.0)
-            elif isinstance(module, nn.Linear):
-                init_head(module)
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.BatchNorm2d) and (".conv3_norm." in name or ".out_norm." in name):
+                nn.init.zeros_(module.weight)
 
     # ---- what TaskModel asks ----------------------------------------------------------------------------------------
 
@@ -485,7 +485,7 @@ class NonLocalNet(TaskModel):
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A pathway that the weights lack is inflated or deflated from the other, as the paper starts (§4.1)."""
-        have = {pathway_of(key) for key in weights} - {None}
+        have = {pathway for key in weights if (pathway := pathway_of(key)) is not None}
         if have == set(self.pathways):
             return dict(weights)
         adopted: dict[str, Tensor] = {}
@@ -542,7 +542,7 @@ def _nonlocal_blocks(stage: nn.Module) -> list[bool]:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """Weights of another code base: a weight that tells them, the names (theirs, ours without pathways), and the head's.
+    """Weights of another code base: which weight tells them, the names (theirs, ours without pathways), the head's.
 
     `dims` of the telling weight tell apart what has the same names; `forms` are the network's, if there is only one.
     """
@@ -671,7 +671,7 @@ def _is_temporal(filters: Tensor) -> bool:
 
 
 def _fit_frames(weight: Tensor, fresh: Tensor, *, deflate: bool) -> Tensor:
-    """Filters (O, I, [t,] h, w) as `fresh` holds them; what does not fit keeps its shape, for the fit to complain of."""
+    """Filters (O, I, [t,] h, w) as `fresh` holds them; what does not fit is left to the fit to complain of."""
     if weight.ndim < 4 or fresh.ndim < 4:
         return weight
     temporal = fresh.ndim == 4 and _is_temporal(fresh)

@@ -102,9 +102,7 @@ def mmaction2(name: str, sha256: str, top1: float, top5: float, **arguments: Any
 
 def on_both(row: Checkpoint) -> Checkpoint:
     """A video network's weights for both pathways, its classifier behind each."""
-    return dataclasses.replace(
-        row, arguments={**row.arguments, **K400_ON_BOTH}, about=f"{row.about}; {DEFLATED}"
-    )
+    return dataclasses.replace(row, arguments={**row.arguments, **K400_ON_BOTH}, about=f"{row.about}; {DEFLATED}")
 
 
 def torchvision(name: str, sha256: str, **arguments: Any) -> Checkpoint:

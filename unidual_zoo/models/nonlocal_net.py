@@ -388,7 +388,7 @@ class NonLocalNet(TaskModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Fills all weights afresh (`models.fillers`); residual and non-local branches start as nothing (paper §4.1)."""
+        """Fills all weights afresh (`models.fillers`); residual and non-local branches start as nothing (§4.1)."""
         fill_convolutional(self)
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
@@ -470,7 +470,11 @@ class NonLocalNet(TaskModel):
 
     def explained_layers(self) -> tuple[list[str], list[str]]:
         """The stem and the residual blocks; the blocks."""
-        blocks = [f"stages.{number}.{index}" for number, stage in enumerate(self.stages) for index in range(len(stage))]  # type: ignore[arg-type]
+        blocks = [
+            f"stages.{number}.{index}"
+            for number, stage in enumerate(self.stages)
+            for index, _ in enumerate(stage.children())
+        ]
         return ["stem", *blocks], blocks
 
     def fold(self) -> None:

@@ -4,7 +4,9 @@ The goldens are the authors' own modules at an eighth of the width (commits: Slo
 mmcv 2.2.0, pytorch-resnet3d 8d3e1da at its full width, pytorchvideo f3142bb), in float64.
 """
 
+import dataclasses
 import zlib
+from typing import ClassVar
 
 import pytest
 import timm
@@ -55,9 +57,9 @@ GOLDEN = {  # format, name and arguments, frames, checksum of upstream's names a
 
 
 class TestNonLocalNet(FamilyTests):
-    family, names = nonlocal_net.FAMILY, ("i3d50_nl_dual", "c2d50_nl", "i3d50_nl")
+    family, names = nonlocal_net.FAMILY, ("i3d50_nl_dual", "c2d50_nl")
     small, shallow = SMALL, dict(depths=(1, 1), nonlocal_blocks=((0,), ()))
-    options = dict(norms="shared", form="slowfast_nopool")
+    options: ClassVar = dict(norms="shared", form="slowfast_nopool")
 
 
 def filled(weights: dict[str, torch.Tensor], seed: int = 7) -> dict[str, torch.Tensor]:
@@ -185,6 +187,16 @@ def test_what_does_not_fit_is_refused():
         timm.create_model("i3d50", nonlocal_blocks=((), (4,)), **EIGHTH)
     with pytest.warns(UserWarning, match=r"form 'mmaction2', this one is of 'slowfast': .* choose a tag"):
         load("i3d50", theirs("mmaction2", "i3d50", **EIGHTH), **EIGHTH)
+
+
+def test_a_licence_that_forbids_commercial_use_is_told(tmp_path, monkeypatch):
+    name = "i3d50_nl.caffe2_8f_k400"
+    model = theirs("slowfast", name, **EIGHTH | TWO)
+    torch.save({"model_state": model, "epoch": 3}, tmp_path / "theirs.pyth")
+    rows = nonlocal_net.CHECKPOINTS
+    monkeypatch.setitem(rows, name, dataclasses.replace(rows[name], url=(tmp_path / "theirs.pyth").as_uri()))
+    with pytest.warns(UserWarning, match=rf"the weights of {name} are licensed cc-by-nc-4.0, for non-commercial use"):
+        timm.create_model(name, pretrained=True, cache_dir=str(tmp_path / "cache"), **EIGHTH | TWO)
 
 
 @torch.inference_mode()

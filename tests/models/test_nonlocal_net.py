@@ -6,7 +6,7 @@ mmcv 2.2.0, pytorch-resnet3d 8d3e1da at its full width, pytorchvideo f3142bb), i
 
 import dataclasses
 import zlib
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import timm
@@ -20,15 +20,15 @@ from unidual_zoo.models.nonlocal_net import FORMATS, from_upstream, to_plain, to
 from unidual_zoo.spec import InputSpec
 from unidual_zoo.weights import CheckpointError
 
-SMALL = dict(
+SMALL: dict[str, Any] = dict(
     width=1 / 16, depths=(2, 2, 1, 1), nonlocal_blocks=((), (1,)), num_frames=4,
     spec=InputSpec(resize=36, crop=(32, 32)),
 )  # fmt: skip
-K400 = {"k400": ("video", 7)}
-EIGHTH = dict(width=1 / 8, depths=(1, 2, 2, 1), tasks=K400)
-TWO = dict(nonlocal_blocks=((), (1,), (1,), ()))
-SHORT = dict(depths=(1, 2, 1, 1), tasks=K400, nonlocal_blocks=((), (1,)))
-GOLDEN = {  # format, name and arguments, frames, checksum of upstream's names and shapes, logits
+K400: dict[str, Any] = {"k400": ("video", 7)}
+EIGHTH: dict[str, Any] = dict(width=1 / 8, depths=(1, 2, 2, 1), tasks=K400)
+TWO: dict[str, Any] = dict(nonlocal_blocks=((), (1,), (1,), ()))
+SHORT: dict[str, Any] = dict(depths=(1, 2, 1, 1), tasks=K400, nonlocal_blocks=((), (1,)))
+GOLDEN: dict[str, Any] = {  # format, name and arguments, frames, checksum of upstream's names and shapes, logits
     "PySlowFast's I3D": (
         "slowfast", "i3d50_nl", EIGHTH | TWO, 8, 2753966765,
         [-1.87035, 0.278486, 1.469601, 9.40824, -7.70663, 9.389497, -6.548457],
@@ -82,7 +82,7 @@ def filled(weights: dict[str, torch.Tensor], seed: int = 7) -> dict[str, torch.T
     return fresh
 
 
-def load(name: str, weights: dict[str, torch.Tensor], **kwargs):
+def load(name: str, weights: dict[str, torch.Tensor], **kwargs) -> Any:
     overlay = dict(state_dict=weights)
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs).eval()
 
@@ -159,7 +159,7 @@ def test_a_video_network_starts_both_pathways():
     """The image pathway is the deflation: every filter summed over time."""
     weights = theirs("slowfast", "i3d50_nl", **EIGHTH | TWO)
     alone = load("i3d50_nl.sf_k400", weights, **EIGHTH | TWO)
-    both = dict(heads={"image": ["k400"], "video": ["k400"]})
+    both: dict[str, Any] = dict(heads={"image": ["k400"], "video": ["k400"]})
     dual = load("i3d50_nl_dual.sf_k400_deflated", weights, **EIGHTH | TWO | both)
     close(dual(x := clips()), alone(x), 1e-6)
     close(dual.stem.conv["image"].weight, weights["s1.pathway0_stem.conv.weight"].sum(2))
@@ -168,7 +168,7 @@ def test_a_video_network_starts_both_pathways():
     c2d = {key: w.sum(2, keepdim=True) if w.ndim == 5 else w for key, w in weights.items()}
     image = load("c2d50_nl", c2d, **EIGHTH | TWO | both)
     close(dual(x := torch.randn(2, 3, 32, 32)), image(x))
-    adopted = timm.create_model("i3d50_nl_dual", **EIGHTH | TWO | both).eval()
+    adopted: Any = timm.create_model("i3d50_nl_dual", **EIGHTH | TWO | both).eval()
     adopted.load_state_dict(adopted.adopt(alone.state_dict()))
     close(adopted(x), dual(x), 1e-6)
     with pytest.raises(CheckpointError, match=r"of another shape: stem.conv.weight \(8, 3, 5, 7, 7\) for"):

@@ -7,6 +7,7 @@ since timm loads loosely as soon as the number of classes differs.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -238,4 +239,12 @@ def _find_weights(
         if kind == "url":
             return read_weights(fetch_url(given[kind], cache_dir=cache_dir)), given[kind]
     path = fetch(name, row, cache_dir=cache_dir)
+    _warn_of_licence(name, row)
     return read_weights(path), str(path)
+
+
+def _warn_of_licence(name: str, row: Checkpoint | None) -> None:
+    """Says so when published weights are loaded that may not be used commercially."""
+    if row is not None and "-nc" in (row.license or ""):
+        message = f"the weights of {name} are licensed {row.license}, for non-commercial use alone: see {row.source}"
+        warnings.warn(message, stacklevel=2)

@@ -17,6 +17,7 @@ from table2 import BOTH, image
 from tables import CLIPS, IMAGES, Row, Table, main
 
 BOTTLENECK = 'model_args={"block": "bottleneck", "depths": [1, 1, 2, 1], "pool": true}'
+NONLOCAL = 'model_args={"width": 0.25, "depths": [1, 1, 2, 1], "nonlocal_blocks": [[], [0], [1], []]}'
 PROTOCOL = "protocol=unidual152"
 
 
@@ -29,6 +30,8 @@ TABLE = Table(
     rows=(
         Row(name="R2D", model="r2d{}", sources=(IMAGES,), paper=image(74.2, 92.0)),
         Row(name="R(2+1)D", model="r2plus1d{}", sources=(CLIPS,), paper={"video@1": 76.0, "video@5": 92.2}),
+        Row(name="Non-local", model="i3d101_nl", sources=(CLIPS,), small=(NONLOCAL,),
+            paper={"video@1": 77.7, "video@5": 93.3}),
         Row(name="UniDual-Aux", model="unidual{}_aux", sources=BOTH,
             paper={"video@1": 77.5, "video@5": 93.2} | image(75.4, 92.5)),
     ),

@@ -60,6 +60,7 @@ class Row:
     init: str | None = None
     teacher: str | None = None
     settings: tuple[str, ...] = ()  # of the recipe; $images, $clips and $third are the tasks' names
+    small: tuple[str, ...] = ()  # more of them, at scales that are run on one machine
     paper: Mapping[str, float] = field(default_factory=dict)  # the paper's figures in %
 
     @property
@@ -163,7 +164,8 @@ class Runs:
         if row.teacher:
             teacher = f"local-dir:{self.folder(self.table.row(row.teacher), seed) / EXPORT}"
             settings += [f"teachers={json.dumps({self.tasks[CLIPS]: teacher})}"]
-        settings += [*self.scale.settings, *(Template(text).substitute(self.tasks) for text in row.settings)]
+        own = (*row.settings, *(() if self.scale.only_prints else row.small))
+        settings += [*self.scale.settings, *(Template(text).substitute(self.tasks) for text in own)]
         return [*settings, *self.options.settings]
 
     def result(self, row: Row, seed: int) -> dict[str, Any] | None:

@@ -206,3 +206,17 @@ def test_frozen_norms_keep_their_statistics_and_others_do_not():
     JointObjective(model).train()(batch)
     changed = {key.split(".")[0] for key, value in before.items() if not torch.equal(model.state_dict()[key], value)}
     assert changed == {"stages"}
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_images_as_single_frames(training):
+    """Clips of either length have a forward of their own: the losses are those of the two data sets apart."""
+    model = network("r2plus1d10_multitask", THREE).train(training)
+    batch = joint_batch(THREE)
+    losses = JointObjective(model, single_frames=True).train(training)(batch)
+    images = model.forward_head(model.forward_features(batch["in1k"][0].unsqueeze(2)), task="in1k")
+    assert losses["in1k.video"].item() == pytest.approx(F.cross_entropy(images, batch["in1k"][1]).item(), rel=1e-5)
+    clips = model.forward_features(torch.cat([batch["k400"][0], batch["minisports"][0]]))
+    for task, features in zip(("k400", "minisports"), clips.split(2), strict=True):
+        expected = F.cross_entropy(model.forward_head(features, task=task), batch[task][1])
+        assert losses[f"{task}.video"].item() == pytest.approx(expected.item(), rel=1e-5)

@@ -71,6 +71,8 @@ class JointObjective(nn.Module):
         mixup: alpha of the Beta distribution that mixes a task's examples with the same ones in reverse order; 0: off.
         freeze_norms: BatchNorms use and keep their running statistics, also in training; those with frozen scales
             do so anyway.
+        single_frames: an image on the video pathway is a clip of one frame (CoVeR), in place of `num_frames` equal ones;
+            clips of both lengths then have a forward each.
         teachers: of tasks without labels: they give class probabilities of a random frame of each clip, uint8.
         auxiliary_frames: "one" random frame of each clip goes down the image pathway of a UniDual, or "all" of them.
     """
@@ -84,11 +86,13 @@ class JointObjective(nn.Module):
         mixup: float = 0.0,
         freeze_norms: bool = False,
         auxiliary_frames: str = "one",
+        single_frames: bool = False,
         teachers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.teachers = nn.ModuleDict(teachers or {})
         self.model = model
+        self.single_frames = single_frames
         self.label_smoothing = label_smoothing
         self.mixup = mixup
         self.freeze_norms = freeze_norms
@@ -138,15 +142,19 @@ class JointObjective(nn.Module):
 
     def _entering(self, pathway: str, task: str, x: Tensor) -> Tensor:
         form = self.forms[self.model.tasks[task].modality, pathway]
-        return form(x, self.model.num_frames)
+        return form(x, 1 if self.single_frames else self.model.num_frames)
 
     def _features(self, pathway: str, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-        """Pooled features (B, D) of each of the inputs, from one forward of the pathway over all of them."""
+        """Pooled features (B, D) of each of the inputs, from one forward of the pathway over all that are alike."""
         if not inputs:
             return ()
-        features = self.model.forward_features(torch.cat(inputs), modality=pathway)
-        pooled = self.model.forward_head(features, pre_logits=True, modality=pathway)
-        return pooled.split([len(x) for x in inputs])
+        found: dict[int, Tensor] = {}
+        for shape in dict.fromkeys(x.shape[1:] for x in inputs):  # one forward, or one for each length of clips
+            alike = {number: x for number, x in enumerate(inputs) if x.shape[1:] == shape}
+            features = self.model.forward_features(torch.cat(list(alike.values())), modality=pathway)
+            pooled = self.model.forward_head(features, pre_logits=True, modality=pathway)
+            found |= zip(alike, pooled.split([len(x) for x in alike.values()]), strict=True)
+        return tuple(found[number] for number in range(len(inputs)))
 
     def _augmented(self, task: str, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised inputs and targets: class numbers, or with mixup or a teacher class probabilities (B, classes)."""

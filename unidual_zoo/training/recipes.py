@@ -114,6 +114,7 @@ class OptimSettings:
     )
     blend_epochs: Count = 1  # for which each loss is trained alone; online, also those until weights are found anew
     auxiliary_frames: Literal["one", "all"] = "one"  # of a clip for the auxiliary video loss: a random one, or all
+    single_frames: bool = False  # images go down the video pathway as clips of one frame, not of equal ones
     label_smoothing: Share = 0.0
     mixup: Number = 0.0  # alpha
     freeze_norms: bool = False  # BatchNorms use and keep their running statistics

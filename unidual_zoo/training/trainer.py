@@ -417,6 +417,7 @@ def make_objective(model: TaskModel, settings: OptimSettings, teachers: Mapping[
         mixup=settings.mixup,
         freeze_norms=settings.freeze_norms,
         auxiliary_frames=settings.auxiliary_frames,
+        single_frames=settings.single_frames,
         teachers=teachers,
     )
 

@@ -71,7 +71,7 @@ class JointObjective(nn.Module):
         mixup: alpha of the Beta distribution that mixes a task's examples with the same ones in reverse order; 0: off.
         freeze_norms: BatchNorms use and keep their running statistics, also in training; those with frozen scales
             do so anyway.
-        single_frames: an image on the video pathway is a clip of one frame (CoVeR), in place of `num_frames` equal ones;
+        single_frames: an image on the video pathway is a clip of one frame (CoVeR), not of `num_frames` equal ones;
             clips of both lengths then have a forward each.
         teachers: of tasks without labels: they give class probabilities of a random frame of each clip, uint8.
         auxiliary_frames: "one" random frame of each clip goes down the image pathway of a UniDual, or "all" of them.

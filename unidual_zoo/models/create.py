@@ -7,6 +7,7 @@ since timm loads loosely as soon as the number of classes differs.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from unidual_zoo.weights import (
     fetch,
     fetch_from_hub,
     fetch_url,
+    is_noncommercial,
     read_config,
     read_weights,
 )
@@ -135,6 +137,7 @@ def build(
         task = resolution.classifier_task(architecture, row, family.classifier_of)
         fresh = resolution.tasks_of_other_classes(asked, arguments["tasks"])
         _load(family, variant, model, weights, where=where, task=task, fresh=fresh)
+        _warn_of_licence(name, overlay.get("license") or saved_cfg.get("license") or (row.license if row else None))
     if features:
         model.keep_pathway(features.pop("pathway"))
         features["out_indices"] = model.prune_intermediate_layers(features.get("out_indices"))
@@ -185,6 +188,14 @@ def _load(
         name = name_with_heads(variant, there) if there != here else None
         hint = f"; the heads in it fit {name}" if name else ""
         raise CheckpointError(f"{where}: {error}{hint}") from None
+
+
+def _warn_of_licence(name: str, license: str | None) -> None:
+    if is_noncommercial(license):
+        message = (
+            f"the weights of {name} are under {license}: neither they nor what is made of them may be used commercially"
+        )
+        warnings.warn(message, stacklevel=4)
 
 
 def _lost_heads(there: HeadSizes, here: HeadSizes, fresh: Collection[str]) -> list[str]:

@@ -19,7 +19,7 @@ from unidual_zoo.models.saving import save
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.training.recipes import ModelSettings
 from unidual_zoo.training.rundir import BEST, LAST, load_checkpoint
-from unidual_zoo.weights import fit_to_model
+from unidual_zoo.weights import fit_to_model, is_noncommercial
 
 CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
@@ -44,7 +44,10 @@ def build_model(settings: ModelSettings, media: Mapping[str, MediaSet]) -> TaskM
     )
     weights = model.state_dict()
     arguments = {**model._model_args, "spec": spec, "num_frames": spec.clip.length}
-    model = create_model(architecture, **arguments)  # anew, so that its configuration tells these inputs
+    licence = {"license": model.pretrained_cfg.get("license")} if settings.pretrained else {}
+    kept = licence if is_noncommercial(licence.get("license")) else {}  # what is trained from such weights is under it
+    # Made anew, so that its configuration tells these inputs.
+    model = create_model(architecture, **arguments, pretrained_cfg_overlay=kept)
     model.load_state_dict(model.adopt(weights))
     if settings.init is not None:
         model.load_state_dict(_fitted(trained_weights(settings.init), model))

@@ -25,14 +25,15 @@ from unidual_zoo.checks import first_line, shorten
 from unidual_zoo.weights.rows import CheckpointError
 
 HEADS = "heads."
-_SAFETENSORS = ".safetensors"
+_SAFETENSORS, _PYSLOWFAST = ".safetensors", "model_state"
 _LARGEST_VIEW = 1 << 28  # bytes that a tensor may claim beyond what is stored of it
 
 
 def read_weights(path: str | Path, *, what: str | None = None) -> dict[str, Tensor]:
     """The weights in a file or in a folder (its `model.safetensors` before others): safetensors, or a plain pickle.
 
-    A dict around them and DistributedDataParallel's prefix are taken off, as timm does. `what` names them in errors.
+    A dict around them, timm's or PySlowFast's, and DistributedDataParallel's prefix are taken off. `what` names them in
+    errors.
 
     Raises:
         CheckpointError: there is none, it is damaged, or it holds more than weights.
@@ -44,7 +45,8 @@ def read_weights(path: str | Path, *, what: str | None = None) -> dict[str, Tens
         raise CheckpointError(f"{what} {foreign}")
     try:
         load = load_state_dict_from_path if path.is_dir() else load_state_dict
-        weights = load(path, weights_only=True)  # type: ignore[arg-type]  # any path will do
+        weights: Any = load(path, weights_only=True)  # type: ignore[arg-type]  # any path will do
+        weights = weights.get(_PYSLOWFAST, weights)
     except Exception as error:  # torch, pickle and safetensors each raise their own
         raise CheckpointError(f"{what} {_unreadable(error)}") from error
     return check_plain(weights, what=what)

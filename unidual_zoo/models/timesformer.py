@@ -11,6 +11,7 @@ images have that 1×1 map as a layer of their own, as UniDual's point-wise convo
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,7 +21,6 @@ import torch.nn.functional as F
 from timm.layers.attention import Attention
 from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
-from timm.layers.weight_init import trunc_normal_
 from timm.models import register_model
 from torch import Tensor, nn
 
@@ -39,6 +39,7 @@ ATTENTION_TYPES = (DIVIDED, JOINT, SPACE)  # as the authors, Hugging Face and Op
 PATCH = 16  # pixels of a patch's side, by default
 EPS = 1e-6
 INIT_STD = 0.02
+BRANCH_LAYERS = ("norm", "attn.qkv", "attn.proj", "fc")  # of a `TemporalAttention`
 
 norm_layer = partial(nn.LayerNorm, eps=EPS)
 
@@ -193,12 +194,12 @@ class TimeSformer(TaskModel):
         return own
 
     def init_weights(self) -> None:
-        """Truncated normal of deviation 0.02; the temporal branches and the time embeddings begin as nothing."""
+        """Normal of deviation 0.02; the temporal branches and the time embeddings begin as nothing."""
         for weight in (self.cls_token, self.pos_embed):
-            trunc_normal_(weight, std=INIT_STD)
+            nn.init.normal_(weight, std=INIT_STD)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=INIT_STD)
+                nn.init.normal_(module.weight, std=INIT_STD)
                 nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, TemporalAttention | PixelMap):
@@ -236,7 +237,7 @@ class TimeSformer(TaskModel):
         x = x.unflatten(0, (-1, frames)).transpose(1, 2)  # (S, N, T, D)
         if pathway in self.time:
             x = x + self.time[pathway](frames)
-        token = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
+        token = (self.cls_token + positions[:, :1]).expand(x.shape[0], -1, -1)
         return torch.cat([token, x.flatten(1, 2)], 1), grid
 
     def _tokens(self, x: Tensor, pathway: str, frames: int, leading: Sequence[int]) -> Tensor:
@@ -296,14 +297,15 @@ class TimeSformer(TaskModel):
             adopted |= on_one_frame(weights)
         if "pos_embed" in adopted:
             adopted["pos_embed"] = self._fitted_positions(adopted["pos_embed"], mode="nearest")
-        if f"time.{VIDEO}.weight" in adopted:
-            adopted[f"time.{VIDEO}.weight"] = resize_times(adopted[f"time.{VIDEO}.weight"], self.num_frames)
+        if (times := adopted.get(f"time.{VIDEO}.weight")) is not None and times.ndim == 3:
+            adopted[f"time.{VIDEO}.weight"] = resize_times(times, self.num_frames)
         return super().adopt(adopted)
 
     def _fitted_positions(self, positions: Tensor, *, mode: str) -> Tensor:
         """Position embeddings of a square grid for this network's; those of another are left as they are."""
-        side = math.isqrt(max(0, positions.shape[1] - 1))
-        if positions.shape == self.pos_embed.shape or 1 + side**2 != positions.shape[1]:
+        rows = positions.shape[1] if positions.ndim == 3 else 0
+        side = math.isqrt(max(0, rows - 1))
+        if rows in (0, self.pos_embed.shape[1]) or 1 + side**2 != rows:
             return positions
         return resize_positions(positions, (side, side), self.grid, mode=mode)
 
@@ -333,20 +335,23 @@ def on_one_frame(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Attention over one token is its value, so that the branch is one linear map behind its norm.
     """
-    ours = {}
-    if f"time.{VIDEO}.weight" in weights:
-        ours[f"time.{IMAGE}.weight"] = weights[f"time.{VIDEO}.weight"][:, :1]
-    for key in [key for key in weights if key.endswith(f".temporal.{VIDEO}.fc.weight")]:
-        source = key.removesuffix("fc.weight")
-        target = source.replace(VIDEO, IMAGE)
-        ours |= {f"{target}norm.{last}": weights[f"{source}norm.{last}"] for last in ("weight", "bias")}
-        value = (weights[f"{source}attn.qkv.{last}"].chunk(3)[2] for last in ("weight", "bias"))
-        weight, bias = next(value), next(value)
-        for layer in ("attn.proj", "fc"):
-            outer = weights[f"{source}{layer}.weight"]
-            weight, bias = outer @ weight, outer @ bias + weights[f"{source}{layer}.bias"]
-        ours |= {f"{target}fc.weight": weight, f"{target}fc.bias": bias}
+    branch, times = f".temporal.{VIDEO}.", weights.get(f"time.{VIDEO}.weight")
+    ours = {} if times is None else {f"time.{IMAGE}.weight": times[:, :1]}
+    for at in sorted({key.split(branch)[0] for key in weights if branch in key}):
+        theirs = {key.removeprefix(at + branch): value for key, value in weights.items() if key.startswith(at + branch)}
+        if theirs.keys() >= {f"{layer}.{last}" for layer in BRANCH_LAYERS for last in ("weight", "bias")}:
+            ours |= {f"{at}.temporal.{IMAGE}.{key}": value for key, value in _on_one_token(theirs).items()}
     return ours
+
+
+def _on_one_token(branch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A `TemporalAttention`'s weights -> the `PixelMap`'s."""
+    weight, bias = (branch[f"attn.qkv.{last}"].chunk(3)[2] for last in ("weight", "bias"))
+    for layer in ("attn.proj", "fc"):
+        outer = branch[f"{layer}.weight"]
+        weight, bias = outer @ weight, outer @ bias + branch[f"{layer}.bias"]
+    norm = {f"norm.{last}": branch[f"norm.{last}"] for last in ("weight", "bias")}
+    return {**norm, "fc.weight": weight, "fc.bias": bias}
 
 
 # ---- checkpoints of other code bases --------------------------------------------------------------------------------
@@ -444,22 +449,14 @@ def start(weights: Mapping[str, Tensor], model: TimeSformer, task: str | None) -
     ours = KeyMap(UPSTREAM, root="", task=task or "").forward(_without_scales(weights))
     if not task:
         ours = {key: value for key, value in ours.items() if not key.startswith(HEADS)}
-    if "pos_embed" in ours:
-        positions = ours["pos_embed"]
+    if (positions := ours.get("pos_embed")) is not None and positions.ndim == 3:
         if math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:  # the class token has none
             positions = F.pad(positions, (0, 0, 1, 0))
         ours["pos_embed"] = model._fitted_positions(positions, mode="bicubic")
-    if model.attention_type != SPACE:
-        ours[f"time.{VIDEO}.weight"] = ours["cls_token"].new_zeros(1, model.num_frames, model.num_features)
-    for number in range(len(model.blocks)) if model.attention_type == DIVIDED else ():
-        at = f"blocks.{number}."
-        branch = f"{at}temporal.{VIDEO}."
-        of_space = {
-            key.removeprefix(at): value for key, value in ours.items() if key.startswith((f"{at}norm1", f"{at}attn"))
-        }
-        ours |= {f"{branch}{key.replace('norm1', 'norm')}": value for key, value in of_space.items()}
-        for last, value in (("weight", ours[f"{at}attn.proj.weight"]), ("bias", ours[f"{at}attn.proj.bias"])):
-            ours[f"{branch}fc.{last}"] = torch.zeros_like(value)
+    own = model.state_dict()
+    for key in [key for key in own if pathway_of(key) and not key.startswith(HEADS)]:
+        of_space = re.sub(r"temporal\.\w+\.", "", key).replace(".norm.", ".norm1.")
+        ours[key] = ours[of_space] if of_space in ours else torch.zeros_like(own[key])
     return ours
 
 
@@ -469,9 +466,9 @@ def _without_scales(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for place, layer in (("ls1.gamma", "attn.proj"), ("ls2.gamma", "mlp.fc2")):
         for key in [key for key in weights if key.endswith(f".{place}")]:
             gamma, name = scaled.pop(key), key.replace(place, layer)
-            for last in ("weight", "bias"):
-                value = scaled[f"{name}.{last}"]
-                scaled[f"{name}.{last}"] = gamma[:, None] * value if value.ndim == 2 else gamma * value
+            for key in {f"{name}.weight", f"{name}.bias"} & scaled.keys():
+                value = scaled[key]
+                scaled[key] = gamma[:, None] * value if value.ndim == 2 else gamma * value
     return scaled
 
 

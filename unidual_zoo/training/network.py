@@ -44,8 +44,8 @@ def build_model(settings: ModelSettings, media: Mapping[str, MediaSet]) -> TaskM
     )
     weights = model.state_dict()
     arguments = {**model._model_args, "spec": spec, "num_frames": spec.clip.length}
-    licence = {"license": model.pretrained_cfg.get("license")} if settings.pretrained else {}
-    kept = licence if is_noncommercial(licence.get("license")) else {}  # what is trained from such weights is under it
+    license = model.pretrained_cfg.get("license") if settings.pretrained else None
+    kept = {"license": license} if is_noncommercial(license) else {}  # it binds what is trained from such weights
     # Made anew, so that its configuration tells these inputs.
     model = create_model(architecture, **arguments, pretrained_cfg_overlay=kept)
     model.load_state_dict(model.adopt(weights))

@@ -37,6 +37,7 @@ from unidual_zoo.weights import (
     fetch,
     fetch_from_hub,
     fetch_url,
+    is_noncommercial,
     read_config,
     read_weights,
 )
@@ -135,6 +136,7 @@ def build(
         task = resolution.classifier_task(architecture, row, family.classifier_of)
         fresh = resolution.tasks_of_other_classes(asked, arguments["tasks"])
         _load(family, variant, model, weights, where=where, task=task, fresh=fresh)
+        _warn_of_licence(name, overlay.get("license") or saved_cfg.get("license") or (row.license if row else None))
     if features:
         model.keep_pathway(features.pop("pathway"))
         features["out_indices"] = model.prune_intermediate_layers(features.get("out_indices"))
@@ -185,6 +187,14 @@ def _load(
         name = name_with_heads(variant, there) if there != here else None
         hint = f"; the heads in it fit {name}" if name else ""
         raise CheckpointError(f"{where}: {error}{hint}") from None
+
+
+def _warn_of_licence(name: str, license: str | None) -> None:
+    if is_noncommercial(license):
+        message = (
+            f"the weights of {name} are under {license}: neither they nor what is made of them may be used commercially"
+        )
+        warnings.warn(message, stacklevel=4)
 
 
 def _lost_heads(there: HeadSizes, here: HeadSizes, fresh: Collection[str]) -> list[str]:
@@ -239,12 +249,4 @@ def _find_weights(
         if kind == "url":
             return read_weights(fetch_url(given[kind], cache_dir=cache_dir)), given[kind]
     path = fetch(name, row, cache_dir=cache_dir)
-    _warn_of_licence(name, row)
     return read_weights(path), str(path)
-
-
-def _warn_of_licence(name: str, row: Checkpoint | None) -> None:
-    """Says so when published weights are loaded that may not be used commercially."""
-    if row is not None and "-nc" in (row.license or ""):
-        message = f"the weights of {name} are licensed {row.license}, for non-commercial use alone: see {row.source}"
-        warnings.warn(message, stacklevel=2)

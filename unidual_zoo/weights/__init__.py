@@ -6,7 +6,7 @@ from unidual_zoo.weights.fetch import check_hash, fetch, fetch_from_hub, fetch_u
 from unidual_zoo.weights.files import CONFIG, EXPORT, WEIGHTS_FILE, sha256_of
 from unidual_zoo.weights.fit import HEADS, check_finite, check_plain, fit_to_model, is_finite, read_weights
 from unidual_zoo.weights.key_map import KeyMap
-from unidual_zoo.weights.rows import Checkpoint, CheckpointError, Metric
+from unidual_zoo.weights.rows import Checkpoint, CheckpointError, Metric, is_noncommercial
 
 __all__ = [
     "CONFIG",
@@ -29,6 +29,7 @@ __all__ = [
     "fetch_url",
     "fit_to_model",
     "is_finite",
+    "is_noncommercial",
     "read_config",
     "read_weights",
     "sha256_of",

@@ -46,7 +46,7 @@ def read_weights(path: str | Path, *, what: str | None = None) -> dict[str, Tens
         raise CheckpointError(f"{what} {foreign}")
     try:
         load = load_state_dict_from_path if path.is_dir() else load_state_dict
-        weights = load(path, weights_only=True)  # type: ignore[arg-type]  # any path will do
+        weights: Any = load(path, weights_only=True)  # type: ignore[arg-type]  # any path will do
     except Exception as error:  # torch, pickle and safetensors each raise their own
         raise CheckpointError(f"{what} {_unreadable(error)}") from error
     inner = weights.get(_PYSLOWFAST)

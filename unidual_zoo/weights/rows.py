@@ -15,6 +15,11 @@ class CheckpointError(RuntimeError):
     """Weights cannot be had, or do not fit; the message says which, from where and why, in one sentence."""
 
 
+def is_noncommercial(license: str | None) -> bool:
+    """Whether a licence, by the Hub's id of it, forbids commercial use: "cc-by-nc-4.0"."""
+    return "nc" in (license or "").lower().split("-")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """A measured percentage of a task by an evaluation protocol, and the `source` that says so: a command or document.

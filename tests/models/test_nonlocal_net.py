@@ -93,6 +93,7 @@ def theirs(known: str, name: str, **kwargs) -> dict[str, torch.Tensor]:
     return filled(to_upstream(model.state_dict(), known, pathway="video", task="k400"))
 
 
+@pytest.mark.filterwarnings("ignore:.*are under cc-by-nc")  # of the authors' files
 @torch.inference_mode()
 @pytest.mark.parametrize("case", GOLDEN)
 def test_upstreams_outputs_on_upstreams_weights(case, tmp_path):

@@ -126,7 +126,7 @@ def test_protocols_keep_the_models_own_sizes():
     assert PROTOCOLS["unidual152"].spec(spec, "image") == spec
     assert PROTOCOLS["torchvision"].spec(spec, "video").clip == ClipSpec(length=8, stride=2, rate=15)
     views = {name: protocol.num_views("video") for name, protocol in PROTOCOLS.items()}
-    assert views == {"unidual34": 10, "unidual152": 30, "torchvision": 5, "vmz": 10, "nonlocal": 30}
+    assert views == {"unidual34": 10, "unidual152": 30, "torchvision": 5, "vmz": 10, "nonlocal": 30, "csn": 30}
 
 
 def test_a_file_that_fails_counts_as_wrong_and_is_named(tmp_path, videos):

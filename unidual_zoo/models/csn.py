@@ -104,7 +104,10 @@ class ConvNorm(nn.Module):
         if isinstance(self.conv, nn.Conv2d):
             return FoldedConvs(dict.fromkeys(pathways, self.conv), self.norm)
         for pathway in pathways:
-            self.conv[pathway] = fuse_conv_bn_eval(self.conv[pathway], self.norm[pathway])
+            conv, norm = self.conv[pathway], self.norm[pathway]
+            assert isinstance(conv, nn.Conv2d | nn.Conv3d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            self.conv[pathway] = fuse_conv_bn_eval(conv, norm)
         self.norm = None
         return self
 
@@ -250,6 +253,10 @@ class CSN(TaskModel):
             num_features=chans, tasks=tasks, auxiliary=auxiliary, heads=heads, drop_rate=drop_rate,
             global_pool=global_pool,
         )  # fmt: skip
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Fills all weights afresh (`models.fillers`)."""
         fill_convolutional(self)
 
     # ---- what TaskModel asks ----------------------------------------------------------------------------------------
@@ -362,10 +369,10 @@ _MM = {
 }
 _VMZ = {"conv1": ("conv1.0", "conv1.1"), "conv3": ("conv3.0", "conv3.1"), "shortcut": ("downsample.0", "downsample.1")}
 _BACKBONE = "backbone."  # mmaction2's; its files without a classifier go without
-_MM_ENDS = dict(
+_MM_ENDS: dict[str, Any] = dict(
     stem=("backbone.conv1.conv", "backbone.conv1.bn"), block="backbone.layer{s+1}.{b}", classifier="cls_head.fc_cls"
 )
-_VMZ_ENDS = dict(stem=("stem.0", "stem.1"), block="layer{s+1}.{b}", classifier="fc")
+_VMZ_ENDS: dict[str, Any] = dict(stem=("stem.0", "stem.1"), block="layer{s+1}.{b}", classifier="fc")
 FORMATS: Mapping[str, Format] = {  # the first whose mark is there; "conv2.0" is depthwise in ir, pointwise in ip blocks
     "mmaction2 (ip-CSN)": Format(
         **_MM_ENDS, mark="backbone.layer1.0.conv2.1.conv.weight",

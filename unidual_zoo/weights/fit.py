@@ -26,13 +26,15 @@ from unidual_zoo.weights.rows import CheckpointError
 
 HEADS = "heads."
 _SAFETENSORS = ".safetensors"
+_PYSLOWFAST = "model_state"  # where PySlowFast and PyTorchVideo keep the weights, which timm does not look into
 _LARGEST_VIEW = 1 << 28  # bytes that a tensor may claim beyond what is stored of it
 
 
 def read_weights(path: str | Path, *, what: str | None = None) -> dict[str, Tensor]:
     """The weights in a file or in a folder (its `model.safetensors` before others): safetensors, or a plain pickle.
 
-    A dict around them and DistributedDataParallel's prefix are taken off, as timm does. `what` names them in errors.
+    A dict around them and DistributedDataParallel's prefix are taken off, as timm does; so is PySlowFast's dict. `what`
+    names them in errors.
 
     Raises:
         CheckpointError: there is none, it is damaged, or it holds more than weights.
@@ -47,7 +49,8 @@ def read_weights(path: str | Path, *, what: str | None = None) -> dict[str, Tens
         weights = load(path, weights_only=True)  # type: ignore[arg-type]  # any path will do
     except Exception as error:  # torch, pickle and safetensors each raise their own
         raise CheckpointError(f"{what} {_unreadable(error)}") from error
-    return check_plain(weights, what=what)
+    inner = weights.get(_PYSLOWFAST)
+    return check_plain(inner if isinstance(inner, Mapping) else weights, what=what)
 
 
 _ZIP = b"PK\3\4"  # how a file begins that torch takes for one of its own

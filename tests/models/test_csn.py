@@ -5,15 +5,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 from models.base import FamilyTests
 from models.reference import fill, seeded_clip
 from models.small import TASKS, clips, close, images, make, randomise_norms
 from torch import nn
 
 from unidual_zoo.models import csn
-from unidual_zoo.models.csn import FORMATS, DepthwiseClipConv, from_upstream, to_upstream
-from unidual_zoo.models.pathways import fold_frames, unfold_frames
+from unidual_zoo.models.csn import FORMATS, from_upstream, to_upstream
 from unidual_zoo.weights import CheckpointError
 
 SMALL = dict(width=1 / 16, depths=(2, 1, 1, 1), num_frames=4)
@@ -139,20 +137,6 @@ def test_an_encoder_without_a_classifier_leaves_the_heads_fresh(tmp_path):
 
 
 # ---- what is computed -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("frames", [1, 2, 5])
-def test_the_depthwise_convolution_is_conv3d(stride, frames):
-    ours = DepthwiseClipConv(6, stride=stride).double()
-    x = torch.randn(2, 6, frames, 7, 5, dtype=torch.float64, requires_grad=True)
-    expected = F.conv3d(x, ours.weight, None, stride, 1, 1, 6)
-    got = unfold_frames(ours(fold_frames(x), 2), 2)
-    torch.testing.assert_close(got, expected)
-    way = torch.randn_like(expected)
-    parts = (x, ours.weight)
-    for a, b in zip(torch.autograd.grad(got, parts, way), torch.autograd.grad(expected, parts, way), strict=True):
-        torch.testing.assert_close(a, b)
 
 
 @torch.inference_mode()

@@ -172,6 +172,12 @@ def test_clips_of_any_length_are_halved_three_times():
         assert model.forward_features(clips(frames=frames)).shape[2] == left
 
 
+def test_a_clip_of_any_length_can_be_exported():
+    model = make("ircsn50", SMALL, depths=(1, 1))
+    exported = torch.export.export(model, (clips(2, 9),), dynamic_shapes=({2: torch.export.Dim("frames", min=3)},))
+    close(exported.module()(x := clips(2, 6)), model(x))
+
+
 def test_drop_path_drops_whole_clips():
     model = randomise_norms(timm.create_model("ircsn50_dual", drop_path_rate=0.5, **SMALL)).train()
     block, x = model.stages[0][1], torch.rand(12, 16, 8, 8)

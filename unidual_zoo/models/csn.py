@@ -25,7 +25,16 @@ from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.fillers import fill_convolutional
 from unidual_zoo.models.folding import FoldedConvs
 from unidual_zoo.models.heads import first_task
-from unidual_zoo.models.pathways import Norms, PathwayNorm, PerPathway, fold_frames, pathway_of, unfold_frames
+from unidual_zoo.models.pathways import (
+    Norms,
+    PathwayNorm,
+    PerPathway,
+    fold_frames,
+    pathway_of,
+    time_to_batch,
+    time_to_rows,
+    unfold_frames,
+)
 from unidual_zoo.models.rows.csn import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
 from unidual_zoo.weights import CheckpointError, KeyMap, fit_to_model
@@ -154,7 +163,9 @@ class Bottleneck(nn.Module):
         """The frames on which the depthwise convolution of clips is centred."""
         if pathway == IMAGE or self.stride == 1:
             return x
-        return x.unflatten(0, (batch, -1))[:, :: self.stride].flatten(0, 1)
+        # A slice would be copied, and torch.export cannot tell that it has as many frames as a convolution gives.
+        frames = F.avg_pool2d(time_to_rows(x, batch), 1, (self.stride, 1))
+        return time_to_batch(frames, x.shape[2])
 
     def fold(self, pathways: Sequence[str]) -> None:
         """Folds the norms into the convolutions."""

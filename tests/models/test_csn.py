@@ -9,6 +9,7 @@ from models.base import FamilyTests
 from models.reference import fill, seeded_clip
 from models.small import TASKS, clips, close, images, make, randomise_norms
 from torch import nn
+from torch.export import Dim
 
 from unidual_zoo.models import csn
 from unidual_zoo.models.csn import FORMATS, from_upstream, to_upstream
@@ -172,10 +173,13 @@ def test_clips_of_any_length_are_halved_three_times():
         assert model.forward_features(clips(frames=frames)).shape[2] == left
 
 
-def test_a_clip_of_any_length_can_be_exported():
-    model = make("ircsn50", SMALL, depths=(1, 1))
-    exported = torch.export.export(model, (clips(2, 9),), dynamic_shapes=({2: torch.export.Dim("frames", min=5)},))
-    close(exported.module()(x := clips(2, 6)), model(x))
+@torch.no_grad()
+def test_clips_of_any_length_are_exported():
+    """From nine frames on, so that the last stage has two: torch fixes what it sees to be one."""
+    model = make("ircsn50", SMALL)
+    shapes = ({0: Dim("batch"), 2: Dim("frames", min=9)},)
+    exported = torch.export.export(model, (clips(2, 12),), dynamic_shapes=shapes).module()
+    close(exported(x := clips(1, 17)), model(x))
 
 
 def test_drop_path_drops_whole_clips():

@@ -176,8 +176,8 @@ Written by `uv run hub/card.py` from the tables of checkpoints in `unidual_zoo/m
 {published}
 *Theirs* is what the weights' authors report, for clips by this protocol or one much like it, for images at the side of
 so many pixels; *ours* is what this project measured, see docs/results.md. Inputs are RGB in 0..1, less the mean
-({mean}), divided by ({std}); on a trunk of timm, timm's own mean and deviation
-(`model.spec`).
+({mean}), divided by ({std}), or by the mean and deviation that another code base
+trained with: `model.spec` says which.
 
 IG-65M is 65 million Instagram videos with hashtags as labels; the classes have no public names. Its two sets of classes
 belong to clips of 8 and of 32 frames.

@@ -127,7 +127,8 @@ def test_protocols_keep_the_models_own_sizes():
     assert PROTOCOLS["torchvision"].spec(spec, "video").clip == ClipSpec(length=8, stride=2, rate=15)
     views = {name: protocol.num_views("video") for name, protocol in PROTOCOLS.items()}
     assert views == {
-        "unidual34": 10, "one_clip": 1, "unidual152": 30, "torchvision": 5, "vmz": 10, "nonlocal": 30, "timesformer": 3
+        "unidual34": 10, "one_clip": 1, "unidual152": 30, "torchvision": 5, "vmz": 10, "nonlocal": 30, "timesformer": 3,
+        "csn": 30,
     }  # fmt: skip
 
 

@@ -72,7 +72,8 @@ class Protocol:
 
 # Sources: the paper §3.1 and §3.3, torchvision's references/video_classification, VMZ's PyTorch code (whose clips are
 # spread a little less wide), Non-local (whose clips wrap round at a video's end, where here the last frame repeats),
-# mmaction2's TimeSformer (the authors average logits of clips from the video's beginning).
+# mmaction2's TimeSformer (the authors average logits of clips from the video's beginning),
+# mmaction2's configurations of CSN (whose clips are spread a little less wide; its pool takes the whole last map).
 PROTOCOLS: Mapping[str, Protocol] = {
     row.name: row
     for row in (
@@ -83,6 +84,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Protocol(name="vmz", rate=15, average=LOGITS),
         Protocol(name="nonlocal", starts="intervals", crops=3, dense=True),
         Protocol(name="timesformer", clips=1, crops=3),
+        Protocol(name="csn", crops=3),
     )
 }
 

@@ -155,7 +155,7 @@ class FamilyTests:
         assert facts.has_weights or facts.recipe
         assert facts.license or not facts.has_weights
         with torch.device("meta"):
-            model = timm.create_model(name)
+            model = timm.create_model(name, **self.shallow)
         assert model.spec == facts.spec.for_tasks(model.tasks)
         assert cfg.num_classes == model.num_classes
 

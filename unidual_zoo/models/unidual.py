@@ -1,7 +1,7 @@
 """UniDual and its baselines: R2D, R(2+1)D, multitask and LSTM networks as one class (arXiv 1906.03857, Table 1).
 
 Which pathways a network has, which tasks hang on them and how the frames of a clip are pooled are constructor data.
-Widths, strides and initialisation are VMZ's (the paper's code base): mid = floor(27·in·out / (9·in + 3·out)).
+Widths and strides are VMZ's (the paper's code base): mid = floor(27·in·out / (9·in + 3·out)).
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from unidual_zoo.checks import check_known
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
+from unidual_zoo.models.fillers import fill_convolutional
 from unidual_zoo.models.folding import FoldedBlock, FoldedConvs
-from unidual_zoo.models.heads import first_task, init_head
+from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.pathways import (
     SHARED,
     Norms,
@@ -302,14 +303,8 @@ class UniDual(TaskModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """MSRA fan-in for convolutions, as VMZ; heads normal with deviation 0.01."""
-        if next(self.parameters()).is_meta:  # there is nothing to fill, and torch takes long over it
-            return
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                init_head(module)
+        """Fills all weights afresh (`models.fillers`)."""
+        fill_convolutional(self)
 
     # ---- what TaskModel asks ----------------------------------------------------------------------------------------
 

@@ -126,7 +126,10 @@ def test_protocols_keep_the_models_own_sizes():
     assert PROTOCOLS["unidual152"].spec(spec, "image") == spec
     assert PROTOCOLS["torchvision"].spec(spec, "video").clip == ClipSpec(length=8, stride=2, rate=15)
     views = {name: protocol.num_views("video") for name, protocol in PROTOCOLS.items()}
-    assert views == {"unidual34": 10, "unidual152": 30, "torchvision": 5, "vmz": 10, "nonlocal": 30}
+    assert views == {
+        "unidual34": 10, "unidual152": 30, "torchvision": 5, "vmz": 10, "nonlocal": 30, "uniformerv2_4x3": 12,
+        "uniformerv2_2x3": 6, "uniformerv2_1x3": 3, "uniformerv2_10x3": 30, "uniformerv2_3x1": 3, "st_adapter_3x1": 3,
+    }  # fmt: skip
 
 
 def test_a_file_that_fails_counts_as_wrong_and_is_named(tmp_path, videos):

@@ -709,7 +709,7 @@ def published(name: str):
     return timm.get_pretrained_cfg(f"{ARCHITECTURES[name.split('.')[0]]['trunk']}.{name.split('.', 1)[1]}")
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", [name for name, row in CHECKPOINTS.items() if not row.url])
 def test_rows_say_what_timm_says(name):
     row, cfg = CHECKPOINTS[name], published(name)
     assert row.spec == timm_spec(cfg)

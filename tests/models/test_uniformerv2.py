@@ -34,7 +34,7 @@ class TestUniFormerV2(FamilyTests):
     rows = (f"{BASE}.mm_clip_k400_8f", f"{BASE}.ssv2_16f", f"{LARGE}.frozen_k400_8f")
     small: ClassVar = dict(
         trunk="test_vit", trunk_args=dict(depth=3), num_frames=4, operator="local_mhra", per_block=2, global_blocks=2,
-        temporal_downsample=True,
+        temporal_downsample=True, drop_rate=0.0,
     )  # fmt: skip
 
 
@@ -258,7 +258,9 @@ def test_the_order_of_uniformers_classes():
 
 
 @pytest.mark.parametrize("mm", [False, True])
-@pytest.mark.parametrize(("classes", "tag", "task"), [(400, "k400_8f", "k400"), (710, "k710_8f", "k400"), (710, "k710_8f", "k710")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("classes", "tag", "task"), [(400, "k400_8f", "k400"), (710, "k710_8f", "k400"), (710, "k710_8f", "k710")]
+)
 def test_heads_of_kinetics_have_one_order(mm, classes, tag, task):
     weights = seeded(uniformer_shapes(mm=mm, classes=classes))
     head = next(key for key in weights if key.endswith(("proj.2.bias", "fc_cls.bias")))
@@ -290,11 +292,8 @@ def test_facts_of_the_rows(name):
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [
-        (f"{BASE}.ssv2_16f", 162_992_814), ("uniformerv2_large_patch14_224.ssv2_16f", 573_949_966),
-        (f"{LARGE}.k710_k400_64f", 354_427_280),
-    ],
-)  # fmt: skip
+    [(f"{BASE}.mm_clip_k400_8f", 114_552_208), ("uniformerv2_large_patch14_224.ssv2_16f", 573_949_966)],
+)
 def test_as_many_parameters_as_the_authors(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)

@@ -303,7 +303,8 @@ class DualTrunk(TaskModel):
     def dtype(self) -> torch.dtype:
         """Of the weights."""
         stem: Any = self.trunk.get_submodule(self._stem())
-        return (self.embeddings[VIDEO] if isinstance(stem, nn.Identity) else stem).weight.dtype
+        stem = self.embeddings[VIDEO] if isinstance(stem, nn.Identity) else stem
+        return stem.weight.dtype
 
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         ends, batch, as_clip = self._ends(), x.shape[0], x.ndim == 5

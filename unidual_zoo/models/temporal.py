@@ -99,11 +99,9 @@ class TemporalEmbedding(nn.Conv3d):
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
-        kernel, stride = ((time, *layer.kernel_size) for time in (TEMPORAL_KERNEL, TEMPORAL_STRIDE))
-        padding = (TEMPORAL_KERNEL // 2, 0, 0)
-        super().__init__(
-            layer.in_channels, layer.out_channels, kernel, stride, padding, bias=layer.bias is not None
-        )  # fmt: skip
+        (height, width), bias = layer.kernel_size, layer.bias is not None
+        kernel, stride = (TEMPORAL_KERNEL, height, width), (TEMPORAL_STRIDE, height, width)
+        super().__init__(layer.in_channels, layer.out_channels, kernel, stride, (TEMPORAL_KERNEL // 2, 0, 0), bias=bias)
         with torch.no_grad():
             self.weight.copy_(centred_in_time(layer.weight))
             if self.bias is not None and layer.bias is not None:

@@ -216,7 +216,14 @@ def test_a_trunk_that_is_said_to_be_clips_is_compared_with_it(monkeypatch, tmp_p
         return tmp_path / "clip.pth"
 
     monkeypatch.setattr(dual_trunk, "cached_from_hub", cached)
-    torch.save({**trunk, "norm.weight": torch.zeros(WIDTH), "head.weight": torch.zeros(768, WIDTH)}, cached(""))
+    torch.save(
+        {
+            **trunk,
+            **dict.fromkeys(("norm.weight", "norm.bias"), torch.zeros(WIDTH)),
+            "head.weight": torch.zeros(768, WIDTH),
+        },
+        cached(""),
+    )
     load(weights, name, **arguments)
     assert asked[-1] == "timm/vit_large_patch14_clip_336.openai"
     weights["transformer.resblocks.1.ln_2.bias"][3] += 1e-6

@@ -244,11 +244,9 @@ class DualTrunk(TaskModel):
         block, arguments, own = self.trunk.get_submodule(name), self._own_arguments, {}
         channels, projection = self.kind.channels(self.trunk, block), self._projection(name)
         reduction = arguments["reduction"] or REDUCTIONS.get(self.operator, ADAPTER_REDUCTION)
-        places = (
-            ((ATTENTION, MLP) if arguments["per_block"] == 2 else (arguments["place"],))
-            if self.kind.tokens
-            else (BLOCK,)
-        )
+        places: Sequence[str] = (BLOCK,)
+        if self.kind.tokens:
+            places = (ATTENTION, MLP) if arguments["per_block"] == 2 else (arguments["place"],)
         if VIDEO in self.pathways and self.operator in REDUCTIONS:
             norm = self.operator == LOCAL_MHRA
             own[VIDEO] = {place: Adapter(channels, reduction=reduction, norm=norm) for place in places}
@@ -327,8 +325,9 @@ class DualTrunk(TaskModel):
         batch, own, network = x.shape[0], self._global(pathway), self._network(pathway)
         query = None if own is None else own.query.repeat(batch, 1, 1)
         if pathway in self.embeddings:
+            grid = patch_grid(network, x)
             patches = network.patch_embed.norm(self.embeddings[pathway](x))
-            x, going = self.kind.enter(network, patches, batch, patch_grid(network, x))
+            x, going = self.kind.enter(network, patches, batch, grid)
         else:
             x, going = self.kind.stem(network, fold_frames(x) if x.ndim == 5 else x, batch)
         return x, query, going
@@ -569,7 +568,7 @@ class DualTrunk(TaskModel):
         if f"{TRUNK}cls_token" not in ours and (repository := self._clip_repository()):
             ours |= self._clip(fetch_from_hub(repository))
         adopted, own = self.adopt(ours), f"{OWN_NORMS}trunk.norm.weight"
-        if own in adopted and not any(key.endswith("ln_post.weight") for key in weights):
+        if own in adopted and f"global_blocks.{VIDEO}.query" in ours:
             adopted[f"{TRUNK}norm.weight"] = torch.ones_like(adopted[own])
             adopted[f"{TRUNK}norm.bias"] = torch.zeros_like(adopted[own])
         return adopted
@@ -583,16 +582,17 @@ class DualTrunk(TaskModel):
 
     def _clip(self, path: Path) -> dict[str, Tensor]:
         """CLIP's weights of the trunk in timm's file."""
-        weights = self.kind.from_timm(read_weights(path), self.trunk)
-        return {f"{TRUNK}{key}": value for key, value in weights.items() if f"{TRUNK}{key}" in self.state_dict()}
+        weights, own = self.kind.from_timm(read_weights(path), self.trunk), self.trunk.state_dict()
+        return {f"{TRUNK}{key}": value for key, value in weights.items() if key in own}
 
     def _compare_with_clip(self, ours: Mapping[str, Tensor]) -> None:
         """Warns if the trunk of a UniFormerV2 that is said to be frozen is not CLIP's, where CLIP's is at hand."""
         repository = self._clip_repository()
         if repository is None or (path := cached_from_hub(repository)) is None:
             return
-        shared = {key: value for key, value in self._clip(path).items() if key in ours and key != f"{TRUNK}norm.weight"}
-        if changed := [key for key, value in shared.items() if not torch.equal(ours[key].to(value), value)]:
+        pairs = {key: (ours[key], value) for key, value in self._clip(path).items() if key in ours}
+        kept = {key: pair for key, pair in pairs.items() if not key.startswith(f"{TRUNK}norm.")}  # the last is its own
+        if changed := [key for key, (a, b) in kept.items() if a.shape == b.shape and not torch.equal(a.to(b), b)]:
             warnings.warn(f"the trunk is not CLIP's, it differs in {shorten(changed)}", stacklevel=2)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

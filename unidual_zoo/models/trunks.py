@@ -288,7 +288,8 @@ class VisionTransformerKind(TrunkKind):
         return network.embed_dim
 
     def stem(self, network: Network, x: Tensor, batch: int) -> tuple[Tensor, Frames]:
-        return self.enter(network, network.patch_embed(x), batch, patch_grid(network, x))
+        grid = patch_grid(network, x)
+        return self.enter(network, network.patch_embed(x), batch, grid)
 
     def enter(self, network: Network, patches: Tensor, batch: int, grid: tuple[int, int]) -> tuple[Tensor, Frames]:
         x = network.patch_drop(network._pos_embed(patches))

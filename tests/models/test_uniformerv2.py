@@ -34,7 +34,7 @@ class TestUniFormerV2(FamilyTests):
     rows = (f"{BASE}.mm_clip_k400_8f", f"{BASE}.ssv2_16f", f"{LARGE}.frozen_k400_8f")
     small: ClassVar = dict(
         trunk="test_vit", trunk_args=dict(depth=3), num_frames=4, operator="local_mhra", per_block=2, global_blocks=2,
-        temporal_downsample=True, drop_rate=0.0,
+        temporal_downsample=True,
     )  # fmt: skip
 
 

@@ -545,12 +545,24 @@ class DualTrunk(TaskModel):
     def from_timm(self, weights: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
         """The trunk's weights in timm's format -> this network's; the classifier is the head of `task` everywhere."""
         classifier, ours = f"{self.trunk.default_cfg['classifier']}.", {}
-        for key, value in self.kind.from_timm(weights, self.trunk).items():
+        for key, value in self._as_timm_fits(weights).items():
             if key.startswith(classifier):
                 ours |= {f"{HEADS}{pathway}.{task}.{key.removeprefix(classifier)}": value for pathway in self.pathways}
             else:
                 ours[f"{TRUNK}{key}"] = value
         return self._with_start(ours)
+
+    def _as_timm_fits(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A trunk's weights as timm makes them fit, by timm's names."""
+        name, own = self._stem(), self.trunk.get_submodule(self._stem())
+        if isinstance(own, nn.Identity):  # timm asks for the sizes of the projection that was taken out
+            embedding = self.embeddings[VIDEO]
+            assert isinstance(embedding, TemporalEmbedding)
+            self.trunk.set_submodule(name, embedding.of_one_frame())
+        try:
+            return self.kind.from_timm(weights, self.trunk)
+        finally:
+            self.trunk.set_submodule(name, own)
 
     def from_clip(self, weights: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
         """Weights of a video network on CLIP's trunk (see `clip_formats`) -> this network's, its head that of `task`.
@@ -582,7 +594,7 @@ class DualTrunk(TaskModel):
 
     def _clip(self, path: Path) -> dict[str, Tensor]:
         """CLIP's weights of the trunk in timm's file."""
-        weights, own = self.kind.from_timm(read_weights(path), self.trunk), self.trunk.state_dict()
+        weights, own = self._as_timm_fits(read_weights(path)), self.trunk.state_dict()
         return {f"{TRUNK}{key}": value for key, value in weights.items() if key in own}
 
     def _compare_with_clip(self, ours: Mapping[str, Tensor]) -> None:
@@ -606,7 +618,7 @@ class DualTrunk(TaskModel):
             weights = {key: value for key, value in weights.items() if not key.startswith(OWN_NORMS)} | norms
         if self.kind.tokens:  # position embeddings may be of another size
             trunk = {key.removeprefix(TRUNK): value for key, value in weights.items() if key.startswith(TRUNK)}
-            trunk = self.kind.from_timm(trunk, self.trunk)
+            trunk = self._as_timm_fits(trunk)
             weights = {**weights, **{f"{TRUNK}{key}": value for key, value in trunk.items()}}
         adopted = self._with_start(weights)
         return {key: value for key, value in adopted.items() if pathway_of(key) in (None, *self.pathways)}

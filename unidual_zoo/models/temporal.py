@@ -107,6 +107,12 @@ class TemporalEmbedding(nn.Conv3d):
             if self.bias is not None and layer.bias is not None:
                 self.bias.copy_(layer.bias)
 
+    def of_one_frame(self) -> nn.Conv2d:
+        """The embedding of a single frame's patches, without weights."""
+        kernel, stride = (self.kernel_size[1], self.kernel_size[2]), (self.stride[1], self.stride[2])
+        bias = self.bias is not None
+        return nn.Conv2d(self.in_channels, self.out_channels, kernel, stride, bias=bias, device="meta")
+
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2] == 1:
             x = x.expand(-1, -1, TEMPORAL_STRIDE, -1, -1)

@@ -209,8 +209,8 @@ def make_index() -> str:
     tables = [getattr(models, name).FAMILY.checkpoints for name in models.__all__]
     rows = {name.rstrip("*"): row for table in tables for name, row in table.items()}
     published = {name: row for name, row in rows.items() if row.has_weights}
-    with torch.device("meta"):
-        cells = [_index_row(name, row, create_model(name)) for name, row in published.items()]
+    networks = _networks(published)
+    cells = [_index_row(name, row, networks[name]) for name, row in published.items()]
     header = ("name", "trained on", "tasks", "input", "parameters", "licence", "theirs", "ours")
     recipes = [(f"`{name}`", f"`unidual train {row.recipe}`") for name, row in rows.items() if not row.has_weights]
     return INDEX_TEXT.format(
@@ -221,6 +221,19 @@ def make_index() -> str:
         miniature=_miniature(json.loads(TABLE2.read_text())["runs"]),
         recipes=markdown_table(("name", "recipe"), recipes),
     )
+
+
+def _networks(rows: Mapping[str, Checkpoint]) -> dict[str, TaskModel]:
+    """The network of each row, without memory; those that differ in the input alone are made once."""
+    made: dict[tuple[str, str], TaskModel] = {}
+    networks = {}
+    for name, row in rows.items():
+        what = (name.partition(".")[0], repr(row.arguments))
+        if what not in made:
+            with torch.device("meta"):
+                made[what] = create_model(name)
+        networks[name] = made[what]
+    return networks
 
 
 def find_row(architecture: str, tag: str | None) -> Checkpoint | None:

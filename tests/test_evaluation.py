@@ -128,7 +128,8 @@ def test_protocols_keep_the_models_own_sizes():
     views = {name: protocol.num_views("video") for name, protocol in PROTOCOLS.items()}
     assert views == {
         "unidual34": 10, "one_clip": 1, "unidual152": 30, "torchvision": 5, "vmz": 10, "nonlocal": 30, "timesformer": 3,
-        "csn": 30,
+        "csn": 30, "uniformerv2_4x3": 12, "uniformerv2_2x3": 6, "uniformerv2_1x3": 3, "uniformerv2_10x3": 30,
+        "uniformerv2_3x1": 3, "st_adapter_3x1": 3,
     }  # fmt: skip
 
 

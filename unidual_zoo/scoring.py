@@ -37,10 +37,11 @@ class Protocol:
     """How a video is evaluated; sizes, clip length and stride are the model's own (its InputSpec).
 
     `clips` per video, placed by `starts` ("ends": the first and the last touch the video's ends; "intervals": clip j
-    begins at int(j·N/K)), read at `rate` frames/s (None: the spec's). `crops` 1: the spec's resize and centre crop; 3:
-    squares as large as the short side, along the long side. `dense`: the network runs fully convolutionally, with an
-    average pool as large as the training features and stride 1, T pooled whole, and the mean over positions. Views are
-    averaged as probabilities or as logits. An image has one view, the spec's resize and centre crop.
+    begins at int(j·N/K); "sparse": see `data.sampling`), read at `rate` frames/s (None: the spec's). `crops` 1: the
+    spec's resize and centre crop; 3: squares as large as the short side, along the long side. `dense`: the network runs
+    fully convolutionally, with an average pool as large as the training features and stride 1, T pooled whole, and the
+    mean over positions. Views are averaged as probabilities or as logits. An image has one view, the spec's resize and
+    centre crop.
     """
 
     name: str
@@ -73,7 +74,10 @@ class Protocol:
 # Sources: the paper §3.1 and §3.3, torchvision's references/video_classification, VMZ's PyTorch code (whose clips are
 # spread a little less wide), Non-local (whose clips wrap round at a video's end, where here the last frame repeats),
 # mmaction2's TimeSformer (the authors average logits of clips from the video's beginning),
-# mmaction2's configurations of CSN (whose clips are spread a little less wide; its pool takes the whole last map).
+# mmaction2's configurations of CSN (whose clips are spread a little less wide; its pool takes the whole last map),
+# UniFormerV2's run.sh and mmaction2's configurations of it (clips × crops; four clips of three crops on Kinetics and
+# Moments in Time, two of them at 32 frames or more, one on Something-Something, ten on ActivityNet and HACS, and three
+# clips of one crop for frozen networks), ST-Adapter's scripts.
 PROTOCOLS: Mapping[str, Protocol] = {
     row.name: row
     for row in (
@@ -85,6 +89,12 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Protocol(name="nonlocal", starts="intervals", crops=3, dense=True),
         Protocol(name="timesformer", clips=1, crops=3),
         Protocol(name="csn", crops=3),
+        Protocol(name="uniformerv2_4x3", clips=4, starts="sparse", crops=3),
+        Protocol(name="uniformerv2_2x3", clips=2, starts="sparse", crops=3),
+        Protocol(name="uniformerv2_1x3", clips=1, starts="sparse", crops=3),
+        Protocol(name="uniformerv2_10x3", clips=10, starts="sparse", crops=3),
+        Protocol(name="uniformerv2_3x1", clips=3, starts="sparse"),
+        Protocol(name="st_adapter_3x1", clips=3),
     )
 }
 

@@ -83,6 +83,17 @@ def test_segments_know_no_stride_rate_or_starts():
     assert uniform_clips(40, clip, num_clips=1, rate=30, starts="intervals") == [[5, 15, 25, 35]]
 
 
+def test_segments_as_uniformer_has_them():
+    clip = ClipSpec(length=4, sampling="segments")
+    two = [[3, 13, 23, 33], [6, 16, 26, 36]]  # of 10 frames from 0, 10, 20, 30, a third and two thirds in
+    assert uniform_clips(41, clip, num_clips=2, starts="sparse") == two
+    assert uniform_clips(42, clip, num_clips=1, starts="sparse") == [[5, 15, 25, 36]]  # from 0, 10.25, 20.5, 30.75
+    assert uniform_clips(2, clip, num_clips=1, starts="sparse") == [[0, 0, 0, 1]]  # from 0, 0.25, 0.5, 0.75
+    assert uniform_clips(1, clip, num_clips=2, starts="sparse") == [[0, 0, 0, 0]] * 2
+    dense = ClipSpec(length=4)
+    assert uniform_clips(41, dense, num_clips=3, starts="sparse") == uniform_clips(41, dense, num_clips=3)
+
+
 def test_random_frames_of_segments():
     clip, rng = ClipSpec(length=3, sampling="segments"), np.random.default_rng(0)
     clips = np.array([random_clip(12, clip, rng=rng) for _ in range(500)])
@@ -107,7 +118,7 @@ def test_the_same_generator_gives_the_same_clip():
     [
         ({"num_frames": 0}, "at least one frame, got 0"),
         ({"num_clips": 0}, "num_clips must be 1 or more, got 0"),
-        ({"starts": "middle"}, "no starts 'middle', allowed: ends, intervals"),
+        ({"starts": "middle"}, "no starts 'middle', allowed: ends, intervals, sparse"),
         ({"num_frames": 0, "clip": ClipSpec(sampling="segments")}, "at least one frame, got 0"),
         ({"rate": -1.0}, "rate must be positive, got -1.0"),
     ],

@@ -85,11 +85,13 @@ class FamilyTests:
 
     `small` are constructor arguments with which any of its networks takes milliseconds, on images of `side` pixels and
     clips of `small["num_frames"]` such frames; with `shallow` besides, one that a compiler is done with soon. `options`
-    are arguments of its own that a saved network must remember. `names` are those to be made small, by default all.
+    are arguments of its own that a saved network must remember. `names` are those to be made small, by default all, and
+    `rows` those of the checkpoints to be made as they are.
     """
 
     family: ClassVar[Family]
     names: ClassVar[Sequence[str]] = ()
+    rows: ClassVar[Sequence[str]] = ()
     small: ClassVar[Mapping[str, Any]]
     side = 32
     shallow: ClassVar[Mapping[str, Any]] = {}
@@ -100,7 +102,7 @@ class FamilyTests:
         registered = list(self.family.architectures)
         names = list(self.names) or registered
         dual = [name for name in names if tuple(self.family.architectures[name]["pathways"]) == BOTH]
-        given = {"name": names, "dual": dual, "joint": dual[:1], "row": list(self.family.checkpoints)}
+        given = {"name": names, "dual": dual, "joint": dual[:1], "row": list(self.rows or self.family.checkpoints)}
         given["registered"] = registered
         none = pytest.param(None, marks=pytest.mark.skip("this family has none"))
         for asked in given.keys() & set(metafunc.fixturenames):
@@ -221,7 +223,7 @@ class FamilyTests:
 
     def test_image_is_inflated_on_the_video_pathway(self, name):
         model, x = self.make(name, auxiliary=True), self.images()
-        clip = x[:, :, None].expand(-1, -1, model.num_frames, -1, -1)
+        clip = x[:, :, None].expand(-1, -1, model.image_frames, -1, -1)
         for pathway in model.pathways:  # on the image pathway averaging equal frames changes nothing in evaluation
             close(model(x, modality=pathway), model(clip, modality=pathway, task=model.default_task(IMAGE, pathway)))
 

@@ -18,7 +18,7 @@ import numpy as np
 from unidual_zoo.checks import check_known
 from unidual_zoo.spec import SEGMENTS, ClipSpec
 
-STARTS = ("ends", "intervals")
+STARTS = ("ends", "intervals", "sparse")
 ROUNDING = 1e-6  # keeps a product that is a whole number, such as 3 * (29.97 / 29.97), from falling below it
 
 
@@ -43,12 +43,16 @@ def uniform_clips(
     the last ends with it; one clip lies in the centre. `starts="intervals"` (Non-local networks): start_i =
     floor(i * N / num_clips), and a clip that runs past the end repeats the last frame.
 
-    Of segments, clip i has the frame in the middle of the i-th of `num_clips` parts of each, with either `starts`: one
-    clip has the frames in the middle of the segments.
+    Of segments, clip i has the frame in the middle of the i-th of `num_clips` parts of each, with either of them: one
+    clip has the frames in the middle of the segments. `starts="sparse"` (UniFormer): segments of (N - 1) / length
+    frames, which begin at round(j * (N - 1) / length), and clip i has the frame floor((i + 1) / (num_clips + 1) of
+    these) behind that; of dense clips it is as "ends".
     """
     if num_clips < 1:
         raise ValueError(f"num_clips must be 1 or more, got {num_clips}")
     check_known("starts", starts, STARTS)
+    if clip.sampling == SEGMENTS and starts == "sparse":
+        return [_sparse_frames(num_frames, clip.length, (i + 1) / (num_clips + 1)) for i in range(num_clips)]
     if clip.sampling == SEGMENTS:
         places = [(2 * i + 1) / (2 * num_clips) for i in range(num_clips)]
         return [_segment_frames(num_frames, [place] * clip.length) for place in places]
@@ -68,6 +72,13 @@ def _segment_frames(num_frames: int, places: Sequence[float] | np.ndarray) -> li
     _check_frames(num_frames)
     frames = (math.floor((i + place) * num_frames / len(places)) for i, place in enumerate(places))
     return [min(frame, num_frames - 1) for frame in frames]  # a place just below 1 rounds to 1 when i is added
+
+
+def _sparse_frames(num_frames: int, length: int, place: float) -> list[int]:
+    """The frame at a place, from 0 to below 1, in each of the segments of UniFormer."""
+    _check_frames(num_frames)
+    size = (num_frames - 1) / length
+    return [min(round(i * size) + math.floor(size * place), num_frames - 1) for i in range(length)]
 
 
 def _check_frames(num_frames: int) -> None:

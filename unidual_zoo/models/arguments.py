@@ -62,8 +62,12 @@ def tasks_of_other_classes(asked: Mapping[str, Any], tasks: Mapping[str, Task]) 
 
 
 def classifier_task(architecture: Arguments, row: Checkpoint | None, modality: str) -> str | None:
-    """The task that another code base's classifier belongs to: the tag's first of a modality, not the caller's."""
-    return first_task(parse_tasks({**architecture, **(row.arguments if row else {})}["tasks"]), modality)
+    """The task that another code base's classifier belongs to: the tag's first of a modality, not the caller's.
+
+    Of a tag without one it is the first task.
+    """
+    tasks = parse_tasks({**architecture, **(row.arguments if row else {})}["tasks"])
+    return first_task(tasks, modality) or next(iter(tasks), None)
 
 
 def _resolve_tasks(architecture: Arguments, tasks: dict[str, Task], asked: Arguments) -> dict[str, Task]:

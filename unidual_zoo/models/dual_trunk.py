@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -18,8 +20,9 @@ from timm.models import PretrainedCfg, register_model
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from unidual_zoo.checks import check_known
+from unidual_zoo.checks import check_known, shorten
 from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.clip_formats import from_clip_names, has_clip_names, is_frozen
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.heads import first_task
@@ -30,12 +33,14 @@ from unidual_zoo.models.temporal import (
     MHRA_REDUCTION,
     Adapter,
     GlobalBlocks,
+    TemporalEmbedding,
     centred,
+    centred_in_time,
     temporal_projection,
 )
-from unidual_zoo.models.trunks import Frames, Network, OwnNorms, TrunkKind, create_trunk, fold_norms
+from unidual_zoo.models.trunks import Frames, Network, OwnNorms, TrunkKind, create_trunk, fold_norms, patch_grid
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
-from unidual_zoo.weights import HEADS, fit_to_model
+from unidual_zoo.weights import HEADS, cached_from_hub, fetch_from_hub, fit_to_model, read_weights
 
 ADAPTER, LOCAL_MHRA, POINTWISE, NONE = "adapter", "local_mhra", "pointwise", "none"
 OPERATORS = (ADAPTER, LOCAL_MHRA, POINTWISE, NONE)
@@ -43,7 +48,7 @@ REDUCTIONS = {ADAPTER: ADAPTER_REDUCTION, LOCAL_MHRA: MHRA_REDUCTION}
 ATTENTION, MLP = "attention", "mlp"  # where a transformer's block has an operator before it,
 BLOCK, PROJECTION = "block", "projection"  # and where a convolutional network's has one, behind it or in its place
 AFTER_NORM, BEFORE_NORM = "after_norm", "before_norm"
-TRUNK, UNITS, OWN_NORMS = "trunk.", "units.", f"norms.{VIDEO}."
+TRUNK, UNITS, OWN_NORMS, EMBEDDING = "trunk.", "units.", f"norms.{VIDEO}.", f"embeddings.{VIDEO}."
 
 
 class Unit(PerPathway):
@@ -110,12 +115,15 @@ class DualTrunk(TaskModel):
             residual behind a convolutional network's block, or on the patches before a transformer's (ST-Adapter).
             "local_mhra": the same behind a BatchNorm (UniFormerV2). "pointwise", the UniDual unit: the block's last 1×1
             projection is a t×1×1 convolution that starts at [0, W, 0]. "none": nothing.
-        per_block: operators of a transformer's block: 1, before its attention, or 2, another before its MLP.
+        per_block: operators of a transformer's block: 1, or 2, before its attention and before its MLP.
+        place: where in a transformer's block a single operator lies: before its "attention" or before its "mlp".
         reduction: of the operator's channels, by default 2 for an adapter and 1.5 for local MHRA.
         pixelwise: images get 1×1 adapters, too, which start at zero.
         global_blocks: how many of a transformer's last blocks have a UniFormerV2's global block beside them, in which a
             query gathers from all frames; a gate mixes the query and the frames' mean by channel. Before a norm, which
             takes the scale out, their weights have the sum 1, as there; behind it 2, so that a clip starts the same.
+        temporal_downsample: clips enter a transformer by patches that span three frames, at every other frame
+            (UniFormerV2), which start as the trunk's patches of the frame in the middle.
         norms: "split" gives the video pathway norms of its own, which start as copies: frames have other statistics
             than pictures, and BatchNorms that see both by turns fit neither. "shared" has one set for both.
         frame_mean: where a clip's frames are averaged: "after_norm", so that it starts with the mean of its frames'
@@ -139,9 +147,11 @@ class DualTrunk(TaskModel):
         heads: Mapping[str, Sequence[str]] | None = None,
         operator: str = ADAPTER,
         per_block: int = 1,
+        place: str = ATTENTION,
         reduction: float | None = None,
         pixelwise: bool = False,
         global_blocks: int = 0,
+        temporal_downsample: bool = False,
         norms: str = "split",
         frame_mean: str = AFTER_NORM,
         freeze_trunk: bool = False,
@@ -155,6 +165,7 @@ class DualTrunk(TaskModel):
         global_pool: str = "avg",
     ) -> None:
         check_known("operator", operator, OPERATORS)
+        check_known("place", place, (ATTENTION, MLP))
         check_known("norms", norms, ("split", SHARED))
         check_known("frame_mean", frame_mean, (AFTER_NORM, BEFORE_NORM))
         network, kind = create_trunk(
@@ -167,14 +178,15 @@ class DualTrunk(TaskModel):
             in_chans=in_chans,
             arguments=dict(
                 trunk=trunk, trunk_args=dict(trunk_args or {}), img_size=img_size, operator=operator,
-                per_block=per_block, reduction=reduction, pixelwise=pixelwise, global_blocks=global_blocks,
-                norms=norms, frame_mean=frame_mean, drop_path_rate=drop_path_rate, stages=stages, neck=neck,
+                per_block=per_block, place=place, reduction=reduction, pixelwise=pixelwise,
+                global_blocks=global_blocks, temporal_downsample=temporal_downsample, norms=norms,
+                frame_mean=frame_mean, drop_path_rate=drop_path_rate, stages=stages, neck=neck,
             ),
         )  # fmt: skip
         self.trunk: Network = network
         self.kind, self.operator, self.frame_mean = kind, operator, frame_mean
         self.fully_convolutional = not kind.tokens
-        self._check_options(per_block=per_block, pixelwise=pixelwise, global_blocks=global_blocks)
+        self._check_options()
         if stages is not None:
             kind.cut(network, stages - 1, neck=neck)
         self.feature_info = [{**info, "module": f"{TRUNK}{info['module']}"} for info in network.feature_info[:stages]]
@@ -184,6 +196,9 @@ class DualTrunk(TaskModel):
         if global_blocks and VIDEO in self.pathways:
             shape, numbers = (network.embed_dim, network.blocks[0].attn.num_heads), range(depth - global_blocks, depth)
             self.global_blocks[VIDEO] = GlobalBlocks(*shape, numbers=numbers, drop=drop_rate)
+        self.embeddings = PerPathway()
+        if temporal_downsample and VIDEO in self.pathways:
+            self.embeddings[VIDEO] = TemporalEmbedding(network.get_submodule(self._stem()))
         self.norms = PerPathway({VIDEO: OwnNorms(network)} if norms == "split" and len(self.pathways) > 1 else {})
         self._drop_unused()
         self.add_heads(
@@ -199,13 +214,18 @@ class DualTrunk(TaskModel):
         if freeze_trunk:
             self.freeze_trunk()
 
-    def _check_options(self, *, per_block: int, pixelwise: bool, global_blocks: int) -> None:
+    def _check_options(self) -> None:
+        given = self._own_arguments
+        per_block, pixelwise, global_blocks = given["per_block"], given["pixelwise"], given["global_blocks"]
         depth = len(self.block_names) if self.kind.tokens else 0
-        trunk = f"timm's {self._own_arguments['trunk']} ({type(self.trunk).__name__})"
+        trunk = f"timm's {given['trunk']} ({type(self.trunk).__name__})"
         if per_block not in (1, 2):
             raise ValueError(f"per_block must be 1 or 2, got {per_block!r}")
-        if per_block == 2 and not all(self.kind.has_halves(self.trunk.get_submodule(of)) for of in self.block_names):
-            raise ValueError(f"per_block=2 needs transformer blocks of attention and MLP, {trunk} has none")
+        within = "per_block=2" if per_block == 2 else f"place={MLP!r}" if given["place"] == MLP else None
+        if within and not all(self.kind.has_halves(self.trunk.get_submodule(of)) for of in self.block_names):
+            raise ValueError(f"{within} needs transformer blocks of attention and MLP, {trunk} has none")
+        if given["temporal_downsample"] and not (self.kind.tokens and self.trunk.dynamic_img_size):
+            raise ValueError(f"temporal_downsample=True needs a transformer's patches of any size, {trunk} has none")
         if not 0 <= global_blocks <= depth:
             raise ValueError(
                 f"global_blocks must be 0 to {depth}, a transformer's blocks, for {trunk}: {global_blocks!r}"
@@ -224,7 +244,9 @@ class DualTrunk(TaskModel):
         block, arguments, own = self.trunk.get_submodule(name), self._own_arguments, {}
         channels, projection = self.kind.channels(self.trunk, block), self._projection(name)
         reduction = arguments["reduction"] or REDUCTIONS.get(self.operator, ADAPTER_REDUCTION)
-        places = (ATTENTION, MLP)[: arguments["per_block"]] if self.kind.tokens else (BLOCK,)
+        places: Sequence[str] = (BLOCK,)
+        if self.kind.tokens:
+            places = (ATTENTION, MLP) if arguments["per_block"] == 2 else (arguments["place"],)
         if VIDEO in self.pathways and self.operator in REDUCTIONS:
             norm = self.operator == LOCAL_MHRA
             own[VIDEO] = {place: Adapter(channels, reduction=reduction, norm=norm) for place in places}
@@ -252,13 +274,20 @@ class DualTrunk(TaskModel):
 
     def _unused(self) -> list[str]:
         """The trunk's projections that only an image pathway would use, where there is none."""
-        if self.operator != POINTWISE or IMAGE in self.pathways:
+        if IMAGE in self.pathways:
             return []
-        return [f"{name}.{found}" for name in self.block_names if (found := self._projection(name))]
+        unused = [self._stem()] if VIDEO in self.embeddings else []
+        if self.operator == POINTWISE:
+            unused += [f"{name}.{found}" for name in self.block_names if (found := self._projection(name))]
+        return unused
 
     def _drop_unused(self) -> None:
         for name in self._unused():
             self.trunk.set_submodule(name, nn.Identity())
+
+    def _stem(self) -> str:
+        """The name in the trunk of the layer that sees the input."""
+        return self.trunk.default_cfg["first_conv"]
 
     def _ends(self) -> list[int]:
         """The number of the block that gives each output of `feature_info`; -1 is the stem."""
@@ -271,7 +300,9 @@ class DualTrunk(TaskModel):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return self.trunk.get_submodule(self.trunk.default_cfg["first_conv"]).weight.dtype
+        stem: Any = self.trunk.get_submodule(self._stem())
+        stem = self.embeddings[VIDEO] if isinstance(stem, nn.Identity) else stem
+        return stem.weight.dtype
 
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         ends, batch, as_clip = self._ends(), x.shape[0], x.ndim == 5
@@ -291,10 +322,14 @@ class DualTrunk(TaskModel):
 
     def _begin(self, x: Tensor, pathway: str) -> tuple[Tensor, Tensor | None, Frames]:
         """Images or clips -> the first block's input (N, ...), the query of the global blocks, what goes with them."""
-        batch, frames = x.shape[0], fold_frames(x) if x.ndim == 5 else x
-        own = self._global(pathway)
+        batch, own, network = x.shape[0], self._global(pathway), self._network(pathway)
         query = None if own is None else own.query.repeat(batch, 1, 1)
-        x, going = self.kind.stem(self._network(pathway), frames, batch)
+        if pathway in self.embeddings:
+            grid = patch_grid(network, x)
+            patches = network.patch_embed.norm(self.embeddings[pathway](x))
+            x, going = self.kind.enter(network, patches, batch, grid)
+        else:
+            x, going = self.kind.stem(network, fold_frames(x) if x.ndim == 5 else x, batch)
         return x, query, going
 
     def _run(
@@ -378,6 +413,8 @@ class DualTrunk(TaskModel):
             groups["blocks"].append(
                 (rf"^global_blocks\.{VIDEO}\.(?:query|balance)", (99999,))
             )  # timm: the last block's
+        if VIDEO in self.embeddings:
+            groups["stem"] = rf"{groups['stem']}|^{EMBEDDING}"
         return groups
 
     def no_weight_decay(self) -> set[str]:
@@ -503,12 +540,67 @@ class DualTrunk(TaskModel):
     def from_timm(self, weights: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
         """The trunk's weights in timm's format -> this network's; the classifier is the head of `task` everywhere."""
         classifier, ours = f"{self.trunk.default_cfg['classifier']}.", {}
-        for key, value in self.kind.from_timm(weights, self.trunk).items():
+        for key, value in self._as_timm_fits(weights).items():
             if key.startswith(classifier):
                 ours |= {f"{HEADS}{pathway}.{task}.{key.removeprefix(classifier)}": value for pathway in self.pathways}
             else:
                 ours[f"{TRUNK}{key}"] = value
         return self._with_start(ours)
+
+    def _as_timm_fits(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A trunk's weights as timm makes them fit, by timm's names."""
+        name, own = self._stem(), self.trunk.get_submodule(self._stem())
+        if isinstance(own, nn.Identity):  # timm asks for the sizes of the projection that was taken out
+            embedding = self.embeddings[VIDEO]
+            assert isinstance(embedding, TemporalEmbedding)
+            self.trunk.set_submodule(name, embedding.of_one_frame())
+        try:
+            return self.kind.from_timm(weights, self.trunk)
+        finally:
+            self.trunk.set_submodule(name, own)
+
+    def from_clip(self, weights: Mapping[str, Tensor], task: str) -> dict[str, Tensor]:
+        """Weights of a video network on CLIP's trunk (see `clip_formats`) -> this network's, its head that of `task`.
+
+        ST-Adapter's files are without the trunk, which is CLIP's own and comes from timm's repository on the Hub.
+        UniFormerV2's are without CLIP's last norm, which images have as a plain one then: without scale and shift.
+
+        Raises:
+            CheckpointError: CLIP's trunk is needed and cannot be had.
+        """
+        first_global = len(self.block_names) - self._own_arguments["global_blocks"]
+        ours = from_clip_names(weights, first_global=first_global, task=task)
+        if is_frozen(weights):
+            self._compare_with_clip(ours)
+        if f"{TRUNK}cls_token" not in ours and (repository := self._clip_repository()):
+            ours |= self._clip(fetch_from_hub(repository))
+        adopted, own = self.adopt(ours), f"{OWN_NORMS}trunk.norm.weight"
+        if own in adopted and f"global_blocks.{VIDEO}.query" in ours:
+            adopted[f"{TRUNK}norm.weight"] = torch.ones_like(adopted[own])
+            adopted[f"{TRUNK}norm.bias"] = torch.zeros_like(adopted[own])
+        return adopted
+
+    def _clip_repository(self) -> str | None:
+        """Where timm has OpenAI's weights of the trunk, if there are such."""
+        for tag in timm.list_pretrained(f"{self._own_arguments['trunk'].partition('.')[0]}.openai"):
+            cfg = timm.get_pretrained_cfg(str(tag))
+            return cfg and cfg.hf_hub_id
+        return None
+
+    def _clip(self, path: Path) -> dict[str, Tensor]:
+        """CLIP's weights of the trunk in timm's file."""
+        weights, own = self._as_timm_fits(read_weights(path)), self.trunk.state_dict()
+        return {f"{TRUNK}{key}": value for key, value in weights.items() if key in own}
+
+    def _compare_with_clip(self, ours: Mapping[str, Tensor]) -> None:
+        """Warns if the trunk of a UniFormerV2 that is said to be frozen is not CLIP's, where CLIP's is at hand."""
+        repository = self._clip_repository()
+        if repository is None or (path := cached_from_hub(repository)) is None:
+            return
+        pairs = {key: (ours[key], value) for key, value in self._clip(path).items() if key in ours}
+        kept = {key: pair for key, pair in pairs.items() if not key.startswith(f"{TRUNK}norm.")}  # the last is its own
+        if changed := [key for key, (a, b) in kept.items() if a.shape == b.shape and not torch.equal(a.to(b), b)]:
+            warnings.warn(f"the trunk is not CLIP's, it differs in {shorten(changed)}", stacklevel=2)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a network on this trunk, with other pathways or inputs of another size -> weights as this one's.
@@ -521,7 +613,7 @@ class DualTrunk(TaskModel):
             weights = {key: value for key, value in weights.items() if not key.startswith(OWN_NORMS)} | norms
         if self.kind.tokens:  # position embeddings may be of another size
             trunk = {key.removeprefix(TRUNK): value for key, value in weights.items() if key.startswith(TRUNK)}
-            trunk = self.kind.from_timm(trunk, self.trunk)
+            trunk = self._as_timm_fits(trunk)
             weights = {**weights, **{f"{TRUNK}{key}": value for key, value in trunk.items()}}
         adopted = self._with_start(weights)
         return {key: value for key, value in adopted.items() if pathway_of(key) in (None, *self.pathways)}
@@ -541,6 +633,9 @@ class DualTrunk(TaskModel):
 
     def _start_of(self, key: str, fresh: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """An operator's weight at the start: as it is, or of a projection that of the trunk's, at its own time step."""
+        if key.startswith(EMBEDDING):
+            weight = weights.get(f"{TRUNK}{self._stem()}.{key.removeprefix(EMBEDDING)}")
+            return fresh if weight is None else centred_in_time(weight) if weight.ndim == 4 else weight
         name, _, rest = key.removeprefix(UNITS).partition(f".{VIDEO}.{PROJECTION}.")
         weight = weights.get(f"{TRUNK}{name}.{self._projection(name)}.{rest}") if rest else None
         if weight is None:
@@ -591,19 +686,23 @@ def _resized(spec: InputSpec | Mapping[str, Any] | None, side: int, *, native: i
 def checkpoint_filter_fn(
     state_dict: Mapping[str, Tensor], model: DualTrunk, *, task: str | None = None, fresh_heads: bool = True
 ) -> dict[str, Tensor]:
-    """A checkpoint of timm's or ours -> exactly the model's weights, or an error that says what does not fit.
+    """A checkpoint of timm's, of a video network on CLIP, or ours -> exactly the model's weights, or an error that says
+    what does not fit.
 
     Formats are told by their keys. timm's classifier becomes the head of `task` (default: the model's first image task)
-    on every pathway that has one; heads of other tasks are fresh then. `fresh_heads`: see `fit_to_model`.
+    on every pathway that has one; heads of other tasks are fresh then. A video network's becomes the video pathway's
+    head. `fresh_heads`: see `fit_to_model`.
     """
     if any(key.startswith(TRUNK) for key in state_dict):
         state_dict = model.adopt(state_dict)
+    elif has_clip_names(state_dict):
+        state_dict = model.from_clip(state_dict, task or first_task(model.tasks, VIDEO) or "k400")
     else:
         task = task or first_task(model.tasks, IMAGE) or "in1k"
         state_dict = model.from_timm(state_dict, task)
         fresh_heads = fresh_heads or any(set(model.pathway_tasks(pathway)) - {task} for pathway in model.pathways)
-    stem = f"{TRUNK}{model.trunk.default_cfg['first_conv']}.weight"
-    return fit_to_model(state_dict, model, adaptable=(stem,), fresh_heads=fresh_heads)
+    stems = (f"{TRUNK}{model.trunk.default_cfg['first_conv']}.weight", f"{EMBEDDING}weight")
+    return fit_to_model(state_dict, model, adaptable=stems, fresh_heads=fresh_heads)
 
 
 def _timm_cfg(arguments: Arguments) -> PretrainedCfg:
@@ -613,11 +712,14 @@ def _timm_cfg(arguments: Arguments) -> PretrainedCfg:
     return cfg
 
 
-def _first_conv(arguments: Arguments) -> str:
+def first_conv(arguments: Arguments) -> str:
+    """The layer that sees the input, as `Family` asks for it."""
+    if arguments.get("temporal_downsample") and IMAGE not in arguments["pathways"]:
+        return EMBEDDING.rstrip(".")
     return f"{TRUNK}{_timm_cfg(arguments).first_conv}"
 
 
-def _reduction(arguments: Arguments) -> int:
+def reduction(arguments: Arguments) -> int:
     """Pixels of the input per position of the last features, for transformers of a patch."""
     given = arguments.get("trunk_args") or {}
     if stride := given.get("output_stride") or given.get("patch_size"):
@@ -639,8 +741,8 @@ FAMILY = Family(
     architectures=ARCHITECTURES,
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
-    first_conv=_first_conv,
-    reduction=_reduction,
+    first_conv=first_conv,
+    reduction=reduction,
     about="an image network of [timm](https://github.com/huggingface/pytorch-image-models) with a video pathway in the "
     "spirit of [UniDual](https://arxiv.org/abs/1906.03857)",
     classifier_of=IMAGE,

@@ -16,6 +16,8 @@ from unidual_zoo.models.trunks import Frames
 
 ADAPTER_REDUCTION, MHRA_REDUCTION = 2.0, 1.5  # ST-Adapter's 768 -> 384, UniFormerV2's 768 -> 512
 GLOBAL_MLP_RATIO = 4  # of UniFormerV2's global blocks
+TEMPORAL_STRIDE = 2  # of UniFormerV2's temporal downsampling
+QUERY_ALONE = -100.0  # a balance that lets the query through, exactly: its sigmoid is below what 1 can lose
 
 
 class Adapter(nn.Module):
@@ -80,9 +82,41 @@ def temporal_projection(layer: nn.Conv2d | nn.Linear) -> TemporalConv:
 
 def centred(weight: Tensor) -> Tensor:
     """1×1 filters (O, I, ...) -> t×1×1 filters (O, I, t, 1) that are zero but at their own time step."""
-    filters = weight.new_zeros((*weight.shape[:2], TEMPORAL_KERNEL, 1))
-    filters[:, :, TEMPORAL_KERNEL // 2, 0] = weight.flatten(1)
+    return centred_in_time(weight.flatten(1).unsqueeze(-1))
+
+
+def centred_in_time(weight: Tensor) -> Tensor:
+    """Filters (O, I, ...) -> filters (O, I, t, ...) that are zero but at their own time step."""
+    filters = weight.new_zeros((*weight.shape[:2], TEMPORAL_KERNEL, *weight.shape[2:]))
+    filters[:, :, TEMPORAL_KERNEL // 2] = weight
     return filters
+
+
+class TemporalEmbedding(nn.Conv3d):
+    """Clips (B, C, T, H, W) -> patches (B*ceil(T/2), H', W', D) that span three frames (UniFormerV2).
+
+    A single frame counts twice. It starts as the embedding of patches, a convolution, at the frame in the middle.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        (height, width), bias = layer.kernel_size, layer.bias is not None
+        kernel, stride = (TEMPORAL_KERNEL, height, width), (TEMPORAL_STRIDE, height, width)
+        super().__init__(layer.in_channels, layer.out_channels, kernel, stride, (TEMPORAL_KERNEL // 2, 0, 0), bias=bias)
+        with torch.no_grad():
+            self.weight.copy_(centred_in_time(layer.weight))
+            if self.bias is not None and layer.bias is not None:
+                self.bias.copy_(layer.bias)
+
+    def of_one_frame(self) -> nn.Conv2d:
+        """The embedding of a single frame's patches, without weights."""
+        kernel, stride = (self.kernel_size[1], self.kernel_size[2]), (self.stride[1], self.stride[2])
+        bias = self.bias is not None
+        return nn.Conv2d(self.in_channels, self.out_channels, kernel, stride, bias=bias, device="meta")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] == 1:
+            x = x.expand(-1, -1, TEMPORAL_STRIDE, -1, -1)
+        return super().forward(x).permute(0, 2, 3, 4, 1).flatten(0, 1)
 
 
 # ---- UniFormerV2's global blocks ------------------------------------------------------------------------------------
@@ -130,7 +164,7 @@ class GlobalBlocks(nn.Module):
     def gate(self, query: Tensor, mean: Tensor, *, total: float) -> Tensor:
         """The query (B, C) and the mean of the frames (B, C), mixed by channel with weights of the sum `total`.
 
-        A balance of 0 mixes equal parts; far below 0 it lets the query through alone.
+        A balance of 0 mixes equal parts; `QUERY_ALONE` lets the query through alone.
         """
         share = self.balance.sigmoid()
         return total * ((1 - share) * query + share * mean)

@@ -62,6 +62,10 @@ class TrunkKind(ABC):
     def stem(self, network: Network, x: Tensor, batch: int) -> tuple[Tensor, Frames]:
         """Images, or the frames of `batch` clips -> the input of the first block, or of what its `approach` is."""
 
+    def enter(self, network: Network, patches: Tensor, batch: int, grid: tuple[int, int]) -> tuple[Tensor, Frames]:
+        """What `stem` gives, of a transformer's embedded patches (N, H', W', C)."""
+        raise NotImplementedError(f"{type(network).__name__} has no patches")
+
     def approach(self, network: Network, name: str, x: Tensor) -> Tensor:
         """Layers directly before a block that belong to none."""
         return x
@@ -284,8 +288,11 @@ class VisionTransformerKind(TrunkKind):
         return network.embed_dim
 
     def stem(self, network: Network, x: Tensor, batch: int) -> tuple[Tensor, Frames]:
-        grid = _grid(network, x)
-        x = network.patch_drop(network._pos_embed(network.patch_embed(x)))
+        grid = patch_grid(network, x)
+        return self.enter(network, network.patch_embed(x), batch, grid)
+
+    def enter(self, network: Network, patches: Tensor, batch: int, grid: tuple[int, int]) -> tuple[Tensor, Frames]:
+        x = network.patch_drop(network._pos_embed(patches))
         return network.norm_pre(x), self.frames(network, batch, grid)
 
     def tail(self, network: Network, x: Tensor) -> Tensor:
@@ -324,9 +331,8 @@ class EvaKind(VisionTransformerKind):
 
     network_class = eva.Eva
 
-    def stem(self, network: Network, x: Tensor, batch: int) -> tuple[Tensor, Frames]:
-        grid = _grid(network, x)
-        x, rope = network._pos_embed(network.patch_embed(x))
+    def enter(self, network: Network, patches: Tensor, batch: int, grid: tuple[int, int]) -> tuple[Tensor, Frames]:
+        x, rope = network._pos_embed(patches)
         return network.norm_pre(x), Frames(batch, network.num_prefix_tokens, grid, rope)
 
     def frames(self, network: Network, batch: int, grid: tuple[int, int]) -> Frames:
@@ -356,7 +362,7 @@ class EvaKind(VisionTransformerKind):
         return x + block.drop_path2(inner if block.gamma_2 is None else block.gamma_2 * inner)
 
 
-def _grid(network: Network, x: Tensor) -> tuple[int, int]:
+def patch_grid(network: Network, x: Tensor) -> tuple[int, int]:
     """Rows and columns of patches of an input.
 
     Raises:

@@ -17,7 +17,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlparse
 from urllib.request import Request, urlopen
 
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -173,6 +173,12 @@ def fetch_from_hub(repository: str, filename: str = WEIGHTS_FILE, *, cache_dir: 
             f"{announced[:8]}…), its copy {path} is deleted: try again"
         )
     return path
+
+
+def cached_from_hub(repository: str, filename: str = WEIGHTS_FILE) -> Path | None:
+    """A file of the Hub that is in its client's cache, or None; nothing is downloaded."""
+    found = try_to_load_from_cache(repository, filename)
+    return Path(found) if isinstance(found, str) else None
 
 
 _LOG_IN = "(`hf auth login` or HF_TOKEN)"

@@ -1,12 +1,15 @@
-"""UniDual on trunks of timm: the variants' constructor arguments and the checkpoints, all of them of images.
+"""UniDual on trunks of timm: the variants' constructor arguments and the checkpoints.
 
-Sizes, constants and licences are those of timm's own configurations.
+Those of images have the sizes, constants and licences of timm's own configurations. Those of videos are of authors who
+built on a trunk that they left as it was, so that one set of weights serves images and videos.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from unidual_zoo.models.rows import uniformerv2
 from unidual_zoo.spec import ClipSpec, InputSpec
 from unidual_zoo.weights import Checkpoint, Metric
 
@@ -36,6 +39,9 @@ SPEC_IMAGENET = InputSpec(
     resize=235, crop=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bicubic",
     clip=CLIP, classes=NAMES,
 )  # fmt: skip
+SPEC_ST_ADAPTER = InputSpec(
+    resize=224, crop=(224, 224), mean=CLIP_MEAN, std=CLIP_STD, interpolation="bicubic", clip=ClipSpec(stride=16)
+)
 
 DUAL: dict[str, Any] = dict(pathways=BOTH, tasks=IN1K | K400)
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -62,6 +68,26 @@ def top(first: float, fifth: float | None = None, *, side: int, source: str = RE
     """Top-1 and top-5 on ImageNet-1k, as the source reports them for images of that side."""
     values = {"top-1": first} | ({} if fifth is None else {"top-5": fifth})
     return [Metric(task="in1k", metric=m, value=v, protocol=str(side), source=source) for m, v in values.items()]
+
+
+ST_ADAPTER = "https://github.com/linziyi96/st-adapter"
+DRIVE = "https://drive.usercontent.google.com/download?export=download&confirm=t&id="
+ON_CLIP: dict[str, Any] = dict(trunk="vit_base_patch16_clip_quickgelu_224", frame_mean="before_norm", norms="shared")
+SSV2 = {"ssv2": ("video", 174)}
+ABOUT_ST_ADAPTER = (
+    "OpenAI's CLIP, untouched, with adapters for {}; the file holds the adapters and the head, the rest comes from "
+    "timm's repository; its classes are in the order of the authors' list, which is not here; images have no head"
+)
+
+
+def frozen_uniformerv2(tag: str) -> Checkpoint:
+    """A row of UniFormerV2's on a trunk that was frozen, with the image pathway that the trunk is."""
+    row = uniformerv2.CHECKPOINTS[f"uniformerv2_large_patch14_336.{tag}"]
+    arguments = dict(
+        trunk="vit_large_patch14_clip_quickgelu_336", operator="none", global_blocks=4, frame_mean="before_norm"
+    )
+    images = "images are normalised as clips are, not as CLIP's, lack CLIP's last norm, and have no head"
+    return dataclasses.replace(row, arguments={**row.arguments, **arguments}, about=f"{row.about}; {images}")
 
 
 CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with weights is the default
@@ -116,4 +142,19 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         about=f"ImageNet-1k; {FRAME_MEAN}",
         upstream=top(81.214, 95.102, side=288),
     ),
+    "unidual_vit_base_patch16_clip_224.st_adapter_k400_8f": Checkpoint(
+        url=f"{DRIVE}17p_cvZaLmgWt-snKbQOmAT-WwhFAvc3M", spec=SPEC_ST_ADAPTER,
+        arguments=dict(place="mlp", tasks=K400, **ON_CLIP),
+        license="mit", source=ST_ADAPTER, about=ABOUT_ST_ADAPTER.format("Kinetics-400"),
+        upstream=[Metric(task="k400", metric="top-1", value=82.2, protocol="st_adapter_3x1", source=ST_ADAPTER)],
+    ),
+    "unidual_vit_base_patch16_clip_224.st_adapter_ssv2_8f": Checkpoint(
+        url=f"{DRIVE}1SIpEutqUQ4tBsLD_Lzo7GUiQq0NpWDOu", spec=dataclasses.replace(SPEC_ST_ADAPTER, clip=CLIP),
+        arguments=dict(per_block=2, tasks=SSV2, **ON_CLIP),
+        license="mit", source=ST_ADAPTER, about=ABOUT_ST_ADAPTER.format("Something-Something V2"),
+        upstream=[Metric(task="ssv2", metric="top-1", value=66.9, protocol="uniformerv2_1x3", source=ST_ADAPTER)],
+    ),
+    "unidual_vit_large_patch14_clip_336.uniformerv2_frozen_k400_8f": frozen_uniformerv2("frozen_k400_8f"),
+    "unidual_vit_large_patch14_clip_336.uniformerv2_frozen_k710_k400_8f": frozen_uniformerv2("frozen_k710_k400_8f"),
+    "unidual_vit_large_patch14_clip_336.uniformerv2_frozen_k710_k400_32f": frozen_uniformerv2("frozen_k710_k400_32f"),
 }  # fmt: skip

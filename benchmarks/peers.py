@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import timm
@@ -10,44 +11,73 @@ from conv3d import twin
 from torch import Tensor, nn
 from torchvision.models.video import r2plus1d_18
 
-from unidual_zoo.models.unidual import checkpoint_filter_fn
+from unidual_zoo.models.family import find_family
+from unidual_zoo.models.unidual import UniDual
+from unidual_zoo.spec import VIDEO
 
 
-def resnet(size: str) -> tuple[nn.Module, tuple[int, ...]]:
-    """timm's ResNet of as many layers, and its input (C, H, W)."""
-    return timm.create_model(f"resnet{size}"), (3, 224, 224)
+def torchvision_r2plus1d18() -> nn.Module:
+    """torchvision's R(2+1)D-18."""
+    return r2plus1d_18(num_classes=CLASSES)
 
 
-def pytorchvideo_r2plus1d50() -> tuple[nn.Module, tuple[int, ...]] | None:
-    """pytorchvideo's R(2+1)D-50 and its input (C, T, H, W), or None where it is not installed."""
-    if importlib.util.find_spec("pytorchvideo") is None:
-        return None
+def pytorchvideo_r2plus1d50() -> nn.Module:
+    """PyTorchVideo's R(2+1)D-50."""
     from pytorchvideo.models.r2plus1d import create_r2plus1d  # type: ignore[import-not-found]
 
-    return create_r2plus1d(model_num_class=400, head_activation=None), (3, 16, 224, 224)
+    return create_r2plus1d(model_num_class=CLASSES, head_activation=None)
 
 
-def hf_timesformer() -> tuple[nn.Module, tuple[int, ...]] | None:
-    """The Hub library's TimeSformer (base, 8 frames) and its input (C, T, H, W), or None where it is not installed."""
-    if importlib.util.find_spec("transformers") is None:
-        return None
+def pytorchvideo_csn(depth: int) -> nn.Module:
+    """PyTorchVideo's ir-CSN, with the pool behind the stem that its published network has."""
+    from pytorchvideo.models.csn import create_csn  # type: ignore[import-not-found]
+
+    return create_csn(
+        model_depth=depth, model_num_class=CLASSES, stem_pool=nn.MaxPool3d, head_pool_kernel_size=(4, 7, 7)
+    )
+
+
+def pytorchvideo_hub(name: str) -> nn.Module:
+    """A network of PyTorchVideo's hub, without its weights."""
+    from pytorchvideo.models import hub  # type: ignore[import-not-found]
+
+    return getattr(hub, name)(pretrained=False)
+
+
+def hf_timesformer() -> nn.Module:
+    """The Hub library's TimeSformer (base, 8 frames); what it adds to names and outputs is taken off."""
     from transformers import TimesformerConfig, TimesformerForVideoClassification  # type: ignore[import-not-found]
 
-    class Logits(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = TimesformerForVideoClassification(TimesformerConfig(num_labels=400))
+    class Logits(TimesformerForVideoClassification):
+        def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return super().forward(x.transpose(1, 2)).logits  # it wants (B, T, C, H, W)
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.network(x.transpose(1, 2)).logits  # it wants (B, T, C, H, W)
-
-    return Logits(), (3, 8, 224, 224)
+    return Logits(TimesformerConfig(num_labels=CLASSES))
 
 
-OTHERS = {
-    "image": {"timm resnet34": lambda: resnet("34"), "timm resnet152": lambda: resnet("152")},
-    "video": {"pytorchvideo R(2+1)D-50": pytorchvideo_r2plus1d50, "transformers TimeSformer": hf_timesformer},
+CLASSES = 400
+UPSTREAM: dict[str, tuple[str, str, Callable[[], nn.Module]]] = {  # our name -> library, its module, its network
+    "r2plus1d18": ("torchvision", "torchvision", torchvision_r2plus1d18),
+    "ircsn50": ("pytorchvideo", "pytorchvideo", lambda: pytorchvideo_csn(50)),
+    "ircsn101": ("pytorchvideo", "pytorchvideo", lambda: pytorchvideo_csn(101)),
+    "c2d50": ("pytorchvideo", "pytorchvideo", lambda: pytorchvideo_hub("c2d_r50")),
+    "i3d50": ("pytorchvideo", "pytorchvideo", lambda: pytorchvideo_hub("i3d_r50")),
+    "timesformer_base": ("transformers", "transformers", hf_timesformer),
 }
+OTHERS: dict[str, dict[str, tuple[str, tuple[int, ...], Callable[[], nn.Module]]]] = {  # module, input, network
+    "image": {
+        f"timm resnet{size}": ("timm", (3, 224, 224), lambda size=size: timm.create_model(f"resnet{size}"))
+        for size in (34, 152)
+    },
+    "video": {
+        "pytorchvideo R(2+1)D-50": ("pytorchvideo", (3, 16, 224, 224), pytorchvideo_r2plus1d50),
+        "transformers TimeSformer": ("transformers", (3, 8, 224, 224), hf_timesformer),
+    },
+}
+
+
+def is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 class Pathway(nn.Module):
@@ -61,18 +91,25 @@ class Pathway(nn.Module):
         return self.model(x, modality=self.pathway, task=self.task)
 
 
-def same_network(name: str, ours: Pathway) -> tuple[str, nn.Module]:
+def same_network(name: str, ours: Pathway) -> tuple[str, nn.Module] | None:
     """Who else computes what `ours` does, and that network, after both were given the same weights and statistics.
 
-    r2plus1d18 is torchvision's and gets its weights by the checkpoint filter; of the others it is the twin of Conv3d.
+    A network with an upstream gets upstream's weights by its checkpoint filter, or None comes where that is not
+    installed; of UniDual's networks it is the twin of Conv3d.
     """
-    if name != "r2plus1d18":
+    if name not in UPSTREAM or ours.pathway != VIDEO:
+        if not isinstance(ours.model, UniDual):
+            return None
         _randomise(ours)
         return "Conv3d", twin(ours.model, ours.pathway, ours.task)
-    theirs = r2plus1d_18(num_classes=ours.model.tasks[ours.task].num_classes)
+    whose, module, make = UPSTREAM[name]
+    if not is_installed(module):
+        return None
+    theirs = make()
     _randomise(theirs)
-    ours.model.load_state_dict(checkpoint_filter_fn(theirs.state_dict(), ours.model, task=ours.task))
-    return "torchvision", theirs
+    filtered = find_family(name).filter_fn(theirs.state_dict(), ours.model)
+    ours.model.load_state_dict(filtered)
+    return whose, theirs
 
 
 def _randomise(network: nn.Module) -> None:

@@ -6,19 +6,22 @@
     uv run benchmarks/speed.py --models unidual34 --modalities video --batch 4 --rounds 7
     uv run --with pytorchvideo --with transformers benchmarks/speed.py --models unidual34 --modes inference
         also R(2+1)D-50 and TimeSformer
+    uv run --with pytorchvideo --with transformers benchmarks/speed.py --models ircsn50 i3d50 c2d50 timesformer_base
+        other families beside the networks that their weights come from
     uv run benchmarks/speed.py --device cuda --dtypes bfloat16 --batch 32 --compile --json speed.json
 
 The other networks of the package (`r2d34`, `r2plus1d152`, ...) are these pathways: `--models` takes any name.
 
-How it is measured: all competitors of a table and a large matrix product run in turn, round after round, and the median
-counts, so that a machine that slows down slows all of them. Inference is `for_inference` against the others in
-evaluation mode, weights and input in the same type; a training step is forward, cross entropy, backward and SGD, with
-autocast for bfloat16. "torchvision" and "Conv3d" hold the same weights; `difference` is how far logits are from those
-of our own network before it was folded, in float32, relative to the largest. `ours is` says how much faster ours is:
-than the same network by time, than another one by GFLOP/s (2 × the multiply-adds of convolutions and linear layers,
-3 × that in training). `share` is GFLOP/s over those of the matrix product; it can exceed 100%, because oneDNN's
-convolutions can beat the library behind torch's matrix product. `memory` is what a training step keeps between forward
-and backward, on CUDA the peak. With `--compile` everyone is compiled and `warm-up` is its first call. On CUDA everyone
+How it is measured: all competitors of a table and a large matrix product run in turn, round after round, and the
+median counts, so that a machine that slows down slows all of them; CPU time stands beside wall time, since machines
+are shared. Inference is `for_inference` against the others in evaluation mode, weights and input in the same type; a
+training step is forward, cross entropy, backward and SGD, with autocast for bfloat16. "Conv3d" and the library of an
+upstream hold the same weights; `difference` is how far logits are from those of our own network before it was folded,
+in float32, relative to the largest. `ours is` says how much faster ours is: than the same network by time, than
+another one by GFLOP/s (2 × the multiply-adds of convolutions and linear layers, 3 × that in training); `by CPU` says
+it by CPU time. `share` is GFLOP/s over those of the matrix product; it can exceed 100%, because oneDNN's convolutions
+can beat the library behind torch's matrix product. `memory` is what a training step keeps between forward and
+backward, on CUDA the peak. With `--compile` everyone is compiled and `warm-up` is its first call. On CUDA everyone
 runs as a CUDA graph. The last line is one JSON object.
 """
 
@@ -65,6 +68,7 @@ class Row:
     difference: float | None = None
     warm_up: float = 0.0
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -122,8 +126,8 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
     torch.manual_seed(0)
     made: Any = timm.create_model(model)
     ours = peers.Pathway(made, pathway, made.default_task(pathway, pathway))
-    whose, theirs = peers.same_network(model, ours)
-    ours, theirs = ours.to(options.device).eval(), theirs.to(options.device).eval()
+    same = peers.same_network(model, ours)
+    ours = ours.to(options.device).eval()
     frames = () if pathway == IMAGE else (made.spec.clip.length,)
     x = batch(options, pathway, (made.in_chans, *frames, *made.spec.crop))
     layout = torch.channels_last_3d
@@ -135,22 +139,24 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
     else:
         exact, fast = None, copy.deepcopy(ours).to(memory_format=torch.channels_last)
     flops = count_multiply_adds(ours, x) * 2
-    for name, network, strided in (
-        (OURS, fast, x),
-        (f"{whose}, as shipped", theirs, x),
-        (f"{whose}, channels_last", copy.deepcopy(theirs).to(memory_format=layout), to_layout(x)),
-    ):
+    racing: list[tuple[str, nn.Module, Tensor]] = [(OURS, fast, x)]
+    if same is None:
+        print(f"{model}, {pathway}: no other form of it is installed")
+    else:
+        whose, theirs = same[0], same[1].to(options.device).eval()
+        racing.append((f"{whose}, as shipped", theirs, x))
+        racing.append((f"{whose}, channels_last", copy.deepcopy(theirs).to(memory_format=layout), to_layout(x)))
+    for name, network, strided in racing:
         row = row_of(name, network, strided, flops, options, mode=mode, dtype=DTYPES[dtype])
         row.same = name != OURS
         if exact is not None:
             row.difference = float((row.run().float() - exact).abs().max() / exact.abs().max())
         yield row
-    for name, make in peers.OTHERS[pathway].items():
-        other = None if options.quick else make()
-        if other is None:
+    for name, (module, shape, make) in peers.OTHERS[pathway].items() if model in MODELS else ():
+        if options.quick or not peers.is_installed(module):
             print(f"{name}: {'left out' if options.quick else 'not installed'}")
             continue
-        network, x = other[0].to(options.device), batch(options, pathway, other[1])
+        network, x = make().to(options.device), batch(options, pathway, shape)
         row = row_of(name, network, x, count_multiply_adds(network, x) * 2, options, mode=mode, dtype=DTYPES[dtype])
         yield row
     side = MATRIX_SIDE[options.device] // (8 if options.quick else 1)
@@ -267,9 +273,11 @@ def compete(rows: Iterator[Row], options: argparse.Namespace) -> list[Row]:
     racing = list(rows)
     for number in range(options.rounds + 1):
         for row in racing:
+            cpu = time.process_time()
             seconds = on_the_clock(row.run, options.device)
             if number:  # the first round warms up
                 row.seconds.append(seconds)
+                row.cpu_seconds.append(time.process_time() - cpu)
     return racing
 
 
@@ -291,23 +299,29 @@ def report(case: dict[str, str], rows: list[Row]) -> dict[str, Any]:
     """Prints the table and returns it as plain data."""
     ours, matrix = rows[0], rows[-1]
     print("\n" + " ".join(case.values()))
-    print(f"{'':28} {'ms':>9} {'GFLOP/s':>9} {'share':>6} {'ours is':>8} {'memory':>9} {'warm-up':>8}  difference")
+    print(
+        f"{'':28} {'ms':>9} {'CPU ms':>9} {'GFLOP/s':>9} {'share':>6} {'ours is':>8} {'by CPU':>8} {'memory':>9} "
+        f"{'warm-up':>8}  difference"
+    )
     found = []
     for row in rows:
         seconds = statistics.median(row.seconds)
         ratio = seconds / statistics.median(ours.seconds) if row.same else ours.rate / row.rate
+        cpu = statistics.median(row.cpu_seconds)
+        by_cpu = cpu / statistics.median(ours.cpu_seconds) if row.same else None
         cells = dict(
-            name=row.name, seconds=seconds, gflops_per_second=row.rate / 1e9, share=row.rate / matrix.rate,
-            ours_is=None if row in (ours, matrix) else ratio, per="step" if row.same else "GFLOP",
-            memory=row.memory, warm_up=row.warm_up, difference=row.difference,
+            name=row.name, seconds=seconds, cpu_seconds=cpu, gflops_per_second=row.rate / 1e9,
+            share=row.rate / matrix.rate, ours_is=None if row in (ours, matrix) else ratio, ours_is_by_cpu=by_cpu,
+            per="step" if row.same else "GFLOP", memory=row.memory, warm_up=row.warm_up, difference=row.difference,
         )  # fmt: skip
         found.append(cells)
         ours_is = f"{ratio:.2f}×" if cells["ours_is"] else ""
+        ours_by_cpu = f"{by_cpu:.2f}×" if by_cpu else ""
         memory = "" if row.memory is None else f"{row.memory / 2**20:.0f} MiB"
         difference = "" if row.difference is None else f"{row.difference:.1e}"
         print(
-            f"{row.name:28} {seconds * 1e3:9.1f} {row.rate / 1e9:9.1f} {cells['share']:6.0%} {ours_is:>8} {memory:>9}"
-            f" {row.warm_up:7.1f}s  {difference}"
+            f"{row.name:28} {seconds * 1e3:9.1f} {cpu * 1e3:9.1f} {row.rate / 1e9:9.1f} {cells['share']:6.0%} "
+            f"{ours_is:>8} {ours_by_cpu:>8} {memory:>9} {row.warm_up:7.1f}s  {difference}"
         )
     return {**case, "rows": found}
 

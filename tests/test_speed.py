@@ -42,10 +42,14 @@ def test_every_table_has_all_rows_and_the_last_line_is_json(capsys, tmp_path):
             assert 0 < ours["memory"] <= 1.05 * rows["Conv3d, as shipped"]["memory"]
 
 
-def test_a_peer_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(speed.peers.importlib.util, "find_spec", lambda name: None)
-    assert speed.peers.pytorchvideo_r2plus1d50() is None
-    assert speed.peers.hf_timesformer() is None
+def test_a_peer_that_is_not_installed_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(speed.peers, "is_installed", lambda module: False)
+    speed.main(["--quick", "--models", "ircsn50", "--modes", "inference", "--dtypes", "float32"])
+    text = capsys.readouterr().out
+    assert "ircsn50, video: no other form of it is installed" in text
+    assert [row["name"] for row in json.loads(text.splitlines()[-1])["tables"][0]["rows"]] == [
+        "unidual-zoo", "matrix product",
+    ]  # fmt: skip
 
 
 def test_saved_bytes_count_a_storage_once_and_no_weight():

@@ -8,7 +8,8 @@ does not say how the filters start: here as ones, which is plain correlation, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.forward_ad import unpack_dual
 
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import build
@@ -47,33 +48,86 @@ def correlate(here: Tensor, there: Tensor, filters: Tensor, *, dilation: int, gr
 
     Output `o * groups + g` is the mean over the channels c of group g of filters[c, o] * here[c, p] * there[c, p + o],
     o counting the K×K offsets row by row; beyond its border `there` is 0. `filters` is (N, C, K, K), K odd. Products
-    are made of a few frames at a time and, for the gradient, once more: memory does not grow with K.
+    are made for one offset of a few frames at a time and not kept: memory does not grow with K.
     """
-    together = (here, there, filters)
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_functorch_wrapped_tensor(here):
-        return _correlate(*together, dilation, groups)
-    products = PRODUCTS_ON_CPU if here.device.type == "cpu" else PRODUCTS_ELSEWHERE
-    parts = zip(*(tensor.split(max(1, products // here[0].numel())) for tensor in together), strict=True)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in together):
-        kept = dict(use_reentrant=False, preserve_rng_state=False)
-        return torch.cat([checkpoint(_correlate, *part, dilation, groups, **kept) for part in parts])
-    return torch.cat([_correlate(*part, dilation, groups) for part in parts])
+    channels, reach = here.shape[1], dilation * (filters.shape[-1] // 2)
+    padded = F.pad(there.contiguous(), (reach, reach, reach, reach))
+    filters = (filters * (groups / channels)).to(here.dtype).unflatten(1, (groups, -1))
+    inputs = (here.contiguous().unflatten(1, (groups, -1)), padded.unflatten(1, (groups, -1)), filters)
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if recorded or is_functorch_wrapped_tensor(here) or unpack_dual(here).tangent is not None:
+        return _sum_rows(*inputs, dilation)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        summed: Any = _SumOffsets.apply(*inputs, dilation)
+        return summed
+    return _in_parts(_sum_offsets, inputs, dilation)[0]
 
 
-def _correlate(here: Tensor, there: Tensor, filters: Tensor, dilation: int, groups: int) -> Tensor:
-    (height, width), window = here.shape[2:], filters.shape[-1]
-    reach = dilation * (window // 2)
-    here = here.contiguous()  # rows of pixels are longer than rows of channels
-    there = F.pad(there.contiguous(), (reach, reach, reach, reach))
-    filters = (filters * (groups / here.shape[1])).to(here.dtype)
-    means = []
+def _sum_rows(here: Tensor, padded: Tensor, filters: Tensor, dilation: int) -> Tensor:
+    """As `_sum_offsets`, a row of the window at a time: a seventh of the operations to record, but more memory."""
+    (groups, size, height, width), window = here.shape[1:], filters.shape[-1]
+    here, padded, sums = here.flatten(3).unsqueeze(3), padded.flatten(1, 2), []  # (N, G, C, 1, H*W)
     for row in range(window):
-        for column in range(window):
-            top, left = dilation * row, dilation * column
-            seen = there[:, :, top : top + height, left : left + width]
-            products = seen * here * filters[:, :, row, column, None, None]
-            means.append(products.unflatten(1, (groups, -1)).sum(2))
-    return torch.stack(means, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        rows = padded[:, :, dilation * row : dilation * row + height]
+        seen = F.unfold(rows, (1, window), dilation=dilation).unflatten(1, (groups, size, window))
+        sums.append((seen * here * filters[..., row, :, None]).sum(2))  # (N, G, K, H*W)
+    return torch.stack(sums, 1).transpose(2, 3).flatten(1, 3).unflatten(2, (height, width))
+
+
+def _windows(padded: Tensor, like: Tensor, window: int, dilation: int) -> Iterator[tuple[int, int, Tensor]]:
+    """Row and column of every offset, and what lies there seen from each position: views (N, G, C, H, W)."""
+    height, width = like.shape[-2:]
+    for row, column in itertools.product(range(window), repeat=2):
+        top, left = dilation * row, dilation * column
+        yield row, column, padded[..., top : top + height, left : left + width]
+
+
+def _sum_offsets(here: Tensor, padded: Tensor, filters: Tensor, dilation: int) -> tuple[Tensor]:
+    """Maps (N, G, C, H, W), wider ones, filters (N, G, C, K, K) -> (N, K*K*G, H, W), summed over C."""
+    sums = [
+        (seen * here * filters[..., row, column, None, None]).sum(2)
+        for row, column, seen in _windows(padded, here, filters.shape[-1], dilation)
+    ]
+    return (torch.stack(sums, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last),)
+
+
+def _sum_offsets_backward(
+    here: Tensor, padded: Tensor, filters: Tensor, gradient: Tensor, dilation: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient with respect to what `_sum_offsets` gave -> those with respect to what it was given."""
+    window = filters.shape[-1]
+    gradient = gradient.contiguous().unflatten(1, (window * window, -1))  # (N, K*K, G, H, W)
+    to_here, to_padded, to_filters = torch.zeros_like(here), torch.zeros_like(padded), []
+    views = _windows(to_padded, here, window, dilation)
+    for (row, column, seen), (*_, to_seen) in zip(_windows(padded, here, window, dilation), views, strict=True):
+        given = gradient[:, row * window + column, :, None]  # (N, G, 1, H, W)
+        weighed = given * filters[..., row, column, None, None]
+        to_here.addcmul_(weighed, seen)
+        to_seen.addcmul_(weighed, here)
+        to_filters.append((seen * here).flatten(3) @ given.flatten(3).mT)  # (N, G, C, 1)
+    return to_here, to_padded, torch.cat(to_filters, -1).unflatten(-1, (window, window))
+
+
+def _in_parts(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], dilation: int) -> list[Tensor]:
+    """The function of a few frames at a time, as many as `PRODUCTS_ON_CPU` allows."""
+    products = PRODUCTS_ON_CPU if inputs[0].device.type == "cpu" else PRODUCTS_ELSEWHERE
+    frames = max(1, products // inputs[0][0].numel())
+    parts = zip(*(tensor.split(frames) for tensor in inputs), strict=True)
+    return [torch.cat(outputs) for outputs in zip(*(function(*part, dilation) for part in parts), strict=True)]
+
+
+class _SumOffsets(torch.autograd.Function):
+    """`_sum_offsets`, which keeps its inputs alone for the gradient; autograd would keep all products."""
+
+    @staticmethod
+    def forward(ctx: Any, here: Tensor, padded: Tensor, filters: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(here, padded, filters)
+        ctx.dilation = dilation
+        return _in_parts(_sum_offsets, (here, padded, filters), dilation)[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return *_in_parts(_sum_offsets_backward, (*ctx.saved_tensors, *gradients), ctx.dilation), None
 
 
 def frames_before(x: Tensor, batch: int) -> Tensor:
@@ -168,7 +222,8 @@ class Bottleneck(Block):
         self.spatial_norm = norms.behind_shared(planes)
         self.expand = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
         self.expand_norm = norms.behind_shared(planes * self.expansion)
-        self.correlation = frames and Correlation(planes * self.expansion, frames=frames, norms=norms)
+        chans = planes * self.expansion
+        self.correlation = None if frames is None else Correlation(chans, frames=frames, norms=norms)
 
     def residual(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         x = F.relu(self.reduce_norm(self.reduce(x), pathway), inplace=True)
@@ -178,7 +233,7 @@ class Bottleneck(Block):
 
     def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         x = super().forward(x, pathway, batch)
-        return self.correlation(x, pathway, batch) if self.correlation else x
+        return x if self.correlation is None else self.correlation(x, pathway, batch)
 
     def folded_layers(self, pathways: Sequence[str]) -> list[FoldedConvs]:
         convs = (self.reduce, self.temporal, self.spatial, self.expand)
@@ -187,7 +242,7 @@ class Bottleneck(Block):
 
     def served(self, pathways: Sequence[str]) -> nn.Module:
         """The block that serves, its correlation block included."""
-        if not self.correlation:
+        if self.correlation is None:
             return self.folded(pathways)
         self.correlation.fold(pathways)
         return ServedBottleneck(self.folded(pathways), self.correlation)

@@ -50,22 +50,23 @@ def correlate(here: Tensor, there: Tensor, filters: Tensor, *, dilation: int, gr
     o counting the K×K offsets row by row; beyond its border `there` is 0. `filters` is (N, C, K, K), K odd. Products
     are made for one offset of a few frames at a time and not kept: memory does not grow with K.
     """
-    channels, reach = here.shape[1], dilation * (filters.shape[-1] // 2)
+    window = len(filters.unbind(-1))  # a number even where torch.jit.trace records sizes
+    channels, reach = here.shape[1], dilation * (window // 2)
     padded = F.pad(there.contiguous(), (reach, reach, reach, reach))
     filters = (filters * (groups / channels)).to(here.dtype).unflatten(1, (groups, -1))
     inputs = (here.contiguous().unflatten(1, (groups, -1)), padded.unflatten(1, (groups, -1)), filters)
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
     if recorded or is_functorch_wrapped_tensor(here) or unpack_dual(here).tangent is not None:
-        return _sum_rows(*inputs, dilation)
+        return _sum_rows(*inputs, dilation, window)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         summed: Any = _SumOffsets.apply(*inputs, dilation)
         return summed
     return _in_parts(_sum_offsets, inputs, dilation)[0]
 
 
-def _sum_rows(here: Tensor, padded: Tensor, filters: Tensor, dilation: int) -> Tensor:
+def _sum_rows(here: Tensor, padded: Tensor, filters: Tensor, dilation: int, window: int) -> Tensor:
     """As `_sum_offsets`, a row of the window at a time: a seventh of the operations to record, but more memory."""
-    (groups, size, height, width), window = here.shape[1:], filters.shape[-1]
+    groups, size, height, width = here.shape[1:]
     here, padded, sums = here.flatten(3).unsqueeze(3), padded.flatten(1, 2), []  # (N, G, C, 1, H*W)
     for row in range(window):
         rows = padded[:, :, dilation * row : dilation * row + height]
@@ -144,7 +145,7 @@ def resample_filters(filters: Tensor, frames: int) -> Tensor:
     last = filters.shape[1] - 1
     times = torch.arange(frames, device=filters.device)
     places = (times - 0.5) * last / (frames - 1) + 0.5  # where the frame is; of as many frames, its own number
-    places = torch.where(times > 0, places.clamp(min(1, last), last), 0.0)
+    places = torch.where(times > 0, places.clamp(min=1).clamp(max=last), 0.0)
     early = places.long()
     share = (places - early).to(filters.dtype)[:, None, None]
     return filters[:, early] * (1 - share) + filters[:, (early + 1).clamp(max=last)] * share

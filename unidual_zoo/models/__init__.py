@@ -1,5 +1,5 @@
 """Model families; importing one registers its names with timm."""
 
-from unidual_zoo.models import csn, dual_trunk, nonlocal_net, timesformer, unidual, uniformerv2, vjepa2_1
+from unidual_zoo.models import corrnet, csn, dual_trunk, nonlocal_net, timesformer, unidual, uniformerv2, vjepa2_1
 
-__all__ = ["csn", "dual_trunk", "nonlocal_net", "timesformer", "unidual", "uniformerv2", "vjepa2_1"]
+__all__ = ["corrnet", "csn", "dual_trunk", "nonlocal_net", "timesformer", "unidual", "uniformerv2", "vjepa2_1"]

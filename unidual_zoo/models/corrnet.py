@@ -1,0 +1,532 @@
+"""CorrNet: correlations of neighbouring frames between the stages of an R(2+1)D (Wang et al., arXiv 1906.03349).
+
+The trunk is of bottlenecks whose temporal convolution comes before the spatial one and is as wide (Table 1); alone it
+is pytorchvideo's R(2+1)D. A correlation block compares every position of a frame with a window around it in the frame
+before, each pair of channels weighed by a filter that is learned for every frame, channel and offset (§3). The paper
+does not say how the filters start: here as ones, which is plain correlation, and the block starts as nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models import register_model
+from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.forward_ad import unpack_dual
+
+from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.create import build
+from unidual_zoo.models.family import Arguments, Family
+from unidual_zoo.models.fillers import fill_convolutional
+from unidual_zoo.models.folding import FoldedBlock, FoldedConvs
+from unidual_zoo.models.heads import first_task
+from unidual_zoo.models.nonlocal_net import STEM_CHANS, Stem
+from unidual_zoo.models.pathways import Norms, PerPathway, TemporalConv, fold_frames, unfold_frames
+from unidual_zoo.models.rows.corrnet import ARCHITECTURES, CHECKPOINTS
+from unidual_zoo.models.unidual import Block, Stage
+from unidual_zoo.spec import VIDEO, InputSpec
+from unidual_zoo.weights import CheckpointError, KeyMap, fit_to_model
+
+BOTTLENECK_EXPANSION = 4
+TEMPORAL_STRIDES = (1, 1, 2, 2)  # of the stages; in space each has stride 2
+NORM_EPS = 1e-5
+WINDOW, DILATION, GROUP_SIZE = 7, 2, 32  # the paper's K, D and g: 13×13 positions, of which 7×7 are looked at
+PRODUCTS_ON_CPU, PRODUCTS_ELSEWHERE = 2**18, 2**22  # made at once: on a CPU they stay in its cache
+_FILTERS = ".correlation.filters"
+
+
+# ---- layers ---------------------------------------------------------------------------------------------------------
+
+
+def correlate(here: Tensor, there: Tensor, filters: Tensor, *, dilation: int, groups: int) -> Tensor:
+    """Every position of a frame with the window around it in another one: (N, C, H, W) twice -> (N, K*K*groups, H, W).
+
+    Output `o * groups + g` is the mean over the channels c of group g of filters[c, o] * here[c, p] * there[c, p + o],
+    o counting the K×K offsets row by row; beyond its border `there` is 0. `filters` is (N, C, K, K), K odd. Products
+    are made for one offset of a few frames at a time and not kept: memory does not grow with K.
+    """
+    window = len(filters.unbind(-1))  # a number even where torch.jit.trace records sizes
+    channels, reach = here.shape[1], dilation * (window // 2)
+    padded = F.pad(there.contiguous(), (reach, reach, reach, reach))
+    filters = (filters * (groups / channels)).to(here.dtype).unflatten(1, (groups, -1))
+    inputs = (here.contiguous().unflatten(1, (groups, -1)), padded.unflatten(1, (groups, -1)), filters)
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if recorded or is_functorch_wrapped_tensor(here) or unpack_dual(here).tangent is not None:
+        return _sum_rows(*inputs, dilation, window)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        summed: Any = _SumOffsets.apply(*inputs, dilation)
+        return summed
+    return _in_parts(_sum_offsets, inputs, dilation)[0]
+
+
+def _sum_rows(here: Tensor, padded: Tensor, filters: Tensor, dilation: int, window: int) -> Tensor:
+    """As `_sum_offsets`, a row of the window at a time: a seventh of the operations to record, but more memory."""
+    groups, size, height, width = here.shape[1:]
+    here, padded, sums = here.flatten(3).unsqueeze(3), padded.flatten(1, 2), []  # (N, G, C, 1, H*W)
+    for row in range(window):
+        rows = padded[:, :, dilation * row : dilation * row + height]
+        seen = F.unfold(rows, (1, window), dilation=dilation).unflatten(1, (groups, size, window))
+        sums.append((seen * here * filters[..., row, :, None]).sum(2))  # (N, G, K, H*W)
+    return torch.stack(sums, 1).transpose(2, 3).flatten(1, 3).unflatten(2, (height, width))
+
+
+def _windows(padded: Tensor, like: Tensor, window: int, dilation: int) -> Iterator[tuple[int, int, Tensor]]:
+    """Row and column of every offset, and what lies there seen from each position: views (N, G, C, H, W)."""
+    height, width = like.shape[-2:]
+    for row, column in itertools.product(range(window), repeat=2):
+        top, left = dilation * row, dilation * column
+        yield row, column, padded[..., top : top + height, left : left + width]
+
+
+def _sum_offsets(here: Tensor, padded: Tensor, filters: Tensor, dilation: int) -> tuple[Tensor]:
+    """Maps (N, G, C, H, W), wider ones, filters (N, G, C, K, K) -> (N, K*K*G, H, W), summed over C."""
+    sums = [
+        (seen * here * filters[..., row, column, None, None]).sum(2)
+        for row, column, seen in _windows(padded, here, filters.shape[-1], dilation)
+    ]
+    return (torch.stack(sums, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last),)
+
+
+def _sum_offsets_backward(
+    here: Tensor, padded: Tensor, filters: Tensor, gradient: Tensor, dilation: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient with respect to what `_sum_offsets` gave -> those with respect to what it was given."""
+    window = filters.shape[-1]
+    gradient = gradient.contiguous().unflatten(1, (window * window, -1))  # (N, K*K, G, H, W)
+    to_here, to_padded, to_filters = torch.zeros_like(here), torch.zeros_like(padded), []
+    views = _windows(to_padded, here, window, dilation)
+    for (row, column, seen), (*_, to_seen) in zip(_windows(padded, here, window, dilation), views, strict=True):
+        given = gradient[:, row * window + column, :, None]  # (N, G, 1, H, W)
+        weighed = given * filters[..., row, column, None, None]
+        to_here.addcmul_(weighed, seen)
+        to_seen.addcmul_(weighed, here)
+        to_filters.append((seen * here).flatten(3) @ given.flatten(3).mT)  # (N, G, C, 1)
+    return to_here, to_padded, torch.cat(to_filters, -1).unflatten(-1, (window, window))
+
+
+def _in_parts(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], dilation: int) -> list[Tensor]:
+    """The function of a few frames at a time, as many as `PRODUCTS_ON_CPU` allows."""
+    products = PRODUCTS_ON_CPU if inputs[0].device.type == "cpu" else PRODUCTS_ELSEWHERE
+    frames = max(1, products // inputs[0][0].numel())
+    parts = zip(*(tensor.split(frames) for tensor in inputs), strict=True)
+    return [torch.cat(outputs) for outputs in zip(*(function(*part, dilation) for part in parts), strict=True)]
+
+
+class _SumOffsets(torch.autograd.Function):
+    """`_sum_offsets`, which keeps its inputs alone for the gradient; autograd would keep all products."""
+
+    @staticmethod
+    def forward(ctx: Any, here: Tensor, padded: Tensor, filters: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(here, padded, filters)
+        ctx.dilation = dilation
+        return _in_parts(_sum_offsets, (here, padded, filters), dilation)[0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return *_in_parts(_sum_offsets_backward, (*ctx.saved_tensors, *gradients), ctx.dilation), None
+
+
+def frames_before(x: Tensor, batch: int) -> Tensor:
+    """The frame before each frame of a clip, before the first the first itself: (B*T, C, H, W) in and out."""
+    x = x.unflatten(0, (batch, -1))
+    return torch.cat([x[:, :1], x[:, :-1]], 1).flatten(0, 1)
+
+
+def resample_filters(filters: Tensor, frames: int) -> Tensor:
+    """Filters (C, L, K, K) of L frames -> (C, frames, K, K).
+
+    The first frame keeps its own, as it is compared with itself; those of the others are interpolated linearly.
+    """
+    last = filters.shape[1] - 1
+    times = torch.arange(frames, device=filters.device)
+    places = (times - 0.5) * last / (frames - 1) + 0.5  # where the frame is; of as many frames, its own number
+    places = torch.where(times > 0, places.clamp(min=1).clamp(max=last), 0.0)
+    early = places.long()
+    share = (places - early).to(filters.dtype)[:, None, None]
+    return filters[:, early] * (1 - share) + filters[:, (early + 1).clamp(max=last)] * share
+
+
+def _count_groups(channels: int) -> int:
+    """Groups of equally many channels, `GROUP_SIZE` or a few more each."""
+    return next(groups for groups in range(max(1, channels // GROUP_SIZE), 0, -1) if channels % groups == 0)
+
+
+class Correlation(nn.Module):
+    """The correlation-sum block (paper §3.2): x + what the frame before tells of it, (B*T, C, H, W) in and out.
+
+    1×1 to a quarter of the channels -> correlation -> 1×1 back, norms and ReLUs as in a residual block. A clip of
+    another length than `frames` takes interpolated filters.
+    """
+
+    def __init__(self, channels: int, *, frames: int, norms: Norms) -> None:
+        super().__init__()
+        inner = channels // BOTTLENECK_EXPANSION
+        self.groups = _count_groups(inner)
+        self.encode: nn.Module = nn.Conv2d(channels, inner, 1, bias=False)
+        self.encode_norm: nn.ModuleDict = norms.behind_shared(inner)
+        self.filters = nn.Parameter(torch.ones(inner, frames, WINDOW, WINDOW))
+        self.decode: nn.Module = nn.Conv2d(WINDOW**2 * self.groups, channels, 1, bias=False)
+        self.decode_norm: nn.ModuleDict = norms.behind_shared(channels)
+
+    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        if isinstance(self.encode, FoldedConvs):
+            correlated = self._correlate(self.encode(x, pathway, batch, relu=True), batch)
+            return self.decode(correlated, pathway, batch, relu=True, shortcut=x)
+        encoded = F.relu(self.encode_norm(self.encode(x), pathway), inplace=True)
+        decoded = self.decode_norm(self.decode(self._correlate(encoded, batch)), pathway)
+        return F.relu(x + decoded, inplace=True)
+
+    def _correlate(self, x: Tensor, batch: int) -> Tensor:
+        filters = resample_filters(self.filters, x.shape[0] // batch).transpose(0, 1).repeat(batch, 1, 1, 1)
+        return correlate(x, frames_before(x, batch), filters, dilation=DILATION, groups=self.groups)
+
+    def fold(self, pathways: Sequence[str]) -> None:
+        """Folds the norms into the convolutions."""
+        self.encode = FoldedConvs(dict.fromkeys(pathways, self.encode), self.encode_norm)
+        self.decode = FoldedConvs(dict.fromkeys(pathways, self.decode), self.decode_norm)
+        self.encode_norm = self.decode_norm = PerPathway()
+
+
+class Bottleneck(Block):
+    """1×1 -> 3×1×1 -> 3×3 -> 1×1, a correlation block behind their sum perhaps. (B*T, C, H, W) -> (B*T', C', H', W').
+
+    Args:
+        frames: those behind the block, if a correlation block follows.
+    """
+
+    expansion = BOTTLENECK_EXPANSION
+
+    def __init__(
+        self,
+        in_chans: int,
+        planes: int,
+        *,
+        norms: Norms,
+        stride: int = 1,
+        temporal_stride: int = 1,
+        frames: int | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__(
+            in_chans, planes, norms=norms, stride=stride, temporal_stride=temporal_stride, drop_path=drop_path
+        )
+        self.reduce = nn.Conv2d(in_chans, planes, 1, bias=False)
+        self.reduce_norm = norms.behind_shared(planes)
+        self.temporal = TemporalConv(planes, planes, stride=temporal_stride)
+        self.temporal_norm = norms.behind_own(planes)
+        self.spatial = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.spatial_norm = norms.behind_shared(planes)
+        self.expand = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
+        self.expand_norm = norms.behind_shared(planes * self.expansion)
+        chans = planes * self.expansion
+        self.correlation = None if frames is None else Correlation(chans, frames=frames, norms=norms)
+
+    def residual(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        x = F.relu(self.reduce_norm(self.reduce(x), pathway), inplace=True)
+        x = F.relu(self.temporal_norm(self.temporal(x, batch), pathway), inplace=True)
+        x = F.relu(self.spatial_norm(self.spatial(x), pathway), inplace=True)
+        return self.expand_norm(self.expand(x), pathway)
+
+    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        x = super().forward(x, pathway, batch)
+        return x if self.correlation is None else self.correlation(x, pathway, batch)
+
+    def folded_layers(self, pathways: Sequence[str]) -> list[FoldedConvs]:
+        convs = (self.reduce, self.temporal, self.spatial, self.expand)
+        norms = (self.reduce_norm, self.temporal_norm, self.spatial_norm, self.expand_norm)
+        return [FoldedConvs(dict.fromkeys(pathways, conv), norm) for conv, norm in zip(convs, norms, strict=True)]
+
+    def served(self, pathways: Sequence[str]) -> nn.Module:
+        """The block that serves, its correlation block included."""
+        if self.correlation is None:
+            return self.folded(pathways)
+        self.correlation.fold(pathways)
+        return ServedBottleneck(self.folded(pathways), self.correlation)
+
+
+class ServedBottleneck(nn.Module):
+    """A folded block and the correlation block behind it."""
+
+    def __init__(self, block: FoldedBlock, correlation: Correlation) -> None:
+        super().__init__()
+        self.block, self.correlation = block, correlation
+
+    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
+        return self.correlation(self.block(x, pathway, batch), pathway, batch)
+
+
+# ---- the network ----------------------------------------------------------------------------------------------------
+
+
+class CorrNet(TaskModel):
+    """Clips (B, C, T, H, W), and images (B, C, H, W) as clips of equal frames -> logits (B, classes) of a task.
+
+    Any clip of a frame and a pixel or more will do: convolutions and windows are padded, nothing is pooled before the
+    features are.
+
+    Args:
+        depths: blocks in each of the four stages.
+        correlations: in each stage the numbers of the blocks that a correlation block stands behind; without any it is
+            R(2+1)D. Their filters are those of clips of the spec's length.
+        pathways: ("video",), the only one that there is.
+        tasks, auxiliary, heads: as in `UniDual`.
+        width: multiplies all channels.
+        spec: the InputSpec or its dict; `num_frames` overrides its clip length.
+        global_pool: "avg", or "" for unpooled features (only without heads).
+    """
+
+    fully_convolutional = True
+
+    def __init__(
+        self,
+        *,
+        depths: Sequence[int] = (3, 4, 6, 3),
+        correlations: Sequence[Sequence[int]] = (),
+        pathways: Sequence[str] = (VIDEO,),
+        tasks: Arguments,
+        auxiliary: bool = False,
+        heads: Mapping[str, Sequence[str]] | None = None,
+        width: float = 1.0,
+        spec: InputSpec | Arguments | None = None,
+        num_frames: int | None = None,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+    ) -> None:
+        if round(STEM_CHANS * width) < 1:
+            raise ValueError(f"width {width} leaves no channels, it must be at least {1 / STEM_CHANS:.3f}")
+        super().__init__(
+            pathways=pathways,
+            spec=spec,
+            num_frames=num_frames,
+            in_chans=in_chans,
+            arguments=dict(
+                depths=list(depths), correlations=[list(blocks) for blocks in correlations], width=width,
+                drop_path_rate=drop_path_rate,
+            ),
+        )  # fmt: skip
+        if self.pathways != (VIDEO,):
+            raise ValueError(f"CorrNet has a video pathway alone, got pathways {list(pathways)}")
+        _check_places(depths, correlations)
+        norms, frames = Norms(pathways=self.pathways, shared=False, eps=NORM_EPS), self.num_frames
+        chans = round(STEM_CHANS * width)
+        self.stem = Stem(in_chans, chans, frames=1, stride=1, norms=norms)
+        self.feature_info = [dict(num_chs=chans, reduction=2, module="stem")]
+        self.stages = nn.ModuleList()
+        drop_paths = iter([drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths))])
+        for stage, depth in enumerate(depths):
+            planes, blocks = round(STEM_CHANS * width) * 2**stage, Stage()
+            frames = -(-frames // TEMPORAL_STRIDES[stage])
+            with_correlation = correlations[stage] if stage < len(correlations) else ()
+            for index in range(depth):
+                blocks.append(
+                    Bottleneck(
+                        chans, planes, norms=norms, stride=2 if index == 0 else 1,
+                        temporal_stride=TEMPORAL_STRIDES[stage] if index == 0 else 1,
+                        frames=frames if index in with_correlation else None, drop_path=next(drop_paths),
+                    )
+                )  # fmt: skip
+                chans = planes * BOTTLENECK_EXPANSION
+            self.stages.append(blocks)
+            self.feature_info.append(dict(num_chs=chans, reduction=4 * 2**stage, module=f"stages.{stage}"))
+        self.add_heads(
+            num_features=chans, tasks=tasks, auxiliary=auxiliary, heads=heads, drop_rate=drop_rate,
+            global_pool=global_pool,
+        )  # fmt: skip
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Fills all weights afresh (`models.fillers`); residual and correlation branches start as nothing."""
+        fill_convolutional(self)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.BatchNorm2d) and (".expand_norm." in name or ".decode_norm." in name):
+                nn.init.zeros_(module.weight)
+            elif isinstance(module, Correlation):
+                nn.init.ones_(module.filters)
+
+    # ---- what TaskModel asks ----------------------------------------------------------------------------------------
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        conv: Any = next(iter(self.stem.conv.values())) if isinstance(self.stem.conv, PerPathway) else self.stem.conv
+        return conv.weight.dtype
+
+    def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
+        """The stem (0) and the stages up to number `last`: the output of the last, and of those to take."""
+        batch = x.shape[0]
+        x = self.run_block(self.stem, fold_frames(x), pathway, batch)
+        taken = {0: x} if 0 in take else {}
+        for number, stage in enumerate(self.stages, start=1):
+            if number > last:
+                break
+            x = stage(x, self.run_block, pathway, batch)
+            if number in take:
+                taken[number] = x
+        return unfold_frames(x, batch), [unfold_frames(taken[number], batch) for number in take]
+
+    def _pool(self, features: Tensor, pathway: str) -> Tensor:
+        return features.mean((2, 3, 4))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
+        return dict(stem=r"^stem", blocks=r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)")
+
+    def explained_layers(self) -> tuple[list[str], list[str]]:
+        """The stem and the residual blocks; the blocks."""
+        blocks = [
+            f"stages.{number}.{index}"
+            for number, stage in enumerate(self.stages)
+            for index, _ in enumerate(stage.children())
+        ]
+        return ["stem", *blocks], blocks
+
+    def fold(self) -> None:
+        if isinstance(self.stem.conv, FoldedConvs):
+            return
+        self.stem.fold(self.pathways)
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            for index, block in enumerate(stage):
+                assert isinstance(block, Bottleneck)
+                stage[index] = block.served(self.pathways)
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Filters are resampled to this network's clips; correlation blocks that the weights lack stay fresh."""
+        fresh = {key: value for key, value in self.state_dict().items() if ".correlation." in key}
+        return fresh | self._with_own_frames(super().adopt(weights))
+
+    def _with_own_frames(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights with correlation filters of as many frames as this network's."""
+        own = {key: value.shape[1] for key, value in self.state_dict().items() if key.endswith(_FILTERS)}
+        return {
+            key: resample_filters(value, own[key]) if key in own and value.ndim == 4 else value
+            for key, value in weights.items()
+        }
+
+    def _prune(self, last: int) -> None:
+        self.stages = self.stages[:last]
+        self._own_arguments["depths"] = self._own_arguments["depths"][:last]
+        self._own_arguments["correlations"] = self._own_arguments["correlations"][:last]
+
+
+def _check_places(depths: Sequence[int], correlations: Sequence[Sequence[int]]) -> None:
+    if len(depths) > len(TEMPORAL_STRIDES):
+        raise ValueError(f"depths {list(depths)} are of {len(depths)} stages, there are {len(TEMPORAL_STRIDES)}")
+    if len(correlations) > len(depths) or any(
+        set(blocks) - set(range(depth)) for blocks, depth in zip(correlations, depths, strict=False)
+    ):
+        given = [list(blocks) for blocks in correlations]
+        raise ValueError(f"correlations {given} name blocks that stages of {list(depths)} blocks do not have")
+
+
+# ---- checkpoints of other code bases --------------------------------------------------------------------------------
+
+_THEIRS, _OURS = "blocks.{s+1}.res_blocks.{b}", "stages.{s}.{b}"
+PYTORCHVIDEO = [  # (pytorchvideo's R(2+1)D, ours)
+    ("blocks.0.conv", "stem.conv"),
+    ("blocks.0.norm", "stem.conv_norm.video"),
+    (f"{_THEIRS}.branch1_conv", f"{_OURS}.shortcut.conv"),
+    (f"{_THEIRS}.branch1_norm", f"{_OURS}.shortcut.conv_norm.video"),
+    (f"{_THEIRS}.branch2.conv_a", f"{_OURS}.reduce"),
+    (f"{_THEIRS}.branch2.norm_a", f"{_OURS}.reduce_norm.video"),
+    (f"{_THEIRS}.branch2.conv_b.conv_t", f"{_OURS}.temporal"),
+    (f"{_THEIRS}.branch2.conv_b.norm", f"{_OURS}.temporal_norm.video"),
+    (f"{_THEIRS}.branch2.conv_b.conv_xy", f"{_OURS}.spatial"),
+    (f"{_THEIRS}.branch2.norm_b", f"{_OURS}.spatial_norm.video"),
+    (f"{_THEIRS}.branch2.conv_c", f"{_OURS}.expand"),
+    (f"{_THEIRS}.branch2.norm_c", f"{_OURS}.expand_norm.video"),
+    ("blocks.5.proj", "heads.video.{task}"),
+]
+_TELLING = "blocks.1.res_blocks.0.branch2.conv_b.conv_t.weight"  # its other networks have no such convolution
+
+
+def from_pytorchvideo(state_dict: Mapping[str, Tensor], *, task: str) -> dict[str, Tensor]:
+    """An R(2+1)D's weights in pytorchvideo's layout -> ours, its classifier as the head of `task`.
+
+    Filters (O, I, 1, k, k) and (O, I, t, 1, 1) become (O, I, k, k) and (O, I, t, 1).
+    """
+    ours = KeyMap(PYTORCHVIDEO, task=task).forward(state_dict)
+    return {key: w.squeeze(_thin_axis(key)) if w.ndim == 5 else w for key, w in ours.items()}
+
+
+def to_pytorchvideo(state_dict: Mapping[str, Tensor], *, task: str) -> dict[str, Tensor]:
+    """Our R(2+1)D's weights -> pytorchvideo's layout, the head of `task` as classifier; undoes `from_pytorchvideo`."""
+    ours = {key: w.unsqueeze(_thin_axis(key)) if w.ndim == 4 else w for key, w in state_dict.items()}
+    return KeyMap(PYTORCHVIDEO, task=task).back(ours)
+
+
+def _thin_axis(key: str) -> int:
+    """The axis on which the 5-D filters of a convolution are one pixel or frame wide."""
+    return -1 if key.endswith(".temporal.weight") else 2
+
+
+def checkpoint_filter_fn(
+    state_dict: Mapping[str, Tensor], model: CorrNet, *, task: str | None = None, fresh_heads: bool = True
+) -> dict[str, Tensor]:
+    """A checkpoint in any format we read -> exactly the model's weights, or an error that says what does not fit.
+
+    Formats are told by their keys: our own, whose correlation filters are resampled to the model's clips, and
+    pytorchvideo's R(2+1)D, whose classifier becomes the head of `task`. `fresh_heads`: see `fit_to_model`.
+
+    Raises:
+        CheckpointError: the format is unknown, or what is in it does not fit.
+    """
+    if _TELLING in state_dict:
+        state_dict = from_pytorchvideo(state_dict, task=task or first_task(model.tasks, VIDEO) or "k400")
+    elif model.state_dict().keys().isdisjoint(state_dict):
+        read = "this package's own, pytorchvideo's R(2+1)D"
+        raise CheckpointError(f"the weights are in no format that is read here: {read}")
+    return fit_to_model(
+        model._with_own_frames(state_dict), model, adaptable=("stem.conv.weight",), fresh_heads=fresh_heads
+    )
+
+
+# ---- registered names -----------------------------------------------------------------------------------------------
+
+
+def _reduction(arguments: Arguments) -> int:
+    """Pixels of the input per position of the last features."""
+    return 32
+
+
+FAMILY = Family(
+    model_class=CorrNet,
+    architectures=ARCHITECTURES,
+    checkpoints=CHECKPOINTS,
+    filter_fn=checkpoint_filter_fn,
+    first_conv="stem.conv",
+    reduction=_reduction,
+    about="[CorrNet](https://arxiv.org/abs/1906.03349), which correlates neighbouring frames, or its trunk, an R(2+1)D "
+    "of bottlenecks",
+)
+default_cfgs = FAMILY.default_cfgs()
+
+
+@register_model
+def corrnet26(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CorrNet-26, a video network: correlation blocks behind the first three stages."""
+    return build(FAMILY, "corrnet26", pretrained, **kwargs)
+
+
+@register_model
+def corrnet50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CorrNet-50, a video network: correlation blocks behind the first three stages."""
+    return build(FAMILY, "corrnet50", pretrained, **kwargs)
+
+
+@register_model
+def corrnet101(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CorrNet-101, a video network: correlation blocks behind the first three stages and within the third."""
+    return build(FAMILY, "corrnet101", pretrained, **kwargs)
+
+
+@register_model
+def r2plus1d50(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """R(2+1)D-50 of bottlenecks whose temporal convolution comes first, a video network and CorrNet-50's trunk."""
+    return build(FAMILY, "r2plus1d50", pretrained, **kwargs)

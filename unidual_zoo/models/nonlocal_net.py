@@ -46,6 +46,7 @@ from unidual_zoo.weights import HEADS, CheckpointError, KeyMap, fit_to_model
 STEM_CHANS, STEM_KERNEL, STEM_FRAMES = 64, 7, 5
 BOTTLENECK_EXPANSION = 4
 NORM_EPS = 1e-5
+_COUNT = ".num_batches_tracked"
 
 
 # ---- what the code bases do differently -----------------------------------------------------------------------------
@@ -516,7 +517,7 @@ class NonLocalNet(TaskModel):
             if (name := _without_pathway(key)) in plain:
                 still = pathway_of(key) == IMAGE or self.pathways == (IMAGE,)
                 ours[key] = _fit_frames(plain[name], fresh, deflate=still)
-            elif key.endswith(".num_batches_tracked") or (image and ".attention." in key):
+            elif key.endswith(_COUNT) or (image and ".attention." in key):
                 ours[key] = fresh
         known = {_without_pathway(key) for key in own}
         return {**ours, **{key: value for key, value in plain.items() if key not in known}}
@@ -546,28 +547,38 @@ def _nonlocal_blocks(stage: nn.Module) -> list[bool]:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """Weights of another code base: which weight tells them, the names (theirs, ours without pathways), the head's.
+    """Weights of another code base: which weight tells them, and the names (theirs, ours without pathways).
 
-    `dims` of the telling weight tell apart what has the same names; `forms` are the network's, if there is only one.
+    `dims` of the telling weight tell apart what has the same names; `forms` are the network's, if there is only one;
+    `counts` says whether its BatchNorms count batches.
     """
 
     about: str
     telling: str
     names: Sequence[tuple[str, str]]
-    classifier: str
     dims: int = 5
     forms: Sequence[str] = ()
+    counts: bool = True
 
     def keys(self, *, pathway: str, task: str) -> KeyMap:
         """Their names and ours, the classifier as the head of a task on a pathway."""
-        return KeyMap([*self.names, (self.classifier, f"{HEADS}{pathway}.{task}")])
+        return KeyMap(self.names, pathway=pathway, task=task)
 
 
 def _block_names(theirs: str, ours: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(f"{theirs}{their}", f"{ours}.{our}") for our, their in names.items()]
 
 
-_OURS = "stages.{s}.{b}"
+def _blob_names(modules: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Caffe2's names of the weights of modules (theirs, ours): it has no dots, and an ending for each kind."""
+    return [
+        (f"{theirs}_{blob}", f"{ours}.{weight}")
+        for theirs, ours in modules.items()
+        for weight, blob in (_BLOBS_OF_NORM if ours.endswith("_norm") else _BLOBS_OF_CONV).items()
+    ]
+
+
+_OURS, _HEAD = "stages.{s}.{b}", f"{HEADS}{{pathway}}.{{task}}"
 _SLOWFAST = {
     "shortcut.conv": "res{b}.branch1", "shortcut.conv_norm": "res{b}.branch1_bn",
     "conv1": "res{b}.branch2.a", "conv1_norm": "res{b}.branch2.a_bn",
@@ -596,36 +607,51 @@ _PYTORCHVIDEO = {
     "conv1": "branch2.conv_a", "conv1_norm": "branch2.norm_a", "conv2": "branch2.conv_b",
     "conv2_norm": "branch2.norm_b", "conv3": "branch2.conv_c", "conv3_norm": "branch2.norm_c",
 }  # fmt: skip
+_BLOBS_OF_CONV = {"weight": "w", "bias": "b"}
+_BLOBS_OF_NORM = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}  # riv is no inverse
+_CAFFE2 = {
+    "conv1": "stem.conv", "res_conv1_bn": "stem.conv_norm",
+    "res{s+2}_{b}_branch1": f"{_OURS}.shortcut.conv", "res{s+2}_{b}_branch1_bn": f"{_OURS}.shortcut.conv_norm",
+    "res{s+2}_{b}_branch2a": f"{_OURS}.conv1", "res{s+2}_{b}_branch2a_bn": f"{_OURS}.conv1_norm",
+    "res{s+2}_{b}_branch2b": f"{_OURS}.conv2", "res{s+2}_{b}_branch2b_bn": f"{_OURS}.conv2_norm",
+    "res{s+2}_{b}_branch2c": f"{_OURS}.conv3", "res{s+2}_{b}_branch2c_bn": f"{_OURS}.conv3_norm",
+    "nonlocal_conv{s+2}_{b}_theta": f"{_OURS}.attention.theta", "nonlocal_conv{s+2}_{b}_phi": f"{_OURS}.attention.phi",
+    "nonlocal_conv{s+2}_{b}_g": f"{_OURS}.attention.g", "nonlocal_conv{s+2}_{b}_out": f"{_OURS}.attention.out",
+    "nonlocal_conv{s+2}_{b}_bn": f"{_OURS}.attention.out_norm", "pred": _HEAD,
+}  # fmt: skip
 _RESNET_STEM = [("conv1", "stem.conv"), ("bn1", "stem.conv_norm")]
 _PYTORCHVIDEO_STAGES = {0: 1, 1: 3, 2: 4, 3: 5}  # ours: theirs; the second pool counts as a block
 
 FORMATS = {
     "slowfast": Format(
-        about="PySlowFast", telling="s1.pathway0_stem.conv.weight", classifier="head.projection",
+        about="PySlowFast", telling="s1.pathway0_stem.conv.weight",
         names=[
             ("s1.pathway0_stem.conv", "stem.conv"), ("s1.pathway0_stem.bn", "stem.conv_norm"),
-            *_block_names("s{s+2}.pathway0_", _OURS, _SLOWFAST),
+            *_block_names("s{s+2}.pathway0_", _OURS, _SLOWFAST), ("head.projection", _HEAD),
         ],
     ),
+    "caffe2": Format(  # of which forms, nothing in it says
+        about="Caffe2 (PySlowFast, video-nonlocal-net)", telling="conv1_w", names=_blob_names(_CAFFE2), counts=False,
+    ),
     "mmaction2": Format(
-        about="mmaction2", telling="backbone.conv1.conv.weight", classifier="cls_head.fc_cls", forms=("mmaction2",),
+        about="mmaction2", telling="backbone.conv1.conv.weight", forms=("mmaction2",),
         names=[
             ("backbone.conv1.conv", "stem.conv"), ("backbone.conv1.bn", "stem.conv_norm"),
-            *_block_names("backbone.layer{s+1}.{b}.", _OURS, _MMACTION2),
+            *_block_names("backbone.layer{s+1}.{b}.", _OURS, _MMACTION2), ("cls_head.fc_cls", _HEAD),
         ],
     ),
     "pytorch_resnet3d": Format(
-        about="Tushar-N/pytorch-resnet3d", telling="conv1.weight", classifier="fc", forms=("caffe2_32f",),
-        names=[*_RESNET_STEM, *_block_names("layer{s+1}.{b}.", _OURS, _RESNET | _NONLOCAL)],
+        about="Tushar-N/pytorch-resnet3d", telling="conv1.weight", forms=("caffe2_32f",),
+        names=[*_RESNET_STEM, *_block_names("layer{s+1}.{b}.", _OURS, _RESNET | _NONLOCAL), ("fc", _HEAD)],
     ),
     "resnet": Format(
-        about="the ResNets of torchvision and timm", telling="conv1.weight", classifier="fc", dims=4,
-        names=[*_RESNET_STEM, *_block_names("layer{s+1}.{b}.", _OURS, _RESNET)],
+        about="the ResNets of torchvision and timm", telling="conv1.weight", dims=4,
+        names=[*_RESNET_STEM, *_block_names("layer{s+1}.{b}.", _OURS, _RESNET), ("fc", _HEAD)],
     ),
     "pytorchvideo": Format(
-        about="pytorchvideo", telling="blocks.0.conv.weight", classifier="blocks.6.proj",
+        about="pytorchvideo", telling="blocks.0.conv.weight",
         names=[
-            ("blocks.0.conv", "stem.conv"), ("blocks.0.norm", "stem.conv_norm"),
+            ("blocks.0.conv", "stem.conv"), ("blocks.0.norm", "stem.conv_norm"), ("blocks.6.proj", _HEAD),
             *(
                 row
                 for ours, theirs in _PYTORCHVIDEO_STAGES.items()
@@ -645,8 +671,14 @@ def find_format(state_dict: Mapping[str, Tensor]) -> str | None:
 
 
 def from_upstream(state_dict: Mapping[str, Tensor], name: str, *, pathway: str, task: str) -> dict[str, Tensor]:
-    """Weights of the format `name` -> ours without pathways, the classifier as the head of a task on a pathway."""
-    return FORMATS[name].keys(pathway=pathway, task=task).forward(state_dict)
+    """Weights of the format `name` -> ours without pathways, the classifier as the head of a task on a pathway.
+
+    Caffe2's norms of scale and bias alone get statistics that change nothing.
+    """
+    weights = FORMATS[name].keys(pathway=pathway, task=task).forward(state_dict)
+    if FORMATS[name].counts or any(key.endswith("_norm.running_var") for key in weights):
+        return weights
+    return weights | _still_statistics(weights)
 
 
 def to_upstream(state_dict: Mapping[str, Tensor], name: str, *, pathway: str, task: str) -> dict[str, Tensor]:
@@ -655,7 +687,28 @@ def to_upstream(state_dict: Mapping[str, Tensor], name: str, *, pathway: str, ta
     plain = to_plain({key: w for key, w in select_pathway(state_dict, pathway).items() if not key.startswith(HEADS)})
     if FORMATS[name].dims == 5:
         plain = {key: w.unsqueeze(2) if w.ndim == 4 else w for key, w in plain.items()}
+    if not FORMATS[name].counts:
+        plain = {key: w for key, w in plain.items() if not key.endswith(_COUNT)}
     return FORMATS[name].keys(pathway=pathway, task=task).back(plain | heads)
+
+
+def _still_statistics(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What turns norms of scale and bias alone into BatchNorms that give the same in evaluation.
+
+    Behind the last convolution of a non-local block there is no norm at all then: it gets one that changes nothing.
+    """
+    added = {}
+    for key, weight in weights.items():
+        if key.endswith(".attention.out.weight"):
+            norm, chans = key.replace(".out.weight", ".out_norm"), weight.new_ones(len(weight))
+            added |= {f"{norm}.weight": weights.get(f"{norm}.weight", chans)}
+            added |= {f"{norm}.bias": weights.get(f"{norm}.bias", chans * 0)}
+    for key, scale in {**weights, **added}.items():
+        if key.endswith("_norm.weight"):
+            norm = key.removesuffix(".weight")
+            mean, variance = torch.zeros_like(scale), torch.full_like(scale, 1 - NORM_EPS)
+            added |= {f"{norm}.running_mean": mean, f"{norm}.running_var": variance}
+    return added
 
 
 def to_plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

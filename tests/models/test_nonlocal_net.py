@@ -185,6 +185,22 @@ def test_a_video_network_starts_both_pathways():
 
 
 @torch.inference_mode()
+def test_long_clips_are_looked_at_in_groups_of_four_frames():
+    """The second stage's blocks see four frames at a time, as if those were clips of their own; the third's see all."""
+    arguments: dict[str, Any] = dict(width=1 / 32, depths=(1, 1, 1), tasks=K400, form="caffe2_8f_groups")
+    model: Any = make("i3d50_nl", arguments, nonlocal_blocks=((), (0,), (0,)))
+    assert [model.stages[number][0].attention.group for number in (1, 2)] == [4, 0]
+    block = model.stages[1][0].attention
+    x = torch.randn(2, 12, 16, 6, 6)
+    apart = torch.stack([block(group.flatten(0, 1), "video", 2).unflatten(0, (2, 4)) for group in x.split(4, 1)], 1)
+    close(block(x.flatten(0, 1), "video", 2), apart.flatten(0, 2), 1e-6)
+    assert block(x[:, :3].flatten(0, 1), "video", 2).shape == (6, 16, 6, 6)  # fewer than a group
+    assert model(clips(1, 24)).shape == (1, 7)
+    with pytest.raises(ValueError, match=r"leave frames in groups of 4, got \(1, 3, 20, 32, 32\), which leave 10"):
+        model(clips(1, 20))
+
+
+@torch.inference_mode()
 def test_caffe2s_norms_of_scale_and_bias_alone(tmp_path):
     """As the authors fold them (convert_to_finetune.py): scale / std and bias - mean * scale / std, non-local blocks
     without any norm; the same network as with the statistics."""

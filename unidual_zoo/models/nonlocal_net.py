@@ -57,7 +57,8 @@ class Form:
     """How a code base shortens a clip: the stem's stride in time, the pool behind it, and whether there is a second.
 
     The first pool is `pool_frames`×3×3; with one frame and stride 2 it leaves out every other frame. The second, 2×1×1,
-    stands behind the first stage. On images only what they do in space is done.
+    stands behind the first stage. On images only what they do in space is done. With `group`, non-local blocks of the
+    second stage (`GROUPED_STAGE`) look at so many frames at a time instead of the whole clip.
     """
 
     stem_stride: int = 1
@@ -65,6 +66,7 @@ class Form:
     pool_stride: int = 1
     pool_padding: int = 1
     second_pool: bool = True
+    group: int = 0
 
     def frames_left(self, frames: int) -> int:
         """Frames behind the second pool of a clip of so many."""
@@ -82,8 +84,11 @@ FORMS = {
     "slowfast_nopool": Form(second_pool=False),
     "caffe2_8f": Form(pool_padding=0),
     "caffe2_32f": Form(stem_stride=2, pool_frames=2, pool_stride=2, pool_padding=0),
+    "caffe2_8f_groups": Form(pool_padding=0, group=4),  # of networks for long clips
+    "caffe2_32f_groups": Form(stem_stride=2, pool_frames=2, pool_stride=2, pool_padding=0, group=4),
     "mmaction2": Form(stem_stride=2, pool_stride=2),
 }
+GROUPED_STAGE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +193,14 @@ def _stem_conv(in_chans: int, out_chans: int) -> nn.Conv2d:
 
 
 class NonLocal(nn.Module):
-    """x + what every position gathers from all positions of all frames (paper §3): (B*T, C, H, W) in and out."""
+    """x + what every position gathers from all positions of all frames (paper §3): (B*T, C, H, W) in and out.
 
-    def __init__(self, channels: int, *, affinity: Affinity, norms: Norms) -> None:
+    With `group`, of so many frames at a time, if a clip has more.
+    """
+
+    def __init__(self, channels: int, *, affinity: Affinity, norms: Norms, group: int = 0) -> None:
         super().__init__()
-        self.affinity = affinity
+        self.affinity, self.group = affinity, group
         inner = max(1, channels // 2)
         if affinity.embedded:
             self.theta = nn.Conv2d(channels, inner, 1)
@@ -202,7 +210,8 @@ class NonLocal(nn.Module):
         self.out_norm: nn.ModuleDict = norms.behind_shared(channels)
 
     def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
-        gathered = self._gather(x, batch)
+        grouped = self.group and x.shape[0] > batch * self.group
+        gathered = self._gather(x, x.shape[0] // self.group if grouped else batch)
         if isinstance(self.out, FoldedConvs):
             return self.out(gathered, pathway, batch, shortcut=x)
         return x + self.out_norm(self.out(gathered), pathway)
@@ -246,6 +255,7 @@ class Bottleneck(Block):
         stride: int = 1,
         temporal: bool = False,
         affinity: Affinity | None = None,
+        group: int = 0,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(in_chans, planes, norms=norms, stride=stride, drop_path=drop_path)
@@ -262,7 +272,7 @@ class Bottleneck(Block):
         self.act2 = nn.ReLU(inplace=True)
         self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
         self.conv3_norm = norms.behind_shared(planes * self.expansion)
-        self.attention = affinity and NonLocal(planes * self.expansion, affinity=affinity, norms=norms)
+        self.attention = affinity and NonLocal(planes * self.expansion, affinity=affinity, norms=norms, group=group)
 
     def residual(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         x = self.conv1[pathway](x, batch) if isinstance(self.conv1, PerPathway) else self.conv1(x)
@@ -376,6 +386,7 @@ class NonLocalNet(TaskModel):
                         chans, planes, norms=pathway_norms, stride=2 if stage > 0 and index == 0 else 1,
                         temporal=TEMPORAL[temporal](stage, index), drop_path=next(drop_paths),
                         affinity=AFFINITIES[affinity] if index in with_nonlocal else None,
+                        group=self.form.group if stage == GROUPED_STAGE else 0,
                     )
                 )  # fmt: skip
                 chans = planes * BOTTLENECK_EXPANSION
@@ -460,6 +471,11 @@ class NonLocalNet(TaskModel):
             return
         if pathway == VIDEO and x.shape[2] < self.least_frames and not self._is_still(x):
             raise ValueError(f"needs clips of at least {self.least_frames} frames, got {tuple(x.shape)}")
+        left, group = self.form.frames_left(x.shape[2]) if pathway == VIDEO else 0, self.form.group
+        if group and left > group and left % group:
+            raise ValueError(
+                f"needs clips that leave frames in groups of {group}, got {tuple(x.shape)}, which leave {left}"
+            )
         if min(x.shape[-2:]) < self.least_pixels:
             raise ValueError(f"needs height and width of at least {self.least_pixels} pixels, got {tuple(x.shape)}")
 

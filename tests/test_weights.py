@@ -32,6 +32,7 @@ from unidual_zoo.weights import (
     Metric,
     fetch,
     fetch_url,
+    fit,
     fit_to_model,
     is_finite,
     read_weights,
@@ -286,6 +287,37 @@ def test_a_folder_is_read_by_its_safetensors(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
     torch.save({"a": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
     assert torch.equal(read_weights(tmp_path)["a"], torch.ones(2))
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch, folder):
+    """Two halves of different files may look like a whole one."""
+    path, reads = tmp_path / "model.safetensors", []
+
+    def replace(value: float) -> None:
+        save_file({"a": torch.full((2,), value)}, tmp_path / "next")
+        os.replace(tmp_path / "next", path)
+
+    def late(*arguments, **options):
+        reads.append(load(*arguments, **options))
+        if len(reads) < 3:
+            replace(len(reads) + 1.0)
+        return reads[-1]
+
+    name = "load_state_dict_from_path" if folder else "load_state_dict"
+    load = getattr(fit, name)
+    monkeypatch.setattr(fit, name, late)
+    replace(1.0)
+    assert read_weights(tmp_path if folder else path)["a"].tolist() == [3.0, 3.0]
+    assert len(reads) == 3
+
+    def always(*_, **__):
+        replace(4.0)
+        raise ValueError("half of it")
+
+    monkeypatch.setattr(fit, name, always)
+    with pytest.raises(CheckpointError, match=rf"^{tmp_path}.* cannot be read: it is replaced again and again$"):
+        read_weights(tmp_path if folder else path)
 
 
 def model_with_heads(**classes: int) -> nn.Module:

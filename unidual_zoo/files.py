@@ -1,4 +1,4 @@
-"""What a file system may refuse without harm to a file that is being written: permissions, and the sync of a folder.
+"""Files that are written, or replaced while they are read; what a file system may refuse of that without harm.
 
 Network and object stores (S3, GCS, CIFS) refuse both, and Windows cannot open a folder. These refusals are ignored,
 exactly these; a full disk or a broken one is not among them.
@@ -12,11 +12,15 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
+
+Read = TypeVar("Read")
 
 PARTIAL = ".partial"  # how the name of a file ends that is still being written
 NOT_OFFERED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+_READS = 10  # of a file that is replaced meanwhile
 _FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
 
 
@@ -32,6 +36,37 @@ def remove_partial(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def read_unchanged(path: Path, read: Callable[[], Read], *, error: type[Exception], checked: bool = False) -> Read:
+    """What `read` makes of the file or folder `path`, read again if that was replaced meanwhile.
+
+    safetensors opens a file twice: of one that is replaced in between it reads two halves, with an error or without.
+    What `read` has `checked` itself, by a hash, is taken even so.
+
+    Raises:
+        error: what `read` raised of a file that stayed the same, or it is replaced again and again.
+    """
+    for _ in range(_READS):
+        before = _identity(path)
+        try:
+            result = read()
+        except error:
+            if _identity(path) == before:
+                raise
+        else:
+            if checked or _identity(path) == before:
+                return result
+    raise error(f"{path} cannot be read: it is replaced again and again")
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """Tells a file from those that replace it, and a folder from what it is after that."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def make_readable(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Non-local networks, I3D and C2D against the outputs of other code bases on seeded weights under their own names.
 
-The goldens are the authors' own modules at an eighth of the width (commits: SlowFast 287ec00, mmaction2 4d6c934 with
+The goldens are the authors' own modules at an eighth of the width (commits: SlowFast 287ec00, its reader of Caffe2's
+files included, mmaction2 4d6c934 with
 mmcv 2.2.0, pytorch-resnet3d 8d3e1da at its full width, pytorchvideo f3142bb), in float64.
 """
 
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 import timm
 import torch
+from caffe2 import write_blobs
 from models.base import FamilyTests
 from models.small import clips, close, make
 from torchvision.models.resnet import Bottleneck, ResNet
@@ -36,6 +38,10 @@ GOLDEN: dict[str, Any] = {  # format, name and arguments, frames, checksum of up
     "PySlowFast's C2D, dot products": (
         "slowfast", "c2d50_nl", EIGHTH | TWO | dict(affinity="dot_product"), 8, 1624106022,
         [-19732.481337, 95931.246062, -260312.260403, -127482.16882, 104937.457588, 119294.848911, -203802.731682],
+    ),
+    "PySlowFast's I3D from Caffe2": (
+        "caffe2", "i3d50_nl", EIGHTH | TWO, 8, 2161479410,
+        [-4.563562, 3.482581, 0.911657, 6.799798, -1.837542, -1.011298, -0.062762],
     ),
     "mmaction2's, embedded": (
         "mmaction2", "i3d50_nl.mm_k400", EIGHTH | TWO, 16, 1505651251,
@@ -69,12 +75,12 @@ def filled(weights: dict[str, torch.Tensor], seed: int = 7) -> dict[str, torch.T
         if key.endswith("num_batches_tracked"):
             continue
         x = torch.randn(weights[key].shape, generator=generator)
-        last_norm = any(part in key for part in ("branch2.c_bn", "bn3", "conv3.bn", "norm_c"))
-        if key.endswith("running_var"):
+        last_norm = any(part in key for part in ("branch2.c_bn", "branch2c_bn", "bn3", "conv3.bn", "norm_c"))
+        if key.endswith(("running_var", "_riv")):
             x = x.abs() * 0.5 + 0.5
         elif x.ndim > 1:
             x = x * (1.2 / x[0].numel()) ** 0.5
-        elif key.endswith("weight"):
+        elif key.endswith(("weight", "_s")):
             x = 0.4 + 0.1 * x if last_norm else 1 + 0.2 * x
         else:
             x = 0.1 * x
@@ -101,7 +107,8 @@ def test_upstreams_outputs_on_upstreams_weights(case, tmp_path):
     weights = theirs(known, name, **arguments)
     listed = "\n".join(sorted(f"{key} {tuple(weight.shape)}" for key, weight in weights.items()))
     assert zlib.crc32(listed.encode()) == checksum
-    torch.save(weights, tmp_path / "theirs.pth")
+    write = write_blobs if known == "caffe2" else lambda path, state: torch.save(state, path)
+    write(tmp_path / "theirs.pth", weights)
     overlay = dict(file=str(tmp_path / "theirs.pth"))
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments).eval()
     x = torch.randn((1, 3, frames, 32, 32), generator=torch.Generator().manual_seed(11))
@@ -116,6 +123,8 @@ def test_names_of_weights_there_and_back(known):
         to_upstream(weights, known, pathway="video", task="k400"), known, pathway="video", task="k400"
     )
     plain = to_plain({key: value for key, value in weights.items() if not key.startswith("heads.")})
+    if known == "caffe2":  # whose norms do not count batches
+        plain = {key: value for key, value in plain.items() if not key.endswith("num_batches_tracked")}
     assert set(again) - {"heads.video.k400.weight", "heads.video.k400.bias"} == set(plain)
     assert all(torch.equal(again[key].flatten(), value.flatten()) for key, value in plain.items())
 
@@ -176,11 +185,56 @@ def test_a_video_network_starts_both_pathways():
         load("c2d50_nl", weights, **EIGHTH | TWO | both)  # which no frame of it could stand for
 
 
+@torch.inference_mode()
+def test_long_clips_are_looked_at_in_groups_of_four_frames():
+    """The second stage's blocks see four frames at a time, as if those were clips of their own; the third's see all."""
+    arguments: dict[str, Any] = dict(width=1 / 32, depths=(1, 1, 1), tasks=K400, form="caffe2_8f_groups")
+    model: Any = make("i3d50_nl", arguments, nonlocal_blocks=((), (0,), (0,)))
+    assert [model.stages[number][0].attention.group for number in (1, 2)] == [4, 0]
+    block = model.stages[1][0].attention
+    x = torch.randn(2, 12, 16, 6, 6)
+    apart = torch.stack([block(group.flatten(0, 1), "video", 2).unflatten(0, (2, 4)) for group in x.split(4, 1)], 1)
+    close(block(x.flatten(0, 1), "video", 2), apart.flatten(0, 2), 1e-6)
+    assert block(x[:, :3].flatten(0, 1), "video", 2).shape == (6, 16, 6, 6)  # fewer than a group
+    assert model(clips(1, 24)).shape == (1, 7)
+    with pytest.raises(ValueError, match=r"leave frames in groups of 4, got \(1, 3, 20, 32, 32\), which leave 10"):
+        model(clips(1, 20))
+
+
+@torch.inference_mode()
+def test_caffe2s_norms_of_scale_and_bias_alone(tmp_path):
+    """As the authors fold them (convert_to_finetune.py): scale / std and bias - mean * scale / std, non-local blocks
+    without any norm; the same network as with the statistics."""
+    weights = theirs("caffe2", "i3d50_nl", **EIGHTH | TWO)
+    affine, endings = {}, ("_s", "_b", "_rm", "_riv")
+    for norm in {key.removesuffix("_riv") for key in weights if key.endswith("_riv")}:
+        scale, bias, mean, variance = (weights[f"{norm}{ending}"] for ending in endings)
+        if norm.startswith("nonlocal"):
+            for ending, value in zip(endings, (1.0, 0.0, 0.0, 1 - 1e-5), strict=True):
+                weights[f"{norm}{ending}"] = torch.full_like(scale, value)
+        else:
+            std = (variance + 1e-5).sqrt()
+            affine |= {f"{norm}_s": scale / std, f"{norm}_b": bias - mean * scale / std}
+    folded = {key: value for key, value in weights.items() if "_bn_" not in key} | affine
+    write_blobs(tmp_path / "affine.pkl", folded, lr=b"K\1")
+    overlay = dict(file=str(tmp_path / "affine.pkl"))
+    model = timm.create_model("i3d50_nl", pretrained=True, pretrained_cfg_overlay=overlay, **EIGHTH | TWO).eval()
+    close(model(x := clips(2, 8)), load("i3d50_nl", weights, **EIGHTH | TWO)(x), 1e-5)
+    del folded["res3_1_branch2b_bn_s"]
+    with pytest.raises(CheckpointError, match=r"missing: stages.1.1.conv2_norm.\w*.?weight"):
+        load("i3d50_nl", folded, **EIGHTH | TWO)
+    del weights["res3_1_branch2b_bn_riv"]  # of a network that has statistics
+    with pytest.raises(CheckpointError, match=r"missing: stages.1.1.conv2_norm.\w*.?running_var"):
+        load("i3d50_nl", weights, **EIGHTH | TWO)
+
+
 def test_what_does_not_fit_is_refused():
     weights = theirs("slowfast", "i3d50", **EIGHTH)
     with pytest.raises(CheckpointError, match=r"classifier in these weights of PySlowFast has 7 .* k400 has 400"):
         load("i3d50", weights, width=1 / 8, depths=EIGHTH["depths"])
-    with pytest.raises(CheckpointError, match=r"in no format that is read here: .*PySlowFast, mmaction2, Tushar-N"):
+    with pytest.raises(
+        CheckpointError, match=r"in no format that is read here: .*PySlowFast, Caffe2 .*, mmaction2, Tushar-N"
+    ):
         load("i3d50", {"features.0.weight": torch.zeros(3)}, **EIGHTH)
     with pytest.raises(CheckpointError, match=r"missing: stages.1.1.attention.theta.weight"):
         load("i3d50_nl.sf_k400", weights, **EIGHTH | TWO)

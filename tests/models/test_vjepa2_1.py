@@ -1,10 +1,13 @@
 """V-JEPA 2.1 against the outputs of facebookresearch/vjepa2 (commit 204698b) on seeded weights under its own names."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
 from models.base import FamilyTests
 from models.small import close
+from torch import nn
 
 from unidual_zoo.models import vjepa2_1
 from unidual_zoo.spec import InputSpec
@@ -90,6 +93,39 @@ def test_upstreams_outputs_on_upstreams_weights():
         close(features.flatten(2).mean(-1)[0, :8], torch.tensor(GOLDEN[name]))
     probed = build(weights | filled(classifier(), 9), tasks={"k400": ("video", 7)}, token_pool="attentive").eval()
     close(probed(torch.randn((2, 3, 8, 64, 64), generator=generator))[0], torch.tensor(PROBE))
+
+
+def trained(**encoders: int) -> dict[str, Any]:
+    """What upstream's training saves (app/vjepa_2_1/train.py), its encoders filled by these seeds."""
+    prefixed = {
+        name: {f"module.backbone.{key}": value for key, value in filled(encoder(), seed).items()}
+        for name, seed in encoders.items()
+    }
+    predictor = {"module.backbone.predictor_blocks.0.norm1.weight": torch.ones(48)}
+    weight = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([dict(params=[weight], WD_exclude=True)])
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    others = dict(epoch=3, loss=0.25, batch_size=2, world_size=1, lr=1e-4, scaler=None, opt=optimizer.state_dict())
+    return {**prefixed, "predictor": predictor, **others}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "encoders",
+    [
+        dict(encoder=1, target_encoder=2, ema_encoder=7),  # B and L, which upstream's hub takes the average of
+        dict(encoder=1, target_encoder=7),  # g and G
+    ],
+)
+def test_of_a_training_the_encoder_to_evaluate_is_read(encoders, tmp_path):
+    with torch.inference_mode(mode=False):
+        torch.save(trained(**encoders), tmp_path / "trained.pt")
+    overlay = dict(file=str(tmp_path / "trained.pt"))
+    name = "vjepa2_1_vit_base"
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **SMALL).eval()
+    clip = torch.randn(SHAPES["clip"], generator=torch.Generator().manual_seed(11))
+    close(model.forward_features(clip).flatten(2).mean(-1)[0, :8], torch.tensor(GOLDEN["clip"]))
 
 
 @torch.inference_mode()

@@ -46,6 +46,7 @@ from unidual_zoo.weights import HEADS, CheckpointError, KeyMap, fit_to_model
 STEM_CHANS, STEM_KERNEL, STEM_FRAMES = 64, 7, 5
 BOTTLENECK_EXPANSION = 4
 NORM_EPS = 1e-5
+_COUNT = ".num_batches_tracked"
 
 
 # ---- what the code bases do differently -----------------------------------------------------------------------------
@@ -56,7 +57,8 @@ class Form:
     """How a code base shortens a clip: the stem's stride in time, the pool behind it, and whether there is a second.
 
     The first pool is `pool_frames`×3×3; with one frame and stride 2 it leaves out every other frame. The second, 2×1×1,
-    stands behind the first stage. On images only what they do in space is done.
+    stands behind the first stage. On images only what they do in space is done. With `group`, non-local blocks of the
+    second stage (`GROUPED_STAGE`) look at so many frames at a time instead of the whole clip.
     """
 
     stem_stride: int = 1
@@ -64,6 +66,7 @@ class Form:
     pool_stride: int = 1
     pool_padding: int = 1
     second_pool: bool = True
+    group: int = 0
 
     def frames_left(self, frames: int) -> int:
         """Frames behind the second pool of a clip of so many."""
@@ -81,8 +84,11 @@ FORMS = {
     "slowfast_nopool": Form(second_pool=False),
     "caffe2_8f": Form(pool_padding=0),
     "caffe2_32f": Form(stem_stride=2, pool_frames=2, pool_stride=2, pool_padding=0),
+    "caffe2_8f_groups": Form(pool_padding=0, group=4),  # of networks for long clips
+    "caffe2_32f_groups": Form(stem_stride=2, pool_frames=2, pool_stride=2, pool_padding=0, group=4),
     "mmaction2": Form(stem_stride=2, pool_stride=2),
 }
+GROUPED_STAGE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,11 +193,14 @@ def _stem_conv(in_chans: int, out_chans: int) -> nn.Conv2d:
 
 
 class NonLocal(nn.Module):
-    """x + what every position gathers from all positions of all frames (paper §3): (B*T, C, H, W) in and out."""
+    """x + what every position gathers from all positions of all frames (paper §3): (B*T, C, H, W) in and out.
 
-    def __init__(self, channels: int, *, affinity: Affinity, norms: Norms) -> None:
+    With `group`, of so many frames at a time, if a clip has more.
+    """
+
+    def __init__(self, channels: int, *, affinity: Affinity, norms: Norms, group: int = 0) -> None:
         super().__init__()
-        self.affinity = affinity
+        self.affinity, self.group = affinity, group
         inner = max(1, channels // 2)
         if affinity.embedded:
             self.theta = nn.Conv2d(channels, inner, 1)
@@ -201,7 +210,8 @@ class NonLocal(nn.Module):
         self.out_norm: nn.ModuleDict = norms.behind_shared(channels)
 
     def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
-        gathered = self._gather(x, batch)
+        grouped = self.group and x.shape[0] > batch * self.group
+        gathered = self._gather(x, x.shape[0] // self.group if grouped else batch)
         if isinstance(self.out, FoldedConvs):
             return self.out(gathered, pathway, batch, shortcut=x)
         return x + self.out_norm(self.out(gathered), pathway)
@@ -245,6 +255,7 @@ class Bottleneck(Block):
         stride: int = 1,
         temporal: bool = False,
         affinity: Affinity | None = None,
+        group: int = 0,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(in_chans, planes, norms=norms, stride=stride, drop_path=drop_path)
@@ -261,7 +272,7 @@ class Bottleneck(Block):
         self.act2 = nn.ReLU(inplace=True)
         self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
         self.conv3_norm = norms.behind_shared(planes * self.expansion)
-        self.attention = affinity and NonLocal(planes * self.expansion, affinity=affinity, norms=norms)
+        self.attention = affinity and NonLocal(planes * self.expansion, affinity=affinity, norms=norms, group=group)
 
     def residual(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         x = self.conv1[pathway](x, batch) if isinstance(self.conv1, PerPathway) else self.conv1(x)
@@ -375,6 +386,7 @@ class NonLocalNet(TaskModel):
                         chans, planes, norms=pathway_norms, stride=2 if stage > 0 and index == 0 else 1,
                         temporal=TEMPORAL[temporal](stage, index), drop_path=next(drop_paths),
                         affinity=AFFINITIES[affinity] if index in with_nonlocal else None,
+                        group=self.form.group if stage == GROUPED_STAGE else 0,
                     )
                 )  # fmt: skip
                 chans = planes * BOTTLENECK_EXPANSION
@@ -459,6 +471,11 @@ class NonLocalNet(TaskModel):
             return
         if pathway == VIDEO and x.shape[2] < self.least_frames and not self._is_still(x):
             raise ValueError(f"needs clips of at least {self.least_frames} frames, got {tuple(x.shape)}")
+        left, group = self.form.frames_left(x.shape[2]) if pathway == VIDEO else 0, self.form.group
+        if group and left > group and left % group:
+            raise ValueError(
+                f"needs clips that leave frames in groups of {group}, got {tuple(x.shape)}, which leave {left}"
+            )
         if min(x.shape[-2:]) < self.least_pixels:
             raise ValueError(f"needs height and width of at least {self.least_pixels} pixels, got {tuple(x.shape)}")
 
@@ -516,7 +533,7 @@ class NonLocalNet(TaskModel):
             if (name := _without_pathway(key)) in plain:
                 still = pathway_of(key) == IMAGE or self.pathways == (IMAGE,)
                 ours[key] = _fit_frames(plain[name], fresh, deflate=still)
-            elif key.endswith(".num_batches_tracked") or (image and ".attention." in key):
+            elif key.endswith(_COUNT) or (image and ".attention." in key):
                 ours[key] = fresh
         known = {_without_pathway(key) for key in own}
         return {**ours, **{key: value for key, value in plain.items() if key not in known}}
@@ -546,28 +563,38 @@ def _nonlocal_blocks(stage: nn.Module) -> list[bool]:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """Weights of another code base: which weight tells them, the names (theirs, ours without pathways), the head's.
+    """Weights of another code base: which weight tells them, and the names (theirs, ours without pathways).
 
-    `dims` of the telling weight tell apart what has the same names; `forms` are the network's, if there is only one.
+    `dims` of the telling weight tell apart what has the same names; `forms` are the network's, if there is only one;
+    `counts` says whether its BatchNorms count batches.
     """
 
     about: str
     telling: str
     names: Sequence[tuple[str, str]]
-    classifier: str
     dims: int = 5
     forms: Sequence[str] = ()
+    counts: bool = True
 
     def keys(self, *, pathway: str, task: str) -> KeyMap:
         """Their names and ours, the classifier as the head of a task on a pathway."""
-        return KeyMap([*self.names, (self.classifier, f"{HEADS}{pathway}.{task}")])
+        return KeyMap(self.names, pathway=pathway, task=task)
 
 
 def _block_names(theirs: str, ours: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(f"{theirs}{their}", f"{ours}.{our}") for our, their in names.items()]
 
 
-_OURS = "stages.{s}.{b}"
+def _blob_names(modules: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Caffe2's names of the weights of modules (theirs, ours): it has no dots, and an ending for each kind."""
+    return [
+        (f"{theirs}_{blob}", f"{ours}.{weight}")
+        for theirs, ours in modules.items()
+        for weight, blob in (_BLOBS_OF_NORM if ours.endswith("_norm") else _BLOBS_OF_CONV).items()
+    ]
+
+
+_OURS, _HEAD = "stages.{s}.{b}", f"{HEADS}{{pathway}}.{{task}}"
 _SLOWFAST = {
     "shortcut.conv": "res{b}.branch1", "shortcut.conv_norm": "res{b}.branch1_bn",
     "conv1": "res{b}.branch2.a", "conv1_norm": "res{b}.branch2.a_bn",
@@ -596,36 +623,51 @@ _PYTORCHVIDEO = {
     "conv1": "branch2.conv_a", "conv1_norm": "branch2.norm_a", "conv2": "branch2.conv_b",
     "conv2_norm": "branch2.norm_b", "conv3": "branch2.conv_c", "conv3_norm": "branch2.norm_c",
 }  # fmt: skip
+_BLOBS_OF_CONV = {"weight": "w", "bias": "b"}
+_BLOBS_OF_NORM = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}  # riv is no inverse
+_CAFFE2 = {
+    "conv1": "stem.conv", "res_conv1_bn": "stem.conv_norm",
+    "res{s+2}_{b}_branch1": f"{_OURS}.shortcut.conv", "res{s+2}_{b}_branch1_bn": f"{_OURS}.shortcut.conv_norm",
+    "res{s+2}_{b}_branch2a": f"{_OURS}.conv1", "res{s+2}_{b}_branch2a_bn": f"{_OURS}.conv1_norm",
+    "res{s+2}_{b}_branch2b": f"{_OURS}.conv2", "res{s+2}_{b}_branch2b_bn": f"{_OURS}.conv2_norm",
+    "res{s+2}_{b}_branch2c": f"{_OURS}.conv3", "res{s+2}_{b}_branch2c_bn": f"{_OURS}.conv3_norm",
+    "nonlocal_conv{s+2}_{b}_theta": f"{_OURS}.attention.theta", "nonlocal_conv{s+2}_{b}_phi": f"{_OURS}.attention.phi",
+    "nonlocal_conv{s+2}_{b}_g": f"{_OURS}.attention.g", "nonlocal_conv{s+2}_{b}_out": f"{_OURS}.attention.out",
+    "nonlocal_conv{s+2}_{b}_bn": f"{_OURS}.attention.out_norm", "pred": _HEAD,
+}  # fmt: skip
 _RESNET_STEM = [("conv1", "stem.conv"), ("bn1", "stem.conv_norm")]
 _PYTORCHVIDEO_STAGES = {0: 1, 1: 3, 2: 4, 3: 5}  # ours: theirs; the second pool counts as a block
 
 FORMATS = {
     "slowfast": Format(
-        about="PySlowFast", telling="s1.pathway0_stem.conv.weight", classifier="head.projection",
+        about="PySlowFast", telling="s1.pathway0_stem.conv.weight",
         names=[
             ("s1.pathway0_stem.conv", "stem.conv"), ("s1.pathway0_stem.bn", "stem.conv_norm"),
-            *_block_names("s{s+2}.pathway0_", _OURS, _SLOWFAST),
+            *_block_names("s{s+2}.pathway0_", _OURS, _SLOWFAST), ("head.projection", _HEAD),
         ],
     ),
+    "caffe2": Format(  # of which forms, nothing in it says
+        about="Caffe2 (PySlowFast, video-nonlocal-net)", telling="conv1_w", names=_blob_names(_CAFFE2), counts=False,
+    ),
     "mmaction2": Format(
-        about="mmaction2", telling="backbone.conv1.conv.weight", classifier="cls_head.fc_cls", forms=("mmaction2",),
+        about="mmaction2", telling="backbone.conv1.conv.weight", forms=("mmaction2",),
         names=[
             ("backbone.conv1.conv", "stem.conv"), ("backbone.conv1.bn", "stem.conv_norm"),
-            *_block_names("backbone.layer{s+1}.{b}.", _OURS, _MMACTION2),
+            *_block_names("backbone.layer{s+1}.{b}.", _OURS, _MMACTION2), ("cls_head.fc_cls", _HEAD),
         ],
     ),
     "pytorch_resnet3d": Format(
-        about="Tushar-N/pytorch-resnet3d", telling="conv1.weight", classifier="fc", forms=("caffe2_32f",),
-        names=[*_RESNET_STEM, *_block_names("layer{s+1}.{b}.", _OURS, _RESNET | _NONLOCAL)],
+        about="Tushar-N/pytorch-resnet3d", telling="conv1.weight", forms=("caffe2_32f",),
+        names=[*_RESNET_STEM, *_block_names("layer{s+1}.{b}.", _OURS, _RESNET | _NONLOCAL), ("fc", _HEAD)],
     ),
     "resnet": Format(
-        about="the ResNets of torchvision and timm", telling="conv1.weight", classifier="fc", dims=4,
-        names=[*_RESNET_STEM, *_block_names("layer{s+1}.{b}.", _OURS, _RESNET)],
+        about="the ResNets of torchvision and timm", telling="conv1.weight", dims=4,
+        names=[*_RESNET_STEM, *_block_names("layer{s+1}.{b}.", _OURS, _RESNET), ("fc", _HEAD)],
     ),
     "pytorchvideo": Format(
-        about="pytorchvideo", telling="blocks.0.conv.weight", classifier="blocks.6.proj",
+        about="pytorchvideo", telling="blocks.0.conv.weight",
         names=[
-            ("blocks.0.conv", "stem.conv"), ("blocks.0.norm", "stem.conv_norm"),
+            ("blocks.0.conv", "stem.conv"), ("blocks.0.norm", "stem.conv_norm"), ("blocks.6.proj", _HEAD),
             *(
                 row
                 for ours, theirs in _PYTORCHVIDEO_STAGES.items()
@@ -645,8 +687,14 @@ def find_format(state_dict: Mapping[str, Tensor]) -> str | None:
 
 
 def from_upstream(state_dict: Mapping[str, Tensor], name: str, *, pathway: str, task: str) -> dict[str, Tensor]:
-    """Weights of the format `name` -> ours without pathways, the classifier as the head of a task on a pathway."""
-    return FORMATS[name].keys(pathway=pathway, task=task).forward(state_dict)
+    """Weights of the format `name` -> ours without pathways, the classifier as the head of a task on a pathway.
+
+    Caffe2's norms of scale and bias alone get statistics that change nothing.
+    """
+    weights = FORMATS[name].keys(pathway=pathway, task=task).forward(state_dict)
+    if FORMATS[name].counts or any(key.endswith("_norm.running_var") for key in weights):
+        return weights
+    return weights | _still_statistics(weights)
 
 
 def to_upstream(state_dict: Mapping[str, Tensor], name: str, *, pathway: str, task: str) -> dict[str, Tensor]:
@@ -655,7 +703,28 @@ def to_upstream(state_dict: Mapping[str, Tensor], name: str, *, pathway: str, ta
     plain = to_plain({key: w for key, w in select_pathway(state_dict, pathway).items() if not key.startswith(HEADS)})
     if FORMATS[name].dims == 5:
         plain = {key: w.unsqueeze(2) if w.ndim == 4 else w for key, w in plain.items()}
+    if not FORMATS[name].counts:
+        plain = {key: w for key, w in plain.items() if not key.endswith(_COUNT)}
     return FORMATS[name].keys(pathway=pathway, task=task).back(plain | heads)
+
+
+def _still_statistics(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What turns norms of scale and bias alone into BatchNorms that give the same in evaluation.
+
+    Behind the last convolution of a non-local block there is no norm at all then: it gets one that changes nothing.
+    """
+    added = {}
+    for key, weight in weights.items():
+        if key.endswith(".attention.out.weight"):
+            norm, chans = key.replace(".out.weight", ".out_norm"), weight.new_ones(len(weight))
+            added |= {f"{norm}.weight": weights.get(f"{norm}.weight", chans)}
+            added |= {f"{norm}.bias": weights.get(f"{norm}.bias", chans * 0)}
+    for key, scale in {**weights, **added}.items():
+        if key.endswith("_norm.weight"):
+            norm = key.removesuffix(".weight")
+            mean, variance = torch.zeros_like(scale), torch.full_like(scale, 1 - NORM_EPS)
+            added |= {f"{norm}.running_mean": mean, f"{norm}.running_var": variance}
+    return added
 
 
 def to_plain(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from unidual_zoo.files import make_readable, partial_name, remove_partial, sync_file, sync_folder
+from unidual_zoo.files import make_readable, partial_name, read_unchanged, remove_partial, sync_file, sync_folder
 from unidual_zoo.training.lock import Lock, LockedError
 from unidual_zoo.weights import EXPORT
 
@@ -35,7 +35,6 @@ MAY_CHANGE = frozenset({"data", "test_data", "workers", "max_failed", "log_every
 ADVICE = "a lower lr or clip_norm may help"  # where numbers are not finite
 _STATE, _HASH, _TENSOR = "state", "sha256", "tensor of this file"
 _RECIPE_OF_STATE = "recipe"
-_READS = 10  # of a checkpoint that is replaced meanwhile
 
 
 class RunError(RuntimeError):
@@ -229,24 +228,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         RunError: there is no such file, it is not a checkpoint of ours, it is damaged, or not all of it is finite.
     """
-    for _ in range(_READS):
-        before = _identity(path)
-        try:
-            return _read_checkpoint(path)
-        except RunError:
-            # safetensors opens a file twice: of one that is replaced in between it reads two halves.
-            if _identity(path) == before:
-                raise
-    raise RunError(f"{path} cannot be read: it is replaced again and again")
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    """Tells a file from those that replace it."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+    return read_unchanged(path, lambda: _read_checkpoint(path), error=RunError, checked=True)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:

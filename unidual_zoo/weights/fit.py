@@ -22,35 +22,52 @@ from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
 from unidual_zoo.checks import first_line, shorten
+from unidual_zoo.files import read_unchanged
+from unidual_zoo.weights.blobs import is_pickle, read_blobs
 from unidual_zoo.weights.rows import CheckpointError
 
 HEADS = "heads."
 _SAFETENSORS = ".safetensors"
-_PYSLOWFAST = "model_state"  # where PySlowFast and PyTorchVideo keep the weights, which timm does not look into
+_TABLES = (  # where a training keeps the weights to evaluate beside much else, and timm does not look; the first counts
+    "model_state",  # PySlowFast, PyTorchVideo
+    "ema_encoder", "target_encoder", "encoder",  # V-JEPA
+)  # fmt: skip
 _LARGEST_VIEW = 1 << 28  # bytes that a tensor may claim beyond what is stored of it
 
 
 def read_weights(path: str | Path, *, what: str | None = None) -> dict[str, Tensor]:
     """The weights in a file or in a folder (its `model.safetensors` before others): safetensors, or a plain pickle.
 
-    A dict around them and DistributedDataParallel's prefix are taken off, as timm does; so is PySlowFast's dict. `what`
-    names them in errors.
+    A dict around them and DistributedDataParallel's prefix are taken off, as timm does; so are PySlowFast's dict, and
+    V-JEPA's, of whose encoders it is the average or the target. A pickle may also hold numpy's arrays, as Caffe2's do.
+    `what` names the weights in errors.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it holds more than weights.
+        CheckpointError: there is none, it is damaged, it holds more than weights, or it is replaced again and again.
     """
     path, what = Path(path), what or str(path)
+    return read_unchanged(path, lambda: _read_weights(path, what), error=CheckpointError)
+
+
+def _read_weights(path: Path, what: str) -> dict[str, Tensor]:
     if not path.exists():
         raise CheckpointError(f"there is no file of weights {what}")
     if foreign := _foreign_format(path):
         raise CheckpointError(f"{what} {foreign}")
     try:
-        load = load_state_dict_from_path if path.is_dir() else load_state_dict
-        weights: Any = load(path, weights_only=True)  # type: ignore[arg-type]  # any path will do
+        weights = _load(path)
     except Exception as error:  # torch, pickle and safetensors each raise their own
         raise CheckpointError(f"{what} {_unreadable(error)}") from error
-    inner = weights.get(_PYSLOWFAST)
-    return check_plain(inner if isinstance(inner, Mapping) else weights, what=what)
+    tables = (weights.get(name) for name in _TABLES)
+    return check_plain(next((table for table in tables if isinstance(table, Mapping)), weights), what=what)
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    if path.is_dir():
+        return load_state_dict_from_path(path, weights_only=True)
+    if path.suffix != _SAFETENSORS and is_pickle(path):
+        return read_blobs(path)
+    return load_state_dict(str(path), weights_only=True)
 
 
 _ZIP = b"PK\3\4"  # how a file begins that torch takes for one of its own
@@ -88,7 +105,7 @@ def _unreadable(error: BaseException) -> str:
     """Why a file cannot be read, as the end of a sentence; torch's own words would advise to run a pickle's code."""
     for cause in (error, error.__cause__):
         if isinstance(cause, UnpicklingError):
-            code = re.search(r"GLOBAL (\S+)", str(cause))
+            code = re.search(r"GLOBAL ([\w.]+)", str(cause))
             return (
                 f"would run code when it is read ({code[1]}): refused" if code else "is not a pickle of plain weights"
             )

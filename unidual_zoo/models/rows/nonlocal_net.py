@@ -16,6 +16,8 @@ HALF: dict[str, Any] = dict(mean=(0.45, 0.45, 0.45), std=(0.225, 0.225, 0.225)) 
 IMAGENET: dict[str, Any] = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 SPEC_8X8 = InputSpec(resize=256, crop=(224, 224), clip=ClipSpec(length=8, stride=8), classes=NAMES, **HALF)
 SPEC_32X2 = InputSpec(resize=256, crop=(224, 224), clip=ClipSpec(length=32, stride=2), classes=NAMES, **HALF)
+SPEC_32X4 = InputSpec(resize=256, crop=(224, 224), clip=ClipSpec(length=32, stride=4), classes=NAMES, **HALF)
+SPEC_128X1 = InputSpec(resize=256, crop=(224, 224), clip=ClipSpec(length=128, stride=1), classes=NAMES, **HALF)
 SPEC_MM = InputSpec(resize=256, crop=(224, 224), clip=ClipSpec(length=32, stride=2), classes=NAMES, **IMAGENET)
 SPEC_IN1K = InputSpec(resize=256, crop=(224, 224), clip=ClipSpec(length=8, stride=8), classes=NAMES, **IMAGENET)
 
@@ -52,6 +54,7 @@ MM_FILES = "https://download.openmmlab.com/mmaction/v1.0/recognition/i3d"
 TV = "https://github.com/pytorch/vision"
 
 ABOUT, ABOUT_CAFFE2 = "Kinetics-400", "ImageNet-1k, then Kinetics-400"
+FIXED_NORMS = "the norms fixed in the end: fine-tune with them so"
 DEFLATED = "images: the video pathway deflated, not trained"
 K400_ON_BOTH = dict(tasks=K400, heads={"image": ["k400"], "video": ["k400"]})
 IN1K_ON_BOTH = dict(tasks=IN1K, heads={"image": ["in1k"], "video": ["in1k"]})
@@ -90,6 +93,13 @@ def caffe2(name: str, top1: float, top5: float, *, spec: InputSpec = SPEC_32X2, 
     )  # fmt: skip
 
 
+def caffe2_long(name: str, top1: float, top5: float, *, spec: InputSpec, groups: bool = False) -> Checkpoint:
+    """A file of the authors for long clips, trained on from one for shorter ones, its norms affine maps."""
+    form = ("caffe2_8f" if spec == SPEC_32X4 else "caffe2_32f") + ("_groups" if groups else "")
+    row = caffe2(name, top1, top5, spec=spec)
+    return dataclasses.replace(row, arguments=dict(form=form), about=f"{row.about}, {FIXED_NORMS}")
+
+
 def mmaction2(name: str, sha256: str, top1: float, top5: float, **arguments: Any) -> Checkpoint:
     """A file of mmaction2's model zoo, 32 frames 2 apart; it has the beginning of its hash in its name."""
     name = f"i3d_imagenet-pretrained-{name}-100e_kinetics400-rgb"
@@ -121,6 +131,10 @@ I3D_8F = caffe2("i3d_baseline_8x8_IN_pretrain_400k.pkl", 73.4, 90.9, spec=SPEC_8
 I3D_32F = caffe2("i3d_baseline_32x2_IN_pretrain_400k.pkl", 73.6, 90.8)
 I3D_NL_8F = caffe2("i3d_nonlocal_8x8_IN_pretrain_400k.pkl", 74.7, 91.6, spec=SPEC_8X8)
 I3D_NL_32F = caffe2("i3d_nonlocal_32x2_IN_pretrain_400k.pkl", 74.9, 91.6)
+I3D_32X4 = caffe2_long("i3d_baseline_32x4_I3D_pretrain_400k.pkl", 75.5, 92.0, spec=SPEC_32X4)
+I3D_128F = caffe2_long("i3d_baseline_128x1_I3D_pretrain_400k.pkl", 75.2, 92.0, spec=SPEC_128X1)
+I3D_NL_32X4 = caffe2_long("i3d_nonlocal_32x4_I3D_pretrain_400k.pkl", 76.5, 92.6, spec=SPEC_32X4, groups=True)
+I3D_NL_128F = caffe2_long("i3d_nonlocal_128x1_I3D_pretrain_400k.pkl", 76.5, 92.7, spec=SPEC_128X1, groups=True)
 I3D_MM = mmaction2("r50_8xb8-32x2x1", "e213c223", 73.47, 91.27)
 I3D_MM_DENSE = mmaction2("r50_8xb8-dense-32x2x1", "9f46003f", 73.77, 91.35)
 I3D_MM_HEAVY = mmaction2("r50-heavy_8xb8-32x2x1", "ed501b31", 76.21, 92.48, form="slowfast", temporal="all")
@@ -137,12 +151,16 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, that with * or the
     "i3d50.mm_heavy_k400": I3D_MM_HEAVY,
     "i3d50.caffe2_8f_k400": I3D_8F,
     "i3d50.caffe2_32f_k400": I3D_32F,
+    "i3d50.caffe2_32x4_k400": I3D_32X4,
+    "i3d50.caffe2_128f_k400": I3D_128F,
     "i3d50_nl.sf_k400": I3D_NL_SF,
     "i3d50_nl.mm_k400": I3D_NL_MM,
     "i3d50_nl.mm_dot_product_k400": I3D_NL_MM_DOT,
     "i3d50_nl.mm_gaussian_k400": I3D_NL_MM_GAUSSIAN,
     "i3d50_nl.caffe2_8f_k400": I3D_NL_8F,
     "i3d50_nl.caffe2_32f_k400": I3D_NL_32F,
+    "i3d50_nl.caffe2_32x4_k400": I3D_NL_32X4,
+    "i3d50_nl.caffe2_128f_k400": I3D_NL_128F,
     "c2d50.ptv_k400": on_both(pytorchvideo("C2D_8x8_R50.pyth", 71.46, 89.68)),
     "c2d50.sf_nopool_k400": on_both(slowfast("C2D_NOPOOL_8x8_R50.pkl", 67.2, 87.8, form="slowfast_nopool")),
     "c2d50.caffe2_8f_k400": on_both(caffe2("c2d_baseline_8x8_IN_pretrain_400k.pkl", 71.9, 90.0, spec=SPEC_8X8)),

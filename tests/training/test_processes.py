@@ -20,7 +20,7 @@ def out(media, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     strict = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]  # it forks on purpose
     command = [sys.executable, *strict, two_processes.__file__, str(media), str(folder)]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -10,7 +10,9 @@ from tiny import tiny_recipe
 
 from unidual_zoo.models.saving import save
 from unidual_zoo.training.objective import JointObjective
+from unidual_zoo.training.recipes import DataSettings
 from unidual_zoo.training.rundir import LOG, read_log
+from unidual_zoo.training.sources import read_sources
 from unidual_zoo.training.teachers import Teacher
 from unidual_zoo.training.trainer import train
 
@@ -82,6 +84,20 @@ def test_with_labels_of_another_task(media, tmp_path, teacher):
     both = ('tasks={"frames": "video", "pictures": "image"}', f"teachers={json.dumps({'frames': teacher})}")
     reports = train(tiny_recipe(media, *both, data, "epochs=1", "mixup=0.2"), out=tmp_path)
     assert reports.keys() == {"pictures"}
+
+
+def test_files_without_labels(media, tmp_path):
+    """Of a folder or list with splits the training files, else all there is."""
+    found = {}
+    for place in (media / "films", media / "films/train/circle", tmp_path / "clips.csv"):
+        if place.suffix:
+            files = sorted((media / "films/train/circle").iterdir())
+            place.write_text("path,label\n" + "".join(f"{file},any\n" for file in files))
+        settings = DataSettings(tasks={"frames": "video"}, data={"frames": str(place)}, teachers={"frames": "any"})
+        training, test = read_sources(settings, seed=0, taught={"frames": ("bird", "cup")})
+        found[place.name] = len(training["frames"])
+        assert (test, training["frames"].classes) == ({}, ("bird", "cup"))
+    assert found == {"films": 10, "circle": 5, "clips.csv": 5}
 
 
 def test_contradictions(media, tmp_path, teacher):

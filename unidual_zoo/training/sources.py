@@ -53,14 +53,16 @@ def read_sources(
 
 
 def _read_unlabelled(source: str, modality: str, classes: Sequence[str]) -> MediaSet:
-    """The files of a folder, whatever its own folders are called, or of a list; labels are left aside."""
+    """The training files of a folder or list that has splits, else all there is, whatever folders are called; labels are
+    left aside."""
+    split = None if source == TOY else find_split(source, TRAIN)
     if source == TOY:
         files = toy.videos("train").files
-    elif Path(source).is_dir():
+    elif split is None and Path(source).is_dir():
         belongs = is_image if modality == IMAGE else is_video
         files = [os.path.join(source, file) for file in files_below(source).files if belongs(file)]
     else:
-        files = read_media(source, modality=modality, split=find_split(source, TRAIN)).files
+        files = read_media(source, modality=modality, split=split).files
     if not files:
         raise ValueError(f"{source}: no {modality} files")
     return MediaSet(modality, tuple(classes), tuple(files), (0,) * len(files))

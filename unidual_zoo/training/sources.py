@@ -53,8 +53,8 @@ def read_sources(
 
 
 def _read_unlabelled(source: str, modality: str, classes: Sequence[str]) -> MediaSet:
-    """The training files of a folder or list that has splits, else all there is, whatever folders are called; labels are
-    left aside."""
+    """The training files of a folder or list that has splits, else all there is; labels and names of folders are left
+    aside."""
     split = None if source == TOY else find_split(source, TRAIN)
     if source == TOY:
         files = toy.videos("train").files

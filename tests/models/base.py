@@ -221,7 +221,7 @@ class FamilyTests:
 
     def test_image_is_inflated_on_the_video_pathway(self, name):
         model, x = self.make(name, auxiliary=True), self.images()
-        clip = x[:, :, None].expand(-1, -1, model.num_frames, -1, -1)
+        clip = x[:, :, None].expand(-1, -1, model.image_frames, -1, -1)
         for pathway in model.pathways:  # on the image pathway averaging equal frames changes nothing in evaluation
             close(model(x, modality=pathway), model(clip, modality=pathway, task=model.default_task(IMAGE, pathway)))
 

@@ -196,7 +196,7 @@ class TaskModel(nn.Module, ABC):
 
         Without `modality` the input's rank chooses the pathway (or the only one there is); without `task` the first
         task of the input's modality with a head there, else the first with a head there. An image on the video pathway
-        becomes `num_frames` equal frames; a clip on the image pathway is run frame by frame.
+        becomes `image_frames` equal frames; a clip on the image pathway is run frame by frame.
 
         Raises:
             ValueError: a pathway or head that the model lacks; an input of another rank, dtype or number of channels.
@@ -256,9 +256,9 @@ class TaskModel(nn.Module, ABC):
         return pooled if task is None else self.heads[pathway][task](pooled)
 
     def _fit(self, x: Tensor, pathway: str) -> Tensor:
-        """An image on the video pathway becomes a clip of `num_frames` equal frames; all else stays what it is."""
+        """An image on the video pathway becomes a clip of `image_frames` equal frames; all else stays what it is."""
         if x.ndim == 4 and pathway == VIDEO:
-            return x.unsqueeze(2).expand(-1, -1, self.num_frames, -1, -1)
+            return x.unsqueeze(2).expand(-1, -1, self.image_frames, -1, -1)
         return x
 
     def _check_input(self, x: Tensor) -> str:
@@ -319,8 +319,13 @@ class TaskModel(nn.Module, ABC):
 
     @property
     def num_frames(self) -> int:
-        """Frames of a clip, and of an image that is inflated to one."""
+        """Frames of a clip."""
         return self.spec.clip.length
+
+    @property
+    def image_frames(self) -> int:
+        """Frames of the clip that an image becomes on the video pathway."""
+        return self.spec.image_frames or self.num_frames
 
     @property
     def num_classes(self) -> int:

@@ -91,9 +91,9 @@ class InputSpec:
     """The preprocessing of images and clips, and the class names of each task.
 
     `resize` is (height, width), aspect ratio not kept, or the length in pixels of the short side; `crop` is the
-    (height, width) the network sees; `mean` and `std` are of RGB in 0..1. On the video pathway an image becomes a clip of
-    `image_frames` equal frames (None: as many as a clip has). `classes` gives for a task its names in the order of its
-    logits, or the name of a list in `unidual_zoo/classes`.
+    (height, width) the network sees; `mean` and `std` are of RGB in 0..1. On the video pathway an image becomes a clip
+    of `image_frames` equal frames (None: as many as a clip has). `classes` gives for a task its names in the order of
+    its logits, or the name of a list in `unidual_zoo/classes`.
 
     Raises:
         ValueError: a field is not what it should be, or beyond the limits above.

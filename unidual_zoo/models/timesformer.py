@@ -306,7 +306,7 @@ class TimeSformer(TaskModel):
         return super().adopt(adopted)
 
     def _start_of_time(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The temporal weights to begin with on top of a ViT: attention over time as over space, counting for nothing."""
+        """The temporal weights with which a ViT begins: attention over time as over space, counting for nothing."""
         begun = {}
         own = self.state_dict()
         for key in [key for key in own if pathway_of(key) and not key.startswith(HEADS)]:

@@ -1,4 +1,4 @@
-"""What table2.py, table3.py, table4.py, ablations.py and others share: rows are trained, evaluated and set beside the paper's.
+"""What table2.py, table3.py, ablations.py and the like share: rows are trained, evaluated, set beside the paper's.
 
 A run is one row with one seed: the command `unidual train …` in a process of its own, in the run directory
 OUT/SCALE/[TABLE/]COLUMN/ROW/seedN. One that is finished is kept and not run again, one that was stopped goes on. The

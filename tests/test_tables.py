@@ -66,7 +66,7 @@ def test_rows_of_one_folder_are_one_run(tmp_path):
     for table in TABLES.values():
         for scale in table.scales:
             runs = Runs(table, options(tmp_path, scale=scale))
-            runs.data = dict.fromkeys(tables.MODALITY, [])
+            runs.data = {role: [] for role in tables.MODALITY}
             for row in table.rows:
                 command = runs.command(row, 0)
                 assert commands.setdefault(runs.folder(row, 0), command) == command

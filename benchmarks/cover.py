@@ -34,8 +34,8 @@ def row(name: str, *sources: str, start: str = START, paper: dict[str, float] | 
 TABLE = Table(
     title="CoVeR",
     paper="Kinetics-400, Something-Something V2 and Moments in Time, from JFT-3B. Of transfers to Kinetics-400 it "
-    "tells differences alone: from the third and fourth set together 1.3 more than from Kinetics-400 itself, 1.7 more than "
-    "from the third, 0.4 more than from the fourth",
+    "tells differences alone: from the third and fourth set together 1.3 more than from Kinetics-400 itself, 1.7 more "
+    "than from the third, 0.4 more than from the fourth",
     metrics=("video@1", "third video@1", "fourth video@1", "top-1"),
     reference="CoVeR",
     folder="cover",

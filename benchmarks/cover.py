@@ -57,8 +57,8 @@ TABLE = Table(
     scales={
         "toy": Scale(
             recipe="toy", size="", data=TOY.data, tasks={**TOY.tasks, FOURTH: "toy_actions_once_more"},
-            settings=(*INPUTS, *TRAINING, "frame_stride=4", "epochs=1", "batch_size=12", "eval_every=0", "workers=0",
-                      "protocol=one_clip", "warmup_epochs=0"),
+            settings=(*INPUTS, *TRAINING, "epoch_size=24", "frame_stride=4", "epochs=1", "batch_size=12", "workers=0",
+                      "eval_every=0", "protocol=one_clip", "warmup_epochs=0"),
         ),
         "mini": Scale(
             recipe="cifar", size="", data=cifar_data,

@@ -56,7 +56,7 @@ class Layout:
         Raises:
             ValueError: there is no such split, its list is not what it should be, or none of its videos is there.
         """
-        if split not in self.lists:
+        if split is None or split not in self.lists:
             asked = "say which split is meant" if split is None else f"no split {split!r}"
             raise ValueError(f"{self.folder} is {self.name}: {asked}, there is: {', '.join(self.lists)}")
         return self.reader(self.folder, split, self.lists[split])

@@ -63,7 +63,8 @@ TABLE = Table(
         "mini": Scale(
             recipe="cifar", size="", data=cifar_data,
             tasks={IMAGES: "cifar10", CLIPS: "cifar_motion", THIRD: "cifar_motion60", FOURTH: "cifar_camera"},
-            settings=(*INPUTS, *TRAINING, "frame_stride=3", "protocol=one_clip"),
+            # In bf16 a step of matrices so small takes six times as long.
+            settings=(*INPUTS, *TRAINING, "frame_stride=3", "protocol=one_clip", "precision=no"),
         ),
     },
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What table2.py, table3.py, table4.py and ablations.py share: rows are trained, evaluated and set beside the paper's.
+"""What table2.py, table3.py, ablations.py and the like share: rows are trained, evaluated, set beside the paper's.
 
 A run is one row with one seed: the command `unidual train …` in a process of its own, in the run directory
 OUT/SCALE/[TABLE/]COLUMN/ROW/seedN. One that is finished is kept and not run again, one that was stopped goes on. The
@@ -34,8 +34,8 @@ from unidual_zoo.training.recipes import RENAMED
 from unidual_zoo.training.rundir import LOG, read_log, write_whole
 from unidual_zoo.weights import EXPORT
 
-IMAGES, CLIPS, THIRD = "images", "clips", "third"  # the roles of a table's tasks
-MODALITY = {IMAGES: IMAGE, CLIPS: VIDEO, THIRD: VIDEO}
+IMAGES, CLIPS, THIRD, FOURTH = "images", "clips", "third", "fourth"  # the roles of a table's tasks
+MODALITY = {IMAGES: IMAGE, CLIPS: VIDEO, THIRD: VIDEO, FOURTH: VIDEO}
 METRICS = {  # what is reported -> the role and its metric
     "clip@1": (CLIPS, "clip@1"),
     "video@1": (CLIPS, "video@1"),
@@ -44,6 +44,7 @@ METRICS = {  # what is reported -> the role and its metric
     "top-5": (IMAGES, "top-5"),
     "third clip@1": (THIRD, "clip@1"),
     "third video@1": (THIRD, "video@1"),
+    "fourth video@1": (FOURTH, "video@1"),
 }
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, two-sided 95%, by n - 1
 RESULT, CHILD_LOG, NOTE = "result.json", "output.txt", "settings.txt"
@@ -59,7 +60,7 @@ class Row:
     sources: tuple[str, ...]
     init: str | None = None
     teacher: str | None = None
-    settings: tuple[str, ...] = ()  # of the recipe; $images, $clips and $third are the tasks' names
+    settings: tuple[str, ...] = ()  # of the recipe; $images, $clips, … are the tasks' names
     small: tuple[str, ...] = ()  # more of them, at scales that are run on one machine
     paper: Mapping[str, float] = field(default_factory=dict)  # the paper's figures in %
 
@@ -283,7 +284,7 @@ def tables(table: Table, results: Sequence[Mapping[str, Any]]) -> str:
         parameters = f"{runs[0]['parameters']:,}" if runs else "-"
         second.append([row.name, *(differences if row.name != table.reference else ["0"] * len(differences)),
                        parameters, *costs])  # fmt: skip
-    names = [metric.replace("third", "3rd") for metric in table.metrics]
+    names = [metric.replace("third", "3rd").replace("fourth", "4th") for metric in table.metrics]
     in_brackets = f"In brackets the paper's, {table.paper}." if table.paper else ""
     return "\n".join([
         f"{table.title}: % correct, mean ± standard deviation over the seeds. {in_brackets}", "",

@@ -11,7 +11,13 @@ from unidual_zoo.spec import ClipSpec, InputSpec, Task, packaged_classes, parse_
 
 
 def test_round_trip():
-    spec = InputSpec(resize=64, crop=(48, 32), clip=ClipSpec(length=4, stride=2, rate=12.5), classes={"a": ("x", "y")})
+    spec = InputSpec(
+        resize=64,
+        crop=(48, 32),
+        clip=ClipSpec(length=4, stride=2, rate=12.5),
+        image_frames=1,
+        classes={"a": ("x", "y")},
+    )
     assert InputSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     assert pickle.loads(pickle.dumps(spec)) == spec
 
@@ -98,6 +104,10 @@ WRONG = {  # a field of a spec as JSON may have it, and what is said of it
         ({"stride": 2.0}, "whole numbers up to 4,096"),
         ({"rate": math.nan}, "positive rate from 0.001 to 1000 or None"),
         ({"rate": 1e-300}, "positive rate"),
+    ],
+    "image_frames": [
+        (0, "image_frames must be a whole number from 1 to 4,096, got 0"),
+        ("1", "image_frames must be a whole number"),
     ],
     "classes": [
         (["a"], r"classes must be names for each task, got \('a',\)"),

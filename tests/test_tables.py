@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
 import ablations  # noqa: E402
+import cover  # noqa: E402
 import distinit  # noqa: E402
 import table2  # noqa: E402
 import table3  # noqa: E402
@@ -20,7 +21,7 @@ import tables  # noqa: E402
 import transfer  # noqa: E402
 from tables import Options, Row, Runs, Table, cell, difference, run_all  # noqa: E402
 
-PROGRAMS = (table2, table3, table4, ablations, transfer, distinit)
+PROGRAMS = (table2, table3, table4, ablations, transfer, distinit, cover)
 TABLES = {program.__name__: program.TABLE for program in PROGRAMS}
 
 
@@ -65,7 +66,7 @@ def test_rows_of_one_folder_are_one_run(tmp_path):
     for table in TABLES.values():
         for scale in table.scales:
             runs = Runs(table, options(tmp_path, scale=scale))
-            runs.data = {"images": [], "clips": [], "third": []}
+            runs.data = {role: [] for role in tables.MODALITY}
             for row in table.rows:
                 command = runs.command(row, 0)
                 assert commands.setdefault(runs.folder(row, 0), command) == command

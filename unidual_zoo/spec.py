@@ -91,8 +91,9 @@ class InputSpec:
     """The preprocessing of images and clips, and the class names of each task.
 
     `resize` is (height, width), aspect ratio not kept, or the length in pixels of the short side; `crop` is the
-    (height, width) the network sees; `mean` and `std` are of RGB in 0..1. `classes` gives for a task its names in the
-    order of its logits, or the name of a list in `unidual_zoo/classes`.
+    (height, width) the network sees; `mean` and `std` are of RGB in 0..1. On the video pathway an image becomes a clip
+    of `image_frames` equal frames (None: as many as a clip has). `classes` gives for a task its names in the order of
+    its logits, or the name of a list in `unidual_zoo/classes`.
 
     Raises:
         ValueError: a field is not what it should be, or beyond the limits above.
@@ -104,6 +105,7 @@ class InputSpec:
     std: tuple[float, ...] = KINETICS_STD
     interpolation: str = "bilinear"
     clip: ClipSpec = field(default_factory=ClipSpec)
+    image_frames: int | None = None
     classes: Mapping[str, tuple[str, ...] | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -117,6 +119,8 @@ class InputSpec:
         if self.clip.length * least[0] * least[1] > MAX_CLIP_PIXELS:
             asked = f"{self.clip.length} frames of {least[0]}×{least[1]}"
             raise ValueError(f"a clip may have {MAX_CLIP_PIXELS:,} pixels, {asked} are more")
+        if self.image_frames is not None:
+            check_number("image_frames", self.image_frames, least=1, most=MAX_FRAMES)
         _check_statistics(self.mean, self.std)
         check_known("interpolation", self.interpolation, INTERPOLATIONS)
         _check_classes(self.classes)

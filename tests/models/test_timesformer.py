@@ -224,6 +224,17 @@ def test_training_starts_from_a_vit_of_timm(vit):
 
 
 @torch.inference_mode()
+def test_attention_over_time_starts_from_a_network_without_it():
+    space = load(upstream(SPACE), attention_type=SPACE)
+    divided = timm.create_model("timesformer_base", **SMALL).eval()
+    divided.load_state_dict(divided.adopt(space.state_dict()))
+    image = inputs()["one"]
+    close(divided(image), space(image), 1e-6)
+    assert torch.equal(divided.blocks[1].temporal["video"].attn.qkv.weight, space.blocks[1].attn.qkv.weight)
+    assert not divided.time["video"].weight.any()
+
+
+@torch.inference_mode()
 def test_an_image_pathway_does_to_an_image_what_one_frame_gets():
     one_head_each = {"image": ["k400"], "video": ["k400"]}
     dual = load(upstream(DIVIDED), "timesformer_base_dual", tasks={"k400": ("video", 10)}, heads=one_head_each)
@@ -252,6 +263,7 @@ def test_counts_are_the_published_ones():
         two, four = (timm.create_model("cover_large", depth=depth) for depth in (2, 4))
     assert sum(weight.numel() for weight in base.parameters()) == 121_566_352
     assert sum(weight.numel() for weight in cover.parameters()) == 431_882_105
+    assert (cover.num_frames, cover.image_frames) == (16, 1)
     shallow, deeper = multiply_adds(two, "video"), multiply_adds(four, "video")
     assert round((shallow + 11 * (deeper - shallow)) / 1e9) == 5873
 

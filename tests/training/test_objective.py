@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import unidual_zoo  # noqa: F401  (registers the models)
+from unidual_zoo.spec import InputSpec
 from unidual_zoo.training import objective as objective_module
 from unidual_zoo.training.objective import JointObjective
 
@@ -211,9 +212,11 @@ def test_frozen_norms_keep_their_statistics_and_others_do_not():
 @pytest.mark.parametrize("training", [False, True])
 def test_images_as_single_frames(training):
     """Clips of either length have a forward of their own: the losses are those of the two data sets apart."""
-    model = network("r2plus1d10_multitask", THREE).train(training)
+    model = network("r2plus1d10_multitask", THREE, spec=InputSpec(image_frames=1)).train(training)
     batch = joint_batch(THREE)
-    losses = JointObjective(model, single_frames=True).train(training)(batch)
+    losses = JointObjective(model).train(training)(batch)
+    if not training:
+        assert torch.equal(model(batch["in1k"][0]), model(batch["in1k"][0].unsqueeze(2), task="in1k"))
     images = model.forward_head(model.forward_features(batch["in1k"][0].unsqueeze(2)), task="in1k")
     assert losses["in1k.video"].item() == pytest.approx(F.cross_entropy(images, batch["in1k"][1]).item(), rel=1e-5)
     clips = model.forward_features(torch.cat([batch["k400"][0], batch["minisports"][0]]))

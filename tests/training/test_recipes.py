@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.data.joint import step_shares
 from unidual_zoo.spec import ClipSpec, InputSpec
 from unidual_zoo.tabular import markdown_table
 from unidual_zoo.training.finetune import finetune_recipe
+from unidual_zoo.training.network import build_model
 from unidual_zoo.training.optimizers import make_schedule
 from unidual_zoo.training.recipes import (
     RECIPES,
@@ -24,6 +28,7 @@ from unidual_zoo.training.recipes import (
     current_names,
     find_recipe,
 )
+from unidual_zoo.training.trainer import examples_per_epoch
 
 
 def test_settings_of_every_kind():
@@ -221,3 +226,33 @@ def test_the_recipe_of_a_fine_tuning(monkeypatch):
         finetune_recipe("unidual34", videos="b", test_images="c")
     with pytest.raises(ValueError, match="--images, --videos or both"):
         finetune_recipe("unidual34")
+
+
+def test_cover_samples_in_proportion():
+    """Train files of ImageNet-1k, Kinetics-400, Something-Something V2 and Moments in Time."""
+    recipe = find_recipe("cover")
+    sizes = dict(zip(recipe.data.tasks, (1_281_167, 240_436, 168_913, 802_264), strict=True))
+    epoch = examples_per_epoch(recipe.data, sizes)
+    assert epoch == sum(sizes.values())
+    seen = step_shares(recipe.data.batch_size, list(sizes.values()), 10_000).sum(0)
+    assert seen / seen.sum() == pytest.approx([size / epoch for size in sizes.values()], abs=1e-4)
+    assert recipe.model.spec(InputSpec()).image_frames == 1
+    assert find_recipe("mini").model.spec(InputSpec()).image_frames is None
+    assert examples_per_epoch(find_recipe("cover", ["mix=equal"]).data, {"a": 3, "b": 7}) == 14
+
+
+def test_cover_starts_from_a_vit(tmp_path):
+    """All but time, whatever the classes of its own; one head for each data set."""
+    small = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 7}
+    vit = timm.create_model("vit_base_patch16_224", **small)
+    save_file(vit.state_dict(), tmp_path / "vit.safetensors")
+    own = {"embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 8, "num_frames": 4}
+    own |= {"spec": InputSpec(resize=36, crop=(32, 32)).to_dict()}
+    own |= {"pretrained_cfg_overlay": {"file": str(tmp_path / "vit.safetensors")}}
+    recipe = find_recipe("cover", [f"model_args={json.dumps(own)}"])
+    names = {"in1k": "abc", "k400": "ab", "ssv2": "ab", "mit": "abcd"}
+    media = {task: MediaSet(modality, tuple(names[task]), (), ()) for task, modality in recipe.data.tasks.items()}
+    model = build_model(recipe.model, media).eval()
+    image = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(model.forward_features(image)[:, 0], vit.eval().forward_features(image))
+    assert {task: model(image, task=task).shape[1] for task in names} == {"in1k": 3, "k400": 2, "ssv2": 2, "mit": 4}

@@ -23,6 +23,7 @@ from unidual_zoo.checks import check_known
 from unidual_zoo.data.decode import open_video, read_clips
 from unidual_zoo.data.identity import check_one_label, identities
 from unidual_zoo.data.images import read_image
+from unidual_zoo.data.layouts import find_layout
 from unidual_zoo.data.listing import files_below, look_into, warn_of_left_out
 from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_video
 from unidual_zoo.data.transforms import Framing, RandomFraming
@@ -94,6 +95,8 @@ def read_media(
     are those found, sorted. With `mixed`, a list's rows of the other modality are left out, not refused. Files are not
     opened here: a damaged or missing one is found when it is read.
 
+    A folder may also have a layout of `data/layouts.py`, which then says what its splits and classes are.
+
     Names of classes, splits and groups are compared as they look (`names.tidy`). Hidden files and those that systems
     leave behind are left out, and so is what cannot be listed; all but hidden ones are told in a warning.
 
@@ -101,10 +104,10 @@ def read_media(
     any, for malformed rows, for labels outside `classes`, and for a file that has two labels.
     """
     check_known("modality", modality, MODALITIES)
-    source, rows = _rows(Path(source), split, modality)
+    source, rows, own = _rows(Path(source), split, modality)
     if mixed:
         rows = [row for row in rows if _belongs(row.file, modality)]
-    return _labelled(source, rows, modality, classes)
+    return _labelled(source, rows, modality, own if classes is None else classes)
 
 
 def modalities_in(source: PathLike, split: str | None = None) -> tuple[str, ...]:
@@ -121,8 +124,13 @@ def modalities_in(source: PathLike, split: str | None = None) -> tuple[str, ...]
     return tuple(modality for modality in MODALITIES if any(_belongs(file, modality) for file in files))
 
 
-def _rows(source: Path, split: str | None, modality: str) -> tuple[Path, list[_Row]]:
-    """What is really read for a source, and its rows."""
+def _rows(source: Path, split: str | None, modality: str) -> tuple[Path, list[_Row], tuple[str, ...] | None]:
+    """What is really read for a source, its rows, and the classes of a data set with a layout of its own."""
+    if source.is_dir() and (layout := find_layout(source)):
+        labelled = layout.read(split)
+        rows = [_Row(*row) for row in labelled.rows]
+        _check_labels(source, rows)
+        return source, rows, labelled.classes
     folders = _split_folders(source, split) if source.is_dir() else []
     if source.is_dir() and not folders and (source / f"{split}.csv").is_file():
         source, split = source / f"{split}.csv", None
@@ -134,7 +142,7 @@ def _rows(source: Path, split: str | None, modality: str) -> tuple[Path, list[_R
         raise ValueError(f"{source}: no split {split!r}, there is: {', '.join(splits(source)) or 'nothing'}")
     else:
         raise ValueError(f"{source}: no such file or folder")
-    return source, rows
+    return source, rows, None
 
 
 def _belongs(file: str, modality: str) -> bool:
@@ -156,6 +164,8 @@ def find_split(source: PathLike, names: Sequence[str]) -> str | None:
 def splits(source: PathLike) -> list[str]:
     """The splits of a folder (a folder or list in it) or of a CSV list (in its column `split`), sorted."""
     source = Path(source)
+    if source.is_dir() and (layout := find_layout(source)):
+        return sorted(layout.lists)
     if source.is_dir():
         inside = look_into(source)
         lists = {Path(entry).stem for entry in inside.files if Path(entry).suffix == ".csv"}

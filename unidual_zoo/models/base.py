@@ -324,8 +324,8 @@ class TaskModel(nn.Module, ABC):
 
     @property
     def image_frames(self) -> int:
-        """Frames of the clip that an image becomes on the video pathway, where a family may need fewer."""
-        return self.num_frames
+        """Frames of the clip that an image becomes on the video pathway, where the spec or a family may say fewer."""
+        return self.spec.image_frames or self.num_frames
 
     @property
     def num_classes(self) -> int:

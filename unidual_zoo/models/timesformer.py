@@ -288,18 +288,31 @@ class TimeSformer(TaskModel):
         self._own_arguments["depth"] = last + 1
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a network of this family, with other pathways, sizes or clips, as this one's.
+        """Weights of a network of this family, with other pathways, sizes, clips or attention, as this one's.
 
-        An image pathway that they lack does to an image what their video pathway does to a single frame.
+        An image pathway that they lack does to an image what their video pathway does to a single frame. Weights that
+        know nothing of time, a space-only network's, are the start that a ViT is.
         """
         adopted = dict(weights)
-        if IMAGE in self.pathways and not any(pathway_of(key) == IMAGE for key in weights if not key.startswith(HEADS)):
+        temporal = {pathway_of(key) for key in weights if not key.startswith(HEADS)} - {None}
+        if not temporal:
+            adopted |= self._start_of_time(weights)
+        elif IMAGE in self.pathways and IMAGE not in temporal:
             adopted |= on_one_frame(weights)
         if "pos_embed" in adopted:
             adopted["pos_embed"] = self._fitted_positions(adopted["pos_embed"], mode="nearest")
         if (times := adopted.get(f"time.{VIDEO}.weight")) is not None and times.ndim == 3:
             adopted[f"time.{VIDEO}.weight"] = resize_times(times, self.num_frames)
         return super().adopt(adopted)
+
+    def _start_of_time(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The temporal weights with which a ViT begins: attention over time as over space, counting for nothing."""
+        begun = {}
+        own = self.state_dict()
+        for key in [key for key in own if pathway_of(key) and not key.startswith(HEADS)]:
+            of_space = re.sub(r"temporal\.\w+\.", "", key).replace(".norm.", ".norm1.")
+            begun[key] = weights[of_space] if of_space in weights else torch.zeros_like(own[key])
+        return begun
 
     def _fitted_positions(self, positions: Tensor, *, mode: str) -> Tensor:
         """Position embeddings of a square grid for this network's; those of another are left as they are."""
@@ -442,7 +455,7 @@ def key_map(weights: Mapping[str, Tensor], task: str) -> KeyMap | None:
 
 
 def start(weights: Mapping[str, Tensor], model: TimeSformer, task: str | None) -> dict[str, Tensor]:
-    """A ViT in timm's format -> this network's start: attention over time as over space, which counts for nothing yet.
+    """A ViT in timm's format -> this network's names, from which `adopt` makes a start.
 
     Scales of layers are folded into them. The classifier is that of `task`, or left out.
     """
@@ -453,10 +466,6 @@ def start(weights: Mapping[str, Tensor], model: TimeSformer, task: str | None) -
         if math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:  # the class token has none
             positions = F.pad(positions, (0, 0, 1, 0))
         ours["pos_embed"] = model._fitted_positions(positions, mode="bicubic")
-    own = model.state_dict()
-    for key in [key for key in own if pathway_of(key) and not key.startswith(HEADS)]:
-        of_space = re.sub(r"temporal\.\w+\.", "", key).replace(".norm.", ".norm1.")
-        ours[key] = ours[of_space] if of_space in ours else torch.zeros_like(own[key])
     return ours
 
 

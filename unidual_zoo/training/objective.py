@@ -9,6 +9,8 @@ With an image task `in1k` and a video task `k400` the losses, each named task.pa
 
 and a network has those that it has heads for. All data of a pathway go through it in one concatenated forward, so that
 its BatchNorms see them together (Figure 1d), and one call gives all losses, as plain DistributedDataParallel needs it.
+Images are inflated to as many frames as the network's spec says; if that is not a clip's number, as where they are
+single frames (CoVeR), either length has a forward of its own.
 """
 
 from __future__ import annotations
@@ -71,8 +73,6 @@ class JointObjective(nn.Module):
         mixup: alpha of the Beta distribution that mixes a task's examples with the same ones in reverse order; 0: off.
         freeze_norms: BatchNorms use and keep their running statistics, also in training; those with frozen scales
             do so anyway.
-        single_frames: an image on the video pathway is a clip of one frame (CoVeR), not of `num_frames` equal ones;
-            clips of both lengths then have a forward each.
         teachers: of tasks without labels: they give class probabilities of a random frame of each clip, uint8.
         auxiliary_frames: "one" random frame of each clip goes down the image pathway of a UniDual, or "all" of them.
     """
@@ -86,13 +86,11 @@ class JointObjective(nn.Module):
         mixup: float = 0.0,
         freeze_norms: bool = False,
         auxiliary_frames: str = "one",
-        single_frames: bool = False,
         teachers: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.teachers = nn.ModuleDict(teachers or {})
         self.model = model
-        self.single_frames = single_frames
         self.label_smoothing = label_smoothing
         self.mixup = mixup
         self.freeze_norms = freeze_norms
@@ -142,7 +140,7 @@ class JointObjective(nn.Module):
 
     def _entering(self, pathway: str, task: str, x: Tensor) -> Tensor:
         form = self.forms[self.model.tasks[task].modality, pathway]
-        return form(x, 1 if self.single_frames else self.model.num_frames)
+        return form(x, self.model.image_frames)
 
     def _features(self, pathway: str, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         """Pooled features (B, D) of each of the inputs, from one forward of the pathway over all that are alike."""

@@ -417,7 +417,6 @@ def make_objective(model: TaskModel, settings: OptimSettings, teachers: Mapping[
         mixup=settings.mixup,
         freeze_norms=settings.freeze_norms,
         auxiliary_frames=settings.auxiliary_frames,
-        single_frames=settings.single_frames,
         teachers=teachers,
     )
 
@@ -428,7 +427,7 @@ def make_loader(
     """This process's batches. An epoch is a whole number of updates."""
     sizes = {task: len(data.files) for task, data in media.items()}
     per_update = settings.batch_size * accelerator.num_processes * accelerator.gradient_accumulation_steps
-    wanted = (settings.epoch_size or max(sizes.values())) * len(sizes)
+    wanted = examples_per_epoch(settings, sizes)
     sampler = JointSampler(
         sizes,
         batch_size=settings.batch_size,
@@ -447,6 +446,13 @@ def make_loader(
         num_workers=settings.workers,
     )
     return JointLoader(dataset, sampler, max_failed=settings.max_failed, pin=accelerator.device.type == "cuda")
+
+
+def examples_per_epoch(settings: DataSettings, sizes: Mapping[str, int]) -> int:
+    """Examples of all tasks, whose numbers of files are given, in an epoch."""
+    if settings.epoch_size is None and settings.mix == "proportional":
+        return sum(sizes.values())  # all files of every task once
+    return (settings.epoch_size or max(sizes.values())) * len(sizes)
 
 
 def prepare(

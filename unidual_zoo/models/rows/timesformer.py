@@ -6,6 +6,7 @@ for non-commercial use alone.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,10 @@ SPEC_LARGE = _spec(224, ClipSpec(length=96, stride=4), mean=0.45, std=0.225)
 SPEC_SSV2 = _spec(224, ClipSpec(length=8, sampling="segments"), mean=0.45, std=0.225)
 SPEC_HR_SSV2 = _spec(448, ClipSpec(length=16, sampling="segments"), mean=0.45, std=0.225)
 SPEC_LARGE_SSV2 = _spec(224, ClipSpec(length=64, sampling="segments"), mean=0.45, std=0.225)
-SPEC_COVER = _spec(448, ClipSpec(length=16, stride=16), mean=0.5, std=0.5)  # the stride and the constants are ours
+# Segments, since its videos last from three seconds to ten, and the constants are ours.
+SPEC_COVER = dataclasses.replace(
+    _spec(448, ClipSpec(length=16, sampling="segments"), mean=0.5, std=0.5), image_frames=1
+)
 
 BASE: dict[str, Any] = dict(embed_dim=768, depth=12, num_heads=12)
 

@@ -490,6 +490,7 @@ class FamilyTests:
         model = self.make(joint, tasks=TASKS)
         freeze(model, "trunk")
         model.train()
+        assert model.head_drop.training
         still = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
         before = {key: value.clone() for key, value in model.state_dict().items()}
         assert still

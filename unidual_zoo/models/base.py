@@ -26,6 +26,8 @@ from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_ta
 GLOBAL_POOLS = ("avg", "")
 _UNTRACED = "the input's rank chooses its way; torch.export.export and torch.jit.trace take it with an example"
 
+LEARNING = ("heads", "head_drop")  # parts of a network that are no trunk
+
 
 class TaskModel(nn.Module, ABC):
     """Images (B, C, H, W) and clips (B, C, T, H, W) -> logits (B, classes) of a task.
@@ -438,7 +440,7 @@ class TaskModel(nn.Module, ABC):
 
     def trunk_modules(self) -> Iterable[nn.Module]:
         """What `freeze_trunk` holds still: all but the heads, unless a family has more that is to learn in any case."""
-        return (child for name, child in self.named_children() if name != "heads")
+        return (child for name, child in self.named_children() if name not in LEARNING)
 
     def freeze_trunk(self, frozen: bool = True) -> None:
         """Stops, or starts again, the training of the trunk; a frozen one stays in evaluation mode."""

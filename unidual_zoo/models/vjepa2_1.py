@@ -22,7 +22,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.base import LEARNING, TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.heads import init_head
@@ -247,7 +247,7 @@ class VJepa21(TaskModel):
         return self.probe[pathway](features.flatten(2).transpose(1, 2))
 
     def trunk_modules(self) -> Iterator[nn.Module]:
-        return (child for name, child in self.named_children() if name not in ("heads", "probe"))
+        return (child for name, child in self.named_children() if name not in (*LEARNING, "probe"))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^tokeniser", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])

@@ -888,3 +888,10 @@ def test_what_operators_add_to_a_vit_base(options, millions):
 
 def test_centred_filters():
     assert centred(torch.tensor([[[[3.0]]]])).flatten().tolist() == [0, 3, 0]
+
+
+def test_hooks_are_refused_as_blocks_are_called_one_by_one():
+    with pytest.raises(
+        ValueError, match="feature_cls='hook' does not see the feature maps of unidual_trunk: use 'getter'"
+    ):
+        timm.create_model("unidual_trunk", trunk="test_efficientnet", features_only=True, feature_cls="hook")

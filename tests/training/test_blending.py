@@ -38,6 +38,9 @@ def test_a_loss_that_does_not_overfit_is_not_given_everything():
 
 def test_a_loss_that_does_not_generalise_has_no_weight():
     assert blend({"a": Course(0.1, -0.2), "b": Course(0.1, 0.2)}) == {"a": 0, "b": 2}
+    assert blend({"a": Course(math.nan, math.nan), "b": Course(0.1, 0.2), "c": Course(0.1, math.inf)}) == {
+        "a": 0, "b": 3, "c": 0,
+    }  # fmt: skip
     with pytest.warns(UserWarning, match="all weigh the same"):
         assert blend({"a": Course(0.1, -0.2), "b": Course(0.1, 0)}) == {"a": 1, "b": 1}
 

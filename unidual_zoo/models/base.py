@@ -44,6 +44,7 @@ class TaskModel(nn.Module, ABC):
         arguments: the family's own constructor arguments as plain data, from which the network can be built again.
     """
 
+    hooks_see_maps = True  # whether the modules that `feature_info` names are called and give maps
     fully_convolutional = False  # whether `forward_features` gives maps (B, C, [T,] H, W) of inputs of any size
     feature_info: list[dict[str, Any]]  # timm's: channels, reduction and module of each intermediate output
     pretrained_cfg: dict[str, Any]  # timm's factory sets it

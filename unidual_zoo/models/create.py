@@ -119,7 +119,9 @@ def build(
     if row is None and tag and not saved_cfg:
         raise RuntimeError(f"{variant} has no tag {tag!r}, allowed: {', '.join(family.tags(variant)) or 'none'}")
     architecture, overlay = family.architectures[variant], dict(pretrained_cfg_overlay or {})
-    features = _take_feature_arguments(variant, architecture, explicit, features_only=features_only)
+    features = _take_feature_arguments(
+        variant, architecture, explicit, features_only=features_only, model_class=family.model_class
+    )
     asked = resolution.asked_arguments(explicit, saved)
     if features:
         asked["num_classes"] = 0
@@ -146,7 +148,12 @@ def build(
 
 
 def _take_feature_arguments(
-    variant: str, architecture: Arguments, explicit: dict[str, Any], *, features_only: bool
+    variant: str,
+    architecture: Arguments,
+    explicit: dict[str, Any],
+    *,
+    features_only: bool,
+    model_class: type[TaskModel],
 ) -> dict[str, Any]:
     """Takes what only a feature extractor knows out of the explicit arguments; empty for a whole model."""
     modality = explicit.pop("modality", None)
@@ -160,6 +167,8 @@ def _take_feature_arguments(
     pathway = resolution.features_pathway(variant, architecture["pathways"], modality)
     given.setdefault("feature_cls", _GETTER)
     check_known("feature_cls", given["feature_cls"], (_GETTER, _HOOK))
+    if given["feature_cls"] == _HOOK and not model_class.hooks_see_maps:
+        raise ValueError(f"feature_cls='hook' does not see the feature maps of {variant}: use {_GETTER!r}")
     if given["feature_cls"] == _HOOK and pathway != IMAGE:
         raise ValueError(
             f"feature_cls='hook' sees the frames of a clip as images; use {_GETTER!r} on the video pathway"
@@ -183,7 +192,7 @@ def _load(
         if fresh and there and (lost := _lost_heads(there, here, fresh)):
             raise CheckpointError(f"the checkpoint has no weights for {', '.join(lost)}")
         model.load_state_dict(family.filter_fn(weights, model, task=task, fresh_heads=bool(fresh)))
-    except CheckpointError as error:
+    except (CheckpointError, ValueError) as error:  # a ValueError of `adopt`: there is nothing to start from
         name = name_with_heads(variant, there) if there != here else None
         hint = f"; the heads in it fit {name}" if name else ""
         raise CheckpointError(f"{where}: {error}{hint}") from None

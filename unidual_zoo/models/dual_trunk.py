@@ -135,6 +135,8 @@ class DualTrunk(TaskModel):
         drop_path_rate: of the trunk's blocks, which drop each frame for itself.
     """
 
+    hooks_see_maps = False
+
     def __init__(
         self,
         *,

@@ -132,6 +132,8 @@ class TimeSformer(TaskModel):
         drop_path_rate: of the last block; the authors train with 0.1.
     """
 
+    hooks_see_maps = False
+
     def __init__(
         self,
         *,

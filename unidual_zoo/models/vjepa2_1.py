@@ -106,7 +106,7 @@ class AttentiveProbe(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
             x = block(x)
-        query = self.query.expand(len(x), -1, -1)
+        query = self.query.expand(x.shape[0], -1, -1)  # len(x) would be a constant to torch.export
         query = query + self.attn(query, self.norm1(x))
         return (query + self.mlp(self.norm2(query))).squeeze(1)
 
@@ -124,6 +124,8 @@ class VJepa21(TaskModel):
         token_pool: "mean" of the tokens, or "attentive": a probe of `probe_depth` blocks for each pathway.
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.
     """
+
+    hooks_see_maps = False
 
     def __init__(
         self,
@@ -243,7 +245,7 @@ class VJepa21(TaskModel):
             return features.mean(tuple(range(2, features.ndim)))
         if pathway == IMAGE and features.ndim == 5:  # every frame is an image
             frames = features.transpose(1, 2).flatten(0, 1)
-            return self._pool(frames, pathway).unflatten(0, (len(features), -1)).mean(1)
+            return self._pool(frames, pathway).unflatten(0, (features.shape[0], -1)).mean(1)
         return self.probe[pathway](features.flatten(2).transpose(1, 2))
 
     def trunk_modules(self) -> Iterator[nn.Module]:

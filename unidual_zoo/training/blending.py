@@ -60,14 +60,19 @@ def blend(courses: Mapping[str, Course]) -> dict[str, float]:
 
     Where no loss generalises, all weigh the same, and a warning says so.
     """
-    shares = {
-        name: max(course.generalisation, 0.0) / max(course.overfitting, FLOOR) ** 2 for name, course in courses.items()
-    }
+    shares = {name: _share(course) for name, course in courses.items()}
     total = sum(shares.values())
     if not total:
         warnings.warn("no loss fell on held-out files when it was trained alone: all weigh the same", stacklevel=2)
         return dict.fromkeys(courses, 1.0)
     return {name: len(shares) * share / total for name, share in shares.items()}
+
+
+def _share(course: Course) -> float:
+    """ΔG/ΔO², with the guards; nothing for a loss that diverged when it was trained alone."""
+    if not (math.isfinite(course.overfitting) and math.isfinite(course.generalisation)):
+        return 0.0
+    return max(course.generalisation, 0.0) / max(course.overfitting, FLOOR) ** 2
 
 
 class Blender:

@@ -82,6 +82,8 @@ def _allowed(schema: Schema) -> str:
         return schema["description"]
     if "anyOf" in schema:
         return " or ".join(map(_allowed, schema["anyOf"]))
+    if "const" in schema:
+        return str(schema["const"])
     if "enum" in schema:
         return " or ".join(schema["enum"])
     bounds = [f"{word} {schema[bound]:g}" for bound, word in _BOUNDS.items() if bound in schema]

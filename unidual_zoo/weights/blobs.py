@@ -79,7 +79,7 @@ class _Reader(pickle.Unpickler):
         if name == "numpy.dtype":
             return lambda code, *_: _Type(code)
         if name == "_codecs.encode":  # how Python 3 pickles bytes for Python 2
-            return lambda text, _: text.encode("latin1")
+            return lambda text, _: text  # encoded when a tensor is made: here each call would hold the bytes anew
         raise pickle.UnpicklingError(f"GLOBAL {name}")
 
 

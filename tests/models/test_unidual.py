@@ -25,6 +25,10 @@ SHALLOW, OPTIONS = dict(depths=(1, 1)), dict(pool=True, norms="shared")
 
 class TestUniDual(FamilyTests):
     family, small, shallow, options = unidual.FAMILY, SMALL, SHALLOW, OPTIONS
+    names = (  # made small, those of other sizes are the same networks
+        "r2d10", "r2plus1d10", "r2plus1d18", "r2plus1d152", "r2d10_multitask", "r2d10_lstm_multitask",
+        "r2plus1d10_multitask", "unidual10", "unidual10_aux", "unidual152_aux",
+    )  # fmt: skip
 
 
 def test_the_systems_of_the_paper_are_there():

@@ -167,12 +167,12 @@ def _take_feature_arguments(
     pathway = resolution.features_pathway(variant, architecture["pathways"], modality)
     given.setdefault("feature_cls", _GETTER)
     check_known("feature_cls", given["feature_cls"], (_GETTER, _HOOK))
-    if given["feature_cls"] == _HOOK and not model_class.hooks_see_maps:
-        raise ValueError(f"feature_cls='hook' does not see the feature maps of {variant}: use {_GETTER!r}")
     if given["feature_cls"] == _HOOK and pathway != IMAGE:
         raise ValueError(
             f"feature_cls='hook' sees the frames of a clip as images; use {_GETTER!r} on the video pathway"
         )
+    if given["feature_cls"] == _HOOK and not model_class.hooks_see_maps:
+        raise ValueError(f"feature_cls='hook' does not see the feature maps of {variant}: use {_GETTER!r}")
     return {**given, "pathway": pathway}
 
 

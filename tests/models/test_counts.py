@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import unidual_zoo  # noqa: F401
 from unidual_zoo.models.pathways import pathway_of
+from unidual_zoo.models.summary import multiply_adds, summarise
 
 PARAMETERS = {
     "unidual34": 69_766_575,
@@ -58,3 +59,12 @@ def test_removing_the_auxiliary_heads_of_aux_gives_unidual():
         model, plain = timm.create_model("unidual34_aux"), timm.create_model("unidual34")
     model.drop_auxiliary_heads()
     assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+
+
+def test_tags_of_one_name_are_counted_each_as_they_are():
+    """What differs may be no module: how a network pools over time. Heads of other sizes are counted, too."""
+    names = ["c2d50.ptv_k400", "c2d50.sf_nopool_k400", "i3d50_nl.sf_k400", "i3d50_nl.mm_k400", "r2plus1d34.ig65m_clip8"]
+    for name, row in zip(names, summarise(names), strict=True):
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        assert row.multiply_adds == {pathway: multiply_adds(model, pathway) for pathway in model.pathways}

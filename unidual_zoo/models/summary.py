@@ -23,6 +23,9 @@ from unidual_zoo.models.family import families, find_family
 from unidual_zoo.spec import IMAGE, Task
 from unidual_zoo.weights import Checkpoint
 
+# Arguments of a network that change no multiply-add but those of its heads.
+_NOT_COUNTED = ("tasks", "heads", "auxiliary", "num_classes", "spec")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -98,13 +101,19 @@ def nearest_names(name: str) -> str:
 
 def summarise(names: Iterable[str]) -> Iterator[Summary]:
     """The rows of registered names or `name.tag`, counted on networks without memory (no weights are fetched)."""
-    counted: dict[tuple, dict[str, int]] = {}  # tags often differ in their weights alone
+    counted: dict[str, int] = {}  # without heads: tags often differ in their weights and classes alone
     for name in names:
         with torch.device("meta"):
             model = create_model(name)
-        network = (str(model), model.spec.crop, model.spec.clip.length)
-        if network not in counted:
-            counted[network] = {pathway: multiply_adds(model, pathway) for pathway in model.pathways}
+        body = {key: value for key, value in model._model_args.items() if key not in _NOT_COUNTED}
+        sizes = {}
+        for pathway in model.pathways:
+            network = repr((type(model), body, model.spec.crop, pathway))
+            task = model.default_task(pathway, pathway)
+            head = 0 if task is None else model.head_hidden_size * model.tasks[task].num_classes
+            if network not in counted:
+                counted[network] = multiply_adds(model, pathway) - head
+            sizes[pathway] = counted[network] + head
         architecture, _, tag = name.partition(".")
         row = find_family(architecture).tags(architecture).get(tag)
         yield Summary(
@@ -112,7 +121,7 @@ def summarise(names: Iterable[str]) -> Iterator[Summary]:
             tag=tag or None,
             tasks=model.tasks,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
-            multiply_adds=counted[network],
+            multiply_adds=sizes,
             weights=_place_of_weights(row) if row else None,
             license=row.license if row else None,
         )

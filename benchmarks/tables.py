@@ -63,6 +63,7 @@ class Row:
     settings: tuple[str, ...] = ()  # of the recipe; $images, $clips, … are the tasks' names
     small: tuple[str, ...] = ()  # more of them, at scales that are run on one machine
     paper: Mapping[str, float] = field(default_factory=dict)  # the paper's figures in %
+    reference: str | None = None  # the row to which this one is compared, if not the table's
 
     @property
     def base(self) -> str | None:
@@ -279,17 +280,19 @@ def tables(table: Table, results: Sequence[Mapping[str, Any]]) -> str:
             paper = f" ({row.paper[metric]})" if metric in row.paper else ""
             cells.append(cell(runs, metric) + paper)
         accuracy.append([row.name, str(len(runs)), *cells])
-        differences = [difference(runs, by_row[table.reference], metric) for metric in table.metrics]
+        reference = row.reference or table.reference
+        differences = [difference(runs, by_row[reference], metric) for metric in table.metrics]
         costs = [cell(runs, name).split(" ± ")[0] for name in ("image MMAC", "video MMAC", "CPU minutes")]
         parameters = f"{runs[0]['parameters']:,}" if runs else "-"
-        second.append([row.name, *(differences if row.name != table.reference else ["0"] * len(differences)),
+        second.append([row.name, *(differences if row.name != reference else ["0"] * len(differences)),
                        parameters, *costs])  # fmt: skip
+    references = " or ".join(dict.fromkeys(row.reference or table.reference for row in table.rows))
     names = [metric.replace("third", "3rd").replace("fourth", "4th") for metric in table.metrics]
     in_brackets = f"In brackets the paper's, {table.paper}." if table.paper else ""
     return "\n".join([
         f"{table.title}: % correct, mean ± standard deviation over the seeds. {in_brackets}", "",
         markdown_table(["row", "seeds", *names], accuracy),
-        f"Minus {table.reference} with the same seed, mean [95% confidence interval by Student's t]; million "
+        f"Minus {references} with the same seed, mean [95% confidence interval by Student's t]; million "
         "multiply-adds of an image and of a clip; CPU minutes of training and evaluation.", "",
         markdown_table(["row", *names, "parameters", "image", "clip", "minutes"], second),
     ])  # fmt: skip

@@ -14,6 +14,7 @@ sys.path.insert(0, str(FOLDER))
 import ablations  # noqa: E402
 import cover  # noqa: E402
 import distinit  # noqa: E402
+import duals  # noqa: E402
 import table2  # noqa: E402
 import table3  # noqa: E402
 import table4  # noqa: E402
@@ -21,7 +22,7 @@ import tables  # noqa: E402
 import transfer  # noqa: E402
 from tables import Options, Row, Runs, Table, cell, difference, run_all  # noqa: E402
 
-PROGRAMS = (table2, table3, table4, ablations, transfer, distinit, cover)
+PROGRAMS = (table2, table3, table4, ablations, transfer, distinit, duals, cover)
 TABLES = {program.__name__: program.TABLE for program in PROGRAMS}
 
 

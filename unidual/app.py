@@ -131,6 +131,9 @@ def evaluate(
             help="A split of the files [default: the first there of val, validation, test, else all of them]."
         ),
     ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="The layout of the files, such as kinetics [default: found by their lists].")
+    ] = None,
     modality: Annotated[str | None, typer.Option(help="image or video alone, of folders with both.")] = None,
     protocol: ProtocolName = "unidual34",
     task: TaskName = None,
@@ -153,7 +156,7 @@ def evaluate(
     unreadable = None
     with json_lines(output) as write:
         place = _device(device)
-        found = find_media(sources, data=data, split=split, modality=modality)
+        found = find_media(sources, data=data, split=split, modality=modality, layout=layout)
         default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
         network = load_model(model or default, checkpoint=checkpoint)
         for media, source, benchmark in found:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +106,9 @@ def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet,
                 take(bundle)
         if not held[label] and (possible := list(filter(spares, order))):
             take(min(possible, key=excess))  # the first of equals
-    parted = [bundle in taken for bundle in bundle_of]
-    return _part(media, [not out for out in parted]), _part(media, parted)
+    numbers = range(len(media))
+    kept = [number for number in numbers if bundle_of[number] not in taken]
+    return media.take(kept), media.take([number for number in numbers if bundle_of[number] in taken])
 
 
 def set_aside(
@@ -134,12 +133,6 @@ def _label_counts(bundle_of: Sequence[int], labels: Sequence[int]) -> list[Count
     for bundle, label in zip(bundle_of, labels, strict=True):
         counts[bundle][label] += 1
     return counts
-
-
-def _part(media: MediaSet, chosen: Sequence[bool]) -> MediaSet:
-    """The chosen files of a data set."""
-    columns = {name: getattr(media, name) for name in ("files", "labels", "groups")}
-    return dataclasses.replace(media, **{name: tuple(compress(column, chosen)) for name, column in columns.items()})
 
 
 def _read_task(settings: DataSettings, task: str, *, seed: int) -> tuple[MediaSet, MediaSet]:

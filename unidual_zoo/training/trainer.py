@@ -31,6 +31,7 @@ from unidual_zoo.checks import check_known
 from unidual_zoo.data.augment import RandAugment
 from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
+from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
 from unidual_zoo.models.base import TaskModel
@@ -479,4 +480,5 @@ def write_predictions(report: Report, classes: Sequence[str], path: Path) -> Non
         for result in report.results:
             predicted = classes[result.top[0]] if result.top else ""
             names = [csv_cell(name) for name in (classes[result.label], predicted)]
-            rows.writerow((os.path.abspath(report.files[result.index]), *names))
+            file = report.files[result.index]
+            rows.writerow((file if is_remote(file) else os.path.abspath(file), *names))

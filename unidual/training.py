@@ -40,7 +40,10 @@ def train(
     recipe: Annotated[str, typer.Argument(help="One of those below.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(help="TASK=FOLDER (class/file or train/class/file) or TASK=LIST.csv (path,label); repeatable."),
+        typer.Option(
+            help="TASK=FOLDER (class/file or train/class/file), TASK=LIST.csv (path,label) or TASK=LAYOUT:FOLDER; "
+            "repeatable."
+        ),
     ] = None,
     test: Annotated[
         list[str] | None, typer.Option(help="TASK=FOLDER or LIST.csv of test files, if not beside the others.")

@@ -118,6 +118,27 @@ def read_media(
     return dataclasses.replace(media, missing=found.missing)
 
 
+def read_splits(source: PathLike, *, modality: str | None = None) -> dict[str, MediaSet]:
+    """The files of each split of a source with the classes of its training files; "" is the split of one without any.
+
+    Raises:
+        ValueError: it has images and videos, and no modality is named; and what `read_media` raises.
+    """
+    names = splits(source)
+    if find_layout(source) is None and Path(source).is_dir() and not set(names) & {*TRAIN, *TESTS}:
+        names = []  # they are class folders
+    first = find_split(source, TRAIN) or (names[0] if names else None)
+    kinds = (modality,) if modality else modalities_in(source, first)
+    if len(kinds) != 1:
+        raise ValueError(f"{source} has {' and '.join(kinds) or 'no image and no video'} files: say which are meant")
+    found = {first or "": read_media(source, modality=kinds[0], split=first, mixed=True)}
+    for name in names:
+        if name not in found:
+            classes = found[first or ""].classes
+            found[name] = read_media(source, modality=kinds[0], split=name, classes=classes, mixed=True)
+    return found
+
+
 def modalities_in(source: PathLike, split: str | None = None) -> tuple[str, ...]:
     """The modalities of the files in a folder or a CSV list, by their extensions: none, one or both.
 

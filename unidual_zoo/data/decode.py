@@ -249,6 +249,7 @@ class Video:
         # Not the bare path: FFmpeg takes "a:b.mp4" for protocol a. Metadata in unknown encodings is no reason to fail.
         self._container: InputContainer = av.open(
             source or os.path.abspath(self._path),
+            "r",
             options=CODEC_OPTIONS,
             container_options=OPEN_OPTIONS,
             metadata_errors="ignore",

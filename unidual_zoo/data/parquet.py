@@ -45,7 +45,8 @@ class Table:
         features = {name: told.get(name) or {} for name in schema.names}
         embedded = [name for name in schema.names if _holds_files(schema.field(name).type)]
         self.media = next(iter(embedded), None)
-        self.extension = EXTENSIONS.get(features.get(self.media or "", {}).get("_type"), EXTENSIONS["Image"])
+        kind = features.get(self.media or "", {}).get("_type", "Image")
+        self.extension = EXTENSIONS.get(kind, EXTENSIONS["Image"])
         labels = [name for name, feature in features.items() if _class_label(feature)]
         labels += [name for name in LABELS if name in schema.names]
         self.label = next(iter(labels), None)

@@ -45,14 +45,15 @@ def read_sources(
     _check_parted(pairs)
     for task, (train, test) in pairs.items():
         _warn_of_classes(task, train, test)
-    unlabelled = {task: _read_unlabelled(settings.data[task], settings.tasks[task], taught[task]) for task in taught}
+    unlabelled = {task: _read_unlabelled(settings, task, taught[task], seed=seed) for task in taught}
     training = {task: unlabelled[task] if task in taught else pairs[task][0] for task in settings.tasks}
     return training, {task: test for task, (_, test) in pairs.items()}
 
 
-def _read_unlabelled(source: str, modality: str, classes: Sequence[str]) -> MediaSet:
+def _read_unlabelled(settings: DataSettings, task: str, classes: Sequence[str], *, seed: int) -> MediaSet:
     """The training files of a folder or list that has splits, else all there is; labels and names of folders are left
     aside."""
+    source, modality = settings.data[task], settings.tasks[task]
     split = None if source == TOY else find_split(source, TRAIN)
     if source == TOY:
         files = toy.videos("train").files
@@ -63,7 +64,19 @@ def _read_unlabelled(source: str, modality: str, classes: Sequence[str]) -> Medi
         files = read_media(source, modality=modality, split=split).files
     if not files:
         raise ValueError(f"{source}: no {modality} files")
-    return MediaSet(modality, tuple(classes), tuple(files), (0,) * len(files))
+    media = MediaSet(modality, tuple(classes), tuple(files), (0,) * len(files))
+    return _drawn(settings, task, media, seed=seed)
+
+
+def subsample(media: MediaSet, most: int, *, seed: int = 0) -> MediaSet:
+    """At most so many of the files, drawn at random and left in their order; all of them if there are no more."""
+    drawn = np.random.default_rng(seed).permutation(len(media))[:most]
+    return media.take(sorted(drawn.tolist()))
+
+
+def _drawn(settings: DataSettings, task: str, media: MediaSet, *, seed: int) -> MediaSet:
+    """The training files of a task, or as many of them as the settings want."""
+    return subsample(media, settings.subsample[task], seed=seed) if task in settings.subsample else media
 
 
 def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet, MediaSet]:
@@ -141,8 +154,9 @@ def _read_task(settings: DataSettings, task: str, *, seed: int) -> tuple[MediaSe
         if test_source is not None:
             raise ValueError(f"{task} is the embedded data, which has test files: leave out --test")
         read = toy.images if modality == IMAGE else toy.videos
-        return read("train"), read("test")
+        return _drawn(settings, task, read("train"), seed=seed), read("test")
     train = read_media(source, modality=modality, split=_train_split(task, source))
+    train = _drawn(settings, task, train, seed=seed)
     place = test_source or source
     split = find_split(place, TESTS)
     if split or test_source:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def _names_files(path: Path) -> bool:
     return FILE in next(_metadata_rows(path), {})
 
 
-def _metadata_rows(path: Path) -> Iterable[Mapping[str, Any]]:
+def _metadata_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             yield from (

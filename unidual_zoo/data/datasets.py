@@ -125,8 +125,8 @@ def read_splits(source: PathLike, *, modality: str | None = None) -> dict[str, M
         ValueError: it has images and videos, and no modality is named; and what `read_media` raises.
     """
     names = splits(source)
-    if find_layout(source) is None and Path(source).is_dir() and not set(names) & {*TRAIN, *TESTS}:
-        names = []  # they are class folders
+    if find_layout(source) is None and Path(source).is_dir():
+        names = [name for name in names if name in (*TRAIN, *TESTS)]  # the others may be class folders
     first = find_split(source, TRAIN) or (names[0] if names else None)
     kinds = (modality,) if modality else modalities_in(source, first)
     if len(kinds) != 1:

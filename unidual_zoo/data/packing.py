@@ -286,7 +286,7 @@ def smaller_video(file: str, *, short_side: int | None, gop: int | None) -> byte
 
     options = {"crf": str(CRF), "tune": "fastdecode"} | ({"g": str(gop)} if gop else {})
     out = io.BytesIO()
-    with Video(file) as video, av.open(out, "w", format="mp4", options={"movflags": "faststart"}) as container:
+    with Video(file) as video, av.open(out, "w", format="mp4") as container:
         rate = Fraction(video.rate).limit_denominator(LONGEST_RATE)
         stream: Any = None
         for number, picture in enumerate(video.each(size=size)):

@@ -39,19 +39,27 @@ def synsets() -> tuple[str, ...]:
 
 def find(folder: Path) -> dict[str, Path]:
     """The folder of each split: with class folders of ImageNet's synsets, or val with a file of its truth."""
-    lists = {split: folder / split for split in ("train", "val") if _is_of_synsets(folder / split)}
-    if "val" not in lists and _is_flat(folder / "val") and _truth(folder):
-        lists["val"] = folder / "val"
-    return lists
+    lists = {split: folder / split for split in ("train", "val") if (folder / split).is_dir()}
+    flat = {"val": folder / "val"} if _is_flat(folder / "val") and _truth(folder) else {}
+    known = [split for split, path in lists.items() if split in flat or _is_of_synsets(path)]
+    return lists if len(known) == len(lists) else {}  # a split of other classes makes it another data set
 
 
 def _is_of_synsets(folder: Path) -> bool:
-    names = [entry.name for entry in os.scandir(folder) if entry.is_dir()] if folder.is_dir() else []
+    names = _folders(folder)
     return bool(names) and all(map(SYNSET.fullmatch, names)) and set(names) <= set(synsets())
 
 
 def _is_flat(folder: Path) -> bool:
-    return folder.is_dir() and any(is_image(entry.name) for entry in os.scandir(folder))
+    return folder.is_dir() and any(map(is_image, os.listdir(folder)))
+
+
+def _folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries if entry.is_dir()]
 
 
 def read(folder: Path, split: str, path: Path) -> Labelled:
@@ -59,14 +67,14 @@ def read(folder: Path, split: str, path: Path) -> Labelled:
     names = dict(zip(synsets(), packaged_classes("imagenet1k"), strict=True))
     if _is_of_synsets(path):
         folders = [place for name in ("train", "val") if _is_of_synsets(place := path.with_name(name))]
-        found = {entry.name for place in folders for entry in os.scandir(place) if entry.is_dir()}
+        found = {synset for place in folders for synset in _folders(place)}
         rows = class_rows(path, is_image, names)
         if not rows:
             raise ValueError(f"{path}: there is no image in class folders")
         return Labelled(rows, tuple(names[synset] for synset in sorted(found)))
     truth = _truth(path.parent)
     assert truth is not None  # else `find` had not found the folder
-    files = {Path(entry.name).stem: entry.path for entry in os.scandir(path) if is_image(entry.name)}
+    files = {Path(name).stem: str(path / name) for name in filter(is_image, os.listdir(path))}
     listed = truth[1](truth[0], sorted(files))
     if strange := [synset for _, synset in listed if synset not in names]:
         raise ValueError(f"{truth[0]}: {strange[0]!r} is none of ImageNet's {CLASSES} synsets")

@@ -126,6 +126,15 @@ def test_files_that_cannot_be_read_are_named(source, tmp_path):
     assert len(read_media(tmp_path / "out", modality="image", split="train")) == 6
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("b.mkv", "libx264"), ("c.mts", "mpeg2video")])
+def test_videos_in_shards_are_read_to_the_bit(tmp_path, name, codec):
+    old = write_video(tmp_path / name, 12, codec=codec)
+    list(pack({"": MediaSet("video", ("a",), (str(old),), (0,))}, tmp_path / "out", Packing()))
+    path = read_media(tmp_path / "out", modality="video").files[0]
+    assert probe(path) == probe(old)
+    assert (read_frames(path, [11, 3, 4]) == read_frames(old, [11, 3, 4])).all()
+
+
 def test_videos_are_encoded_anew(tmp_path):
     old = write_video(tmp_path / "a.avi", 12, size=(96, 128), codec="mpeg4")
     media = MediaSet("video", ("a",), (str(old),), (0,))

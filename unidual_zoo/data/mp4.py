@@ -29,8 +29,10 @@ def stated_samples(path: PathLike) -> int:
 
 
 def samples_in(file: BinaryIO) -> int:
-    """`stated_samples` of an open file."""
-    return _samples(file, 0, file.seek(0, os.SEEK_END), DEPTH)
+    """`stated_samples` of an open file, which is at its beginning again afterwards."""
+    total = _samples(file, 0, file.seek(0, os.SEEK_END), DEPTH)
+    file.seek(0)
+    return total
 
 
 def _samples(file: BinaryIO, start: int, stop: int, depth: int) -> int:

@@ -219,6 +219,22 @@ def address(tmp_path, monkeypatch):
         server.shutdown()
 
 
+def test_what_comes_by_http_may_be_kept(source, tmp_path, address, monkeypatch):
+    url, _ = address
+    monkeypatch.setenv("UNIDUAL_SHARD_CACHE", str(tmp_path / "cache"))
+    packed(source, tmp_path / "out")
+    one, other, *_ = read_media(url, modality="image", split="train").files
+    pictures = [shards.read_packed(file) for file in (one, other)]
+    kept = sorted(path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert len(kept) == len({*pictures})
+    os.remove(tmp_path / "out" / "train-000000.tar")
+    assert [shards.read_packed(file) for file in (one, other)] == pictures
+    for path in kept:
+        path.write_bytes(b"other bytes")
+    with pytest.raises(MediaError, match="HTTP 404"):
+        shards.read_packed(one)
+
+
 def test_shards_are_read_by_http(source, tmp_path, address):
     url, handler = address
     packed(source, tmp_path / "out", per_shard=3)

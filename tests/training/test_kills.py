@@ -1,6 +1,7 @@
 """A run that is killed at random moments and resumed has the losses of one that never was.
 
-The killed one reads shards, the other the files that were packed: that makes no difference, either. Twice by default; UNIDUAL_KILLS=10 does it ten times.
+The killed one reads shards, the other the files that were packed: that makes no difference, either. Twice by default;
+UNIDUAL_KILLS=10 does it ten times.
 """
 
 import json

@@ -7,12 +7,15 @@ sampler's division among processes, its exact number of examples and its way of 
 unchanged, with no buffer of files that wait to be mixed. The tars are WebDataset's all the same, and other programs
 stream them.
 
+What comes from an address is kept in the folder UNIDUAL_SHARD_CACHE, if that is set: an epoch asks for every file once.
+
 A shard that is not there or has another length than its index says is one MediaError that names the shard, whichever
 of its files is asked for; a file with other bytes is one that names the file in it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -28,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from unidual_zoo.data.media import MediaError, PathLike
+from unidual_zoo.files import partial_name
 
 SUFFIX, INDEX_SUFFIX = ".tar", ".json"
 MANIFEST = "shards.json"
@@ -36,6 +40,7 @@ PLACE_DIGITS = 6  # of a file's name, the last ones: its number in the shard
 BLOCK = 512  # bytes of a tar's header
 ATTEMPTS, FIRST_WAIT, TIMEOUT = 4, 0.5, 60.0  # of a request; seconds, the wait doubles
 PARTIAL_CONTENT, SERVER_ERROR = 206, 500
+CACHE = "UNIDUAL_SHARD_CACHE"  # the variable of the environment
 REMOTE = ("http://", "https://")
 
 
@@ -128,10 +133,30 @@ def read_packed(path: PathLike) -> bytes:
     if not number.isdecimal() or int(number) >= len(index.spans):
         raise MediaError(path, f"the shard has {len(index.spans):,} files")
     offset, size = index.spans[int(number)].tolist()
+    digest = index.digests[int(number)]
+    kept = _kept(digest) if is_remote(shard) else None
+    if kept is not None and kept.is_file() and _is_of(digest, data := kept.read_bytes()):
+        return data
     data = _requested(shard, offset, size) if is_remote(shard) else _part(shard, offset, size, length=index.length)
-    if hashlib.sha256(data).digest() != index.digests[int(number)]:
+    if not _is_of(digest, data):
         raise MediaError(path, "its checksum is wrong: the shard is damaged")
+    if kept is not None:
+        with contextlib.suppress(OSError):  # a full disk keeps no more, and harms nobody
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = partial_name(kept)
+            unfinished.write_bytes(data)
+            os.replace(unfinished, kept)
     return data
+
+
+def _is_of(digest: bytes, data: bytes) -> bool:
+    return hashlib.sha256(data).digest() == digest
+
+
+def _kept(digest: bytes) -> Path | None:
+    """Where a file from an address is kept, None if it is not to be."""
+    folder = os.environ.get(CACHE)
+    return Path(folder, digest.hex()[:2], digest.hex()) if folder else None
 
 
 def _part(shard: str, offset: int, size: int, *, length: int) -> bytes:

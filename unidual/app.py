@@ -115,7 +115,8 @@ def evaluate(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Labelled files: folders class/file or split/class/file, CSV lists of path,label; or one of the "
+            help="Labelled files: folders class/file or split/class/file, CSV lists of path,label, LAYOUT:FOLDER, "
+            "shards in a folder or at an address; or one of the "
             f"benchmarks {', '.join(BENCHMARKS)}, whose files --data gives."
         ),
     ],

@@ -24,7 +24,10 @@ FreezeNorms = Annotated[
     bool, typer.Option("--freeze-norms", help="BatchNorms keep their statistics, for batches of a few examples.")
 ]
 Source = Annotated[
-    str | None, typer.Option(help="A folder class/file or split/class/file, or a CSV of path,label[,split,group].")
+    str | None,
+    typer.Option(
+        help="A folder class/file or split/class/file, a CSV of path,label[,split,group], LAYOUT:FOLDER or shards."
+    ),
 ]
 
 

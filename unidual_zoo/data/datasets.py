@@ -124,7 +124,7 @@ def read_splits(source: PathLike, *, modality: str | None = None) -> dict[str, M
     Raises:
         ValueError: it has images and videos, and no modality is named; and what `read_media` raises.
     """
-    names = splits(source)
+    names = [name for name in splits(source) if name]
     if find_layout(source) is None and Path(source).is_dir():
         names = [name for name in names if name in (*TRAIN, *TESTS)]  # the others may be class folders
     first = find_split(source, TRAIN) or (names[0] if names else None)

@@ -37,6 +37,7 @@ from unidual_zoo.data.shards import (
     BLOCK,
     FORMAT,
     INDEX_SUFFIX,
+    KEY_DIGITS,
     MANIFEST,
     PLACE_DIGITS,
     SUFFIX,
@@ -229,7 +230,7 @@ def _write_members(
         except MediaError as error:
             failures.append({"file": error.path, "error": error.reason})
             continue
-        key = f"{shard:06d}{len(members):0{PLACE_DIGITS}d}"
+        key = f"{shard:0{KEY_DIGITS - PLACE_DIGITS}d}{len(members):0{PLACE_DIGITS}d}"
         about = {"labels": list(item.labels), "group": item.group, "file": "/".join(Path(item.file).parts[-3:])}
         offset = out.offset + BLOCK  # behind the header
         _add(out, key + extension, data)

@@ -36,7 +36,7 @@ from unidual_zoo.files import partial_name
 SUFFIX, INDEX_SUFFIX = ".tar", ".json"
 MANIFEST = "shards.json"
 FORMAT = "unidual-shards-1"
-PLACE_DIGITS = 6  # of a file's name, the last ones: its number in the shard
+KEY_DIGITS, PLACE_DIGITS = 12, 6  # of a file's name; the last ones are its number in the shard
 BLOCK = 512  # bytes of a tar's header
 ATTEMPTS, FIRST_WAIT, TIMEOUT = 4, 0.5, 60.0  # of a request; seconds, the wait doubles
 PARTIAL_CONTENT, SERVER_ERROR = 206, 500
@@ -50,8 +50,10 @@ def is_remote(place: PathLike) -> bool:
 
 
 def is_packed(path: PathLike) -> bool:
-    """Whether the path is that of a file in a shard."""
-    return os.path.dirname(os.fspath(path)).endswith(SUFFIX)
+    """Whether the path is that of a file in a shard: its name is a number in a tar."""
+    folder, name = os.path.split(os.fspath(path))
+    key = os.path.splitext(name)[0]
+    return folder.endswith(SUFFIX) and len(key) == KEY_DIGITS and key.isdecimal()
 
 
 def read_manifest(place: PathLike) -> Mapping[str, Any] | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_media, splits
 from unidual_zoo.data.identity import bundles, check_one_label, identities
+from unidual_zoo.data.layouts import find_layout
 from unidual_zoo.data.listing import files_below
 from unidual_zoo.data.media import is_image, is_video
 from unidual_zoo.data.synthetic import toy
@@ -57,7 +58,7 @@ def _read_unlabelled(settings: DataSettings, task: str, classes: Sequence[str], 
     split = None if source == TOY else find_split(source, TRAIN)
     if source == TOY:
         files = toy.videos("train").files
-    elif split is None and Path(source).is_dir():
+    elif split is None and Path(source).is_dir() and find_layout(source) is None:
         belongs = is_image if modality == IMAGE else is_video
         files = [os.path.join(source, file) for file in files_below(source).files if belongs(file)]
     else:

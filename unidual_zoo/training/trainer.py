@@ -354,7 +354,8 @@ class Trainer:
     def _write_report(self, task: str, report: Report) -> None:
         """A task's confusion matrix, and the list of what was predicted."""
         classes = self.media[task].classes
-        pairs = [(result.label, result.top[0]) for result in report.results if result.top]
+        scored = [result for result in report.results if result.top]
+        pairs = [(result.top[0] if result.right() else result.label, result.top[0]) for result in scored]
         confusion, predictions = self.run.path / f"confusion-{task}.png", self.run.path / f"predictions-{task}.csv"
         write_whole(confusion, lambda path: plot_confusion(pairs, classes, path, title=task))
         write_whole(predictions, lambda path: write_predictions(report, classes, path))

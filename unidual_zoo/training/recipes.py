@@ -65,9 +65,7 @@ class DataSettings:
     """The tasks, their files, and how examples are drawn from them."""
 
     tasks: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"in1k": IMAGE, "k400": VIDEO})  # modalities
-    data: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # of each task a folder, CSV list or LAYOUT:FOLDER
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of each task a folder, a list, LAYOUT:FOLDER
     subsample: Mapping[str, Count] = dataclasses.field(default_factory=dict)  # of a task at most so many, by the seed
     teachers: Mapping[str, str] = dataclasses.field(
         default_factory=dict

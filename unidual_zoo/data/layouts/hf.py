@@ -49,7 +49,10 @@ def _metadata(folder: Path) -> Path | None:
 
 
 def _names_files(path: Path) -> bool:
-    return FILE in next(_metadata_rows(path), {})
+    try:
+        return FILE in next(_metadata_rows(path), {})
+    except (ValueError, TypeError):  # other people's metadata
+        return False
 
 
 def _metadata_rows(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -66,7 +66,7 @@ class Table:
         paths = [(entry or {}).get("path") for entry in columns[self.media].to_pylist()]
         for number, (path, label) in enumerate(zip(paths, columns[self.label].to_pylist(), strict=True)):
             extension = os.path.splitext(path or "")[1]
-            name = f"{number:06d}{extension if is_media(extension and f'x{extension}') else self.extension}"
+            name = f"{number:06d}{extension if is_media(f'x{extension}') else self.extension}"
             yield f"{self.path}/{name}", label
 
 

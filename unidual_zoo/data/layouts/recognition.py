@@ -48,8 +48,10 @@ def _read_ucf101(folder: Path, split: str, path: Path) -> Labelled:
         match = _GROUP.fullmatch(Path(file).stem)
         listed.append(Row(name, tidy(label), match[1] if match else ""))
     index = path.with_name("classInd.txt")  # `1 ApplyEyeMakeup`
-    names = [line.split()[-1] for line in text_lines(index)] if index.is_file() else {row.label for row in listed}
-    return there(path, listed, by_folder(folder), classes=names if index.is_file() else sorted(names))
+    classes = sorted({row.label for row in listed})
+    if index.is_file():
+        classes = [line.split()[-1] for line in text_lines(index)]
+    return there(path, listed, by_folder(folder), classes=classes)
 
 
 def _hmdb51_lists(division: int, place: Path) -> dict[str, Path]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from unidual_zoo.data.layouts.reading import Format, Labelled, Lists, Place, Row
 from unidual_zoo.data.shards import MANIFEST, join, read_index, read_json, read_manifest
+
+READERS = 8  # indices are read side by side, which counts at an address
 
 
 def find(folder: Place) -> Lists:
@@ -17,10 +20,14 @@ def find(folder: Place) -> Lists:
 def read(folder: Place, split: str, path: str) -> Labelled:
     """The files of a split, in the order in which they were before they were packed."""
     about = read_json(path)["splits"][split]
-    members: list[tuple[int, Row]] = []
-    for name in about["shards"]:
-        shard = join(folder, name)
-        members += [(member["place"], _row(shard, member)) for member in read_index(shard)["members"]]
+    shards = [join(folder, name) for name in about["shards"]]
+    with ThreadPoolExecutor(READERS) as pool:
+        indices = list(pool.map(read_index, shards))
+    members = [
+        (member["place"], _row(shard, member))
+        for shard, index in zip(shards, indices, strict=True)
+        for member in index["members"]
+    ]
     return Labelled([row for _, row in sorted(members)], tuple(about["classes"]))
 
 

@@ -5,7 +5,7 @@
         have been made once
     uv run benchmarks/imagenet.py --model local-dir:RUN/export --data /data/imagenet --workers 8
         what `unidual train` left in RUN on the validation images, /data/imagenet/val/<class>/<file> (names of classes,
-        or WordNet ids) or a CSV
+        or WordNet ids), a flat /data/imagenet/val with its ground-truth file (docs/data.md), a CSV or shards
     uv run benchmarks/imagenet.py --model unidual34.in1k_k400 --checkpoint FILE --data /data/imagenet
         a file of weights for that name's tasks
 

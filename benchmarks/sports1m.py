@@ -1,7 +1,8 @@
 """Accuracy of a video network on Sports-1M: clip@1, video@1 and video@5.
 
-    uv run benchmarks/sports1m.py --model local-dir:RUN/export --data sports1m_test.csv --workers 8
-        a CSV of path,label or folders split/class/file; a video of several labels counts by the one that is listed
+    uv run benchmarks/sports1m.py --model local-dir:RUN/export --data /data/sports1m --workers 8
+        the videos of test_partition.txt that are there; of several labels any is right. A CSV of path,label or
+        folders split/class/file serve, too
     uv run benchmarks/sports1m.py
         without data the embedded videos are evaluated, which hold nothing of Sports-1M: it shows that the command runs
 

@@ -326,6 +326,36 @@ def test_evaluate_sees_what_its_sources_hold(run, model, data):
     assert [row["listed"] for row in lines(out)] == [4]
 
 
+def test_packed_files_are_evaluated_as_they_were(run, model, data):
+    (data / "acts/val/falling/torn.mp4").write_text("")
+    status, text, err = run("pack", data / "acts", data / "shards", "--per-shard", 2, "--json", data / "packed.json")
+    assert status == 1  # torn.mp4 is empty
+    assert "left out" in err
+    (row,) = lines(data / "packed.json")
+    assert json.loads(text.splitlines()[-1]) == row
+    assert row["splits"]["val"]["files"] == 4
+    assert (row["failed"], row["failures"][0]["error"]) == (1, "it is empty (0 bytes)")
+    (data / "acts/val/falling/torn.mp4").unlink()
+    for source in (data / "acts", data / "shards"):
+        run("evaluate", "kinetics", "--data", source, "--model", model, "--json", data / f"{source.name}.json")
+    plain, packed = (lines(data / f"{name}.json")[0] for name in ("acts", "shards"))
+    assert {name for name in plain if plain[name] != packed[name]} <= {"data", "seconds", "views_per_second"}
+
+
+def test_a_layout_is_named(run, model, data):
+    os.rename(data / "acts/val/falling", data / "acts/val/falling_")  # which Kinetics' layout takes for a blank
+    out = data / "report.json"
+    run("evaluate", "kinetics", "--data", data / "acts", "--layout", "kinetics", "--model", model, "--json", out)
+    run("evaluate", data / "acts", "--layout", "kinetics", "--split", "val", "--model", model, "--json", out)
+    assert [(row["listed"], row["labels"]) for row in lines(out)] == [(5, "by name")]
+    for options, message in (
+        (["kinetics", "--layout", "kinetics"], "layout 'kinetics' is that of files: say where they are with --data"),
+        ([data / "acts", "--layout", "kinetix"], "no layout 'kinetix', allowed: shards, ssv2"),
+    ):
+        status, _, err = run("evaluate", *options, "--model", model)
+        assert (status, message in one_sentence(err)) == (2, True)
+
+
 def test_evaluate_of_nothing_but_broken_files_fails(run, model, data):
     (data / "list.csv").write_text("none/0.png,bird\nnone/1.png,cup\n")
     status, text, err = run("evaluate", "imagenet", "--model", model, "--data", data / "list.csv")

@@ -48,6 +48,14 @@ def test_clip_and_video_accuracy_by_hand(videos):
     assert all(shape[1:] == (3, 2, SIDE, SIDE) for shape in model.calls)
 
 
+def test_any_of_several_labels_is_right(videos):
+    files = dataclasses.replace(media("video", videos, [1, 5, 1]), others=((), (4, 2), (0,)), missing=4)
+    report = evaluate(GreyNet(), files, protocol=FOUR, progress=False)
+    # Right clips: 4, all 4 of 2, 2, 2, 5, and 1 of 0, 3, 3, 3; the third file's labels 1 and 0 are among its best five.
+    assert report.metrics() == {"clip@1": 75.0, "video@1": 66.667, "video@5": 100.0}
+    assert report.to_dict()["missing"] == 4
+
+
 def test_top_5_leaves_one_class_out(tmp_path):
     files = [grey_image(tmp_path / f"{level}.png", level) for level in (0, 0, 5)]
     report = evaluate(GreyNet(), media("image", files, [0, 5, 5]), progress=False)

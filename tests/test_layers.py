@@ -7,7 +7,7 @@ import unidual_zoo
 
 ROOT = Path(unidual_zoo.__file__).parent
 STAGES = [
-    ["checks", "files", "names", "tabular"],
+    ["checks", "extras", "files", "names", "tabular"],
     ["spec"],
     ["weights"],
     ["data"],

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.packing import pack
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
 
@@ -114,7 +115,8 @@ def evaluate(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Labelled files: folders class/file or split/class/file, CSV lists of path,label; or one of the "
+            help="Labelled files: folders class/file or split/class/file, CSV lists of path,label, LAYOUT:FOLDER, "
+            "shards in a folder or at an address; or one of the "
             f"benchmarks {', '.join(BENCHMARKS)}, whose files --data gives."
         ),
     ],
@@ -130,6 +132,9 @@ def evaluate(
         typer.Option(
             help="A split of the files [default: the first there of val, validation, test, else all of them]."
         ),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="The layout of the files, such as kinetics [default: found by their lists].")
     ] = None,
     modality: Annotated[str | None, typer.Option(help="image or video alone, of folders with both.")] = None,
     protocol: ProtocolName = "unidual34",
@@ -153,7 +158,7 @@ def evaluate(
     unreadable = None
     with json_lines(output) as write:
         place = _device(device)
-        found = find_media(sources, data=data, split=split, modality=modality)
+        found = find_media(sources, data=data, split=split, modality=modality, layout=layout)
         default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
         network = load_model(model or default, checkpoint=checkpoint)
         for media, source, benchmark in found:
@@ -240,6 +245,7 @@ def models(
 
 app.command(cls=TrainCommand)(train)
 app.command()(finetune)
+app.command()(pack)
 
 
 def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:

@@ -40,28 +40,36 @@ class Source(NamedTuple):
     benchmark: str | None
 
 
-def find_media(sources: Sequence[str], *, data: str | None, split: str | None, modality: str | None) -> list[Source]:
-    """The benchmark's files, or those of every source and modality.
+def find_media(
+    sources: Sequence[str], *, data: str | None, split: str | None, modality: str | None, layout: str | None = None
+) -> list[Source]:
+    """The benchmark's files, or those of every source and modality, all of them in the layout if one is named.
 
     Raises:
         ValueError: a source is not there, or holds no files of the modality.
     """
     from unidual_zoo.checks import check_known
     from unidual_zoo.data.datasets import TESTS, find_split, modalities_in, read_media
+    from unidual_zoo.data.layouts import LAYOUTS, find_layout, in_layout
     from unidual_zoo.spec import MODALITIES
 
+    if layout is not None:
+        check_known("layout", layout, LAYOUTS)
     named = [source for source in sources if source in BENCHMARKS]
     if named and (len(sources) > 1 or modality is not None):
         raise ValueError(f"benchmark {named[0]!r} stands alone, got {' '.join(sources)}; a folder is ./{named[0]}")
     if named:
-        return [Source(*_benchmark_data(BENCHMARKS[named[0]], data, split), named[0])]
+        if data is None and layout is not None:
+            raise ValueError(f"layout {layout!r} is that of files: say where they are with --data")
+        place = data if data is None else in_layout(data, layout)
+        return [Source(*_benchmark_data(BENCHMARKS[named[0]], place, split), named[0])]
     if data is not None:
         check_known("benchmark", sources[0], BENCHMARKS)
     if modality is not None:
         check_known("modality", modality, MODALITIES)
     found = []
-    for source in sources:
-        if not os.path.exists(source):
+    for source in (in_layout(source, layout) for source in sources):
+        if not os.path.exists(source) and find_layout(source) is None:
             known = ", ".join(BENCHMARKS)
             raise ValueError(f"there is no folder or list {source}, and no benchmark of that name (they are {known})")
         part = split or find_split(source, TESTS)

@@ -24,7 +24,10 @@ FreezeNorms = Annotated[
     bool, typer.Option("--freeze-norms", help="BatchNorms keep their statistics, for batches of a few examples.")
 ]
 Source = Annotated[
-    str | None, typer.Option(help="A folder class/file or split/class/file, or a CSV of path,label[,split,group].")
+    str | None,
+    typer.Option(
+        help="A folder class/file or split/class/file, a CSV of path,label[,split,group], LAYOUT:FOLDER or shards."
+    ),
 ]
 
 
@@ -40,7 +43,10 @@ def train(
     recipe: Annotated[str, typer.Argument(help="One of those below.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(help="TASK=FOLDER (class/file or train/class/file) or TASK=LIST.csv (path,label); repeatable."),
+        typer.Option(
+            help="TASK=FOLDER (class/file or train/class/file), TASK=LIST.csv (path,label) or TASK=LAYOUT:FOLDER; "
+            "repeatable."
+        ),
     ] = None,
     test: Annotated[
         list[str] | None, typer.Option(help="TASK=FOLDER or LIST.csv of test files, if not beside the others.")

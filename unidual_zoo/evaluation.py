@@ -36,9 +36,9 @@ _NAMED = 5  # failures and warnings named in the table; the JSON line names all
 class FileResult(NamedTuple):
     """What became of file number `index` of a data set.
 
-    `label` and `top` (the best five, best first) are classes of the network; `views_right` of `views` views would be
-    right alone. A file that failed has an `error`, no `top`, and its views count as wrong. One that was read with a
-    `warning` counts as any other.
+    `label` and `top` (the best five, best first) are classes of the network, `others` further labels, of which any is
+    right as well; `views_right` of `views` views would be right alone. A file that failed has an `error`, no `top`, and
+    its views count as wrong. One that was read with a `warning` counts as any other.
     """
 
     index: int
@@ -49,6 +49,11 @@ class FileResult(NamedTuple):
     size: tuple[int, int] | None = None
     error: str | None = None
     warning: str | None = None
+    others: tuple[int, ...] = ()
+
+    def right(self, best: int = 1) -> bool:
+        """Whether a label of the file is among the best of `top`."""
+        return bool({self.label, *self.others} & set(self.top[:best]))
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,8 @@ class Report:
             raise ValueError("the report is of no files")
         if len(self.results) != len(self.files):
             raise ValueError(f"the report holds {len(self.results)} of {len(self.files)} files: merge all shards first")
-        best = sum(result.label in result.top[:1] for result in self.results)
-        among = sum(result.label in result.top for result in self.results)
+        best = sum(result.right() for result in self.results)
+        among = sum(result.right(TOP) for result in self.results)
         shares = {"top-1": (best, len(self.files)), "top-5": (among, len(self.files))}
         if self.modality == VIDEO:
             right, views = sum(r.views_right for r in self.results), sum(r.views for r in self.results)
@@ -183,7 +188,8 @@ def evaluate(
     with reading.deaths_explained(), evaluation_mode(model), bar:
         for scored in scores:
             index = indices[scored.index]
-            results.append(_result(scored, index, labels[media.labels[index]], num_views))
+            right = [labels[label] for label in media.labels_of(index)]
+            results.append(_result(scored, index, right, num_views))
             bar.update()
     about = {**_facts(model, media, route), "labels": label_rule, "batch_size": batch_size, "workers": workers}
     files = tuple(str(file) for file in media.files)
@@ -247,13 +253,14 @@ def decoder_version(modality: str) -> str:
     )
 
 
-def _result(scored: FileScores, index: int, label: int, num_views: int) -> FileResult:
+def _result(scored: FileScores, index: int, labels: Sequence[int], num_views: int) -> FileResult:
+    label, others = labels[0], tuple(labels[1:])
     if scored.scores is None:
-        return FileResult(index, label, (), 0, num_views, scored.size, scored.error, scored.warning)
+        return FileResult(index, label, (), 0, num_views, scored.size, scored.error, scored.warning, others)
     mean = scored.scores.mean(0)  # (views, classes) -> (classes,)
     top = tuple(mean.topk(min(TOP, len(mean))).indices.tolist())
-    right = int((scored.scores.argmax(1) == label).sum())
-    return FileResult(index, label, top, right, len(scored.scores), scored.size, warning=scored.warning)
+    right = sum(best in labels for best in scored.scores.argmax(1).tolist())
+    return FileResult(index, label, top, right, len(scored.scores), scored.size, warning=scored.warning, others=others)
 
 
 def _facts(model: TaskModel, media: MediaSet, route: Route) -> dict[str, Any]:
@@ -265,6 +272,7 @@ def _facts(model: TaskModel, media: MediaSet, route: Route) -> dict[str, Any]:
     return dict(
         model=model_name(model),
         modality=media.modality,
+        **({"missing": media.missing} if media.missing else {}),
         pathway=route.pathway,
         task=route.task,
         protocol=protocol.name,

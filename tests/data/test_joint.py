@@ -1,5 +1,6 @@
 """The joint sampler by numbers, and the loader on tiny files."""
 
+import dataclasses
 import gc
 import os
 import random
@@ -161,6 +162,12 @@ def test_an_example_depends_on_its_draw_alone_and_disturbs_nobody(pictures, film
     assert random.getstate() == python_state
     starts = {data[Draw("clips", 0, position)].x[0, 0].max().item() for position in range(40)}
     assert len(starts) > 3
+
+
+def test_a_file_of_several_labels_is_trained_on_each_of_them(pictures):
+    data = dataset(images=dataclasses.replace(pictures, others=((1,), *[()] * (len(pictures) - 1))))
+    assert {data[Draw("images", 0, position)].label for position in range(20)} == {pictures.labels[0], 1}
+    assert data[Draw("images", 0, 3)].label == data[Draw("images", 0, 3)].label
 
 
 def test_rand_augment_treats_all_frames_of_a_clip_alike():

@@ -1,13 +1,21 @@
 """Data sets in the layouts of their makers, made here file by file."""
 
+import io
 import json
+import zlib
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from unidual_zoo.data.datasets import find_split, modalities_in, read_media, splits
+from unidual_zoo.data import MediaError, read_image
+from unidual_zoo.data.datasets import MediaSet, find_split, modalities_in, read_media, splits
+from unidual_zoo.data.layouts import imagenet
 from unidual_zoo.training.recipes import DataSettings
-from unidual_zoo.training.sources import read_sources
+from unidual_zoo.training.sources import read_sources, subsample
 
 SSV2_LABELS = {"Holding something": "1", "Closing something": "0", "Pouring something into something": "2"}
 SSV2 = {
@@ -167,3 +175,193 @@ def test_lists_of_ones_own_are_no_kinetics(tmp_path):
     touch(tmp_path / "a.mp4")
     write(tmp_path / "train.csv", "path,label", "a.mp4,jumping")
     assert read_media(tmp_path, modality="video", split="train").classes == ("jumping",)
+
+
+def test_class_folders_of_kinetics_are_read_where_the_layout_is_named(tmp_path):
+    touch(tmp_path / "train" / "shaking_hands" / "a.mp4", tmp_path / "val" / "shaking_hands" / "b.mp4")
+    assert read_media(f"kinetics:{tmp_path}", modality="video", split="val").classes == ("shaking hands",)
+    assert read_media(tmp_path, modality="video", split="val").classes == ("shaking_hands",)
+    with pytest.raises(ValueError, match=r"has not the layout of Sports-1M: there is no train_partition\.txt"):
+        read_media(f"sports1m:{tmp_path}", modality="video", split="train")
+    with pytest.raises(ValueError, match=r"none: no such folder, which is to have the layout of Kinetics"):
+        splits(f"kinetics:{tmp_path}/none")
+
+
+def sports1m(folder: Path) -> Path:
+    write(folder / "labels.txt", "boxing", "judo", "kyūdō")
+    write(
+        folder / "original" / "train_partition.txt",
+        *(f"https://www.youtube.com/watch?v={name} {numbers}" for name, numbers in (("-a_B", "2"), ("c", "1,0"))),
+    )
+    write(folder / "original" / "test_partition.txt", "http://www.youtube.com/watch?v=d 0,2", "http://youtu.be/gone 1")
+    touch(folder / "videos" / "-a_B.mp4", folder / "videos" / "c.mkv", folder / "d.mp4")
+    return folder
+
+
+def test_sports_1m_has_several_labels_a_video(tmp_path):
+    folder = sports1m(tmp_path)
+    train = read_media(folder, modality="video", split="train")
+    assert train.classes == ("boxing", "judo", "kyūdō")
+    assert [train.labels_of(index) for index in range(2)] == [(2,), (1, 0)]
+    with pytest.warns(UserWarning, match=r"test_partition\.txt: 1 of its 2 videos are not there, such as gone"):
+        tested = read_media(folder, modality="video", split="test", classes=train.classes)
+    assert (tested.labels_of(0), tested.missing) == ((0, 2), 1)
+    write(folder / "original" / "train_partition.txt", "https://www.youtube.com/watch?v=c 1,3")
+    with pytest.raises(ValueError, match=r"a line must be a URL and numbers below 3, got 'https://\S+ 1,3'"):
+        read_media(folder, modality="video", split="train")
+
+
+def test_minisports_is_a_subsample_by_the_seed():
+    media = MediaSet(
+        "video", ("a", "b"), tuple(f"{i}.mp4" for i in range(50)), (0, 1) * 25, others=((),) * 49 + ((0,),)
+    )
+    mini = subsample(media, 20, seed=3)
+    assert len(mini) == 20
+    assert mini == subsample(media, 20, seed=3) != subsample(media, 20, seed=4)
+    assert sorted(mini.files, key=media.files.index) == list(mini.files)  # each once, in order
+    assert all(media.labels_of(media.files.index(f)) == mini.labels_of(i) for i, f in enumerate(mini.files))
+    assert subsample(media, 60) == media
+
+
+def test_a_recipe_takes_a_named_layout_and_a_subsample(tmp_path):
+    source = f"sports1m:{sports1m(tmp_path)}"
+    settings = DataSettings(tasks={"s": "video"}, data={"s": source}, subsample={"s": 1})
+    with pytest.warns(UserWarning, match="are not there|without a test file"):
+        train, test = read_sources(settings, seed=0)
+    assert (len(train["s"]), len(test["s"]), test["s"].missing) == (1, 1, 1)
+    with pytest.raises(ValueError, match="no task to subsample 't', allowed: s"):
+        DataSettings(tasks={"s": "video"}, subsample={"t": 1})
+
+
+def test_ucf101(tmp_path):
+    lists = tmp_path / "ucfTrainTestlist"
+    write(lists / "classInd.txt", "1 YoYo", "2 Archery")
+    write(lists / "trainlist01.txt", "YoYo/v_YoYo_g08_c01.avi 1", "Archery/v_Archery_g02_c03.avi 2")
+    write(lists / "testlist01.txt", "Archery/v_Archery_g01_c01.avi")
+    write(lists / "trainlist02.txt", "Archery/v_Archery_g01_c01.avi 2")
+    videos = ("YoYo/v_YoYo_g08_c01.avi", "Archery/v_Archery_g02_c03.avi", "Archery/v_Archery_g01_c01.avi")
+    touch(*(tmp_path / "UCF-101" / name for name in videos))
+    train = read_media(tmp_path, modality="video", split="train")
+    assert (train.classes, train.labels) == (("YoYo", "Archery"), (0, 1))
+    assert train.groups == ("v_YoYo_g08", "v_Archery_g02")
+    assert read_media(tmp_path, modality="video", split="test").files == (str(tmp_path / "UCF-101" / videos[2]),)
+    second = read_media(f"ucf101-2:{tmp_path}", modality="video", split="train")
+    assert named(second) == {"v_Archery_g01_c01.avi": "Archery"}
+
+
+def test_hmdb51(tmp_path):
+    lists = tmp_path / "testTrainMulti_7030_splits"
+    write(lists / "brush_hair_test_split1.txt", "a b#1_0.avi 1 ", "c.avi 2", "d.avi 0")
+    write(lists / "wave_test_split1.txt", "c.avi 1")
+    write(lists / "wave_test_split3.txt", "c.avi 2")
+    touch(*(tmp_path / "brush_hair" / name for name in ("a b#1_0.avi", "c.avi", "d.avi")), tmp_path / "wave" / "c.avi")
+    train = read_media(tmp_path, modality="video", split="train")
+    assert train.classes == ("brush hair", "wave")
+    assert named(train) == {"a b#1_0.avi": "brush hair", "c.avi": "wave"}
+    tested = read_media(tmp_path, modality="video", split="test", classes=train.classes)
+    assert tested.files == (str(tmp_path / "brush_hair" / "c.avi"),)
+    assert read_media(f"hmdb51-3:{tmp_path}", modality="video", split="test").labels == (0,)
+    write(lists / "wave_test_split1.txt", "c.avi 4")
+    with pytest.raises(ValueError, match=r"wave_test_split1\.txt: a line must be a file and 0, 1 or 2, got 'c\.avi 4'"):
+        read_media(tmp_path, modality="video", split="train")
+
+
+TENCH, SNAKE, PAPER = "n01440764", "n01751748", "n15075141"  # classes 0, 65 and 999
+VAL = [f"ILSVRC2012_val_0000000{number}" for number in (1, 2, 3)]
+
+
+def test_synsets_of_imagenet_have_human_names(tmp_path):
+    touch(*(tmp_path / "train" / synset / f"{synset}_1.JPEG" for synset in (PAPER, TENCH)))
+    touch(tmp_path / "val" / TENCH / f"{VAL[0]}.JPEG")
+    train = read_media(tmp_path, modality="image", split="train")
+    assert train.classes == ("tench", "toilet tissue")
+    assert named(train) == {f"{TENCH}_1.JPEG": "tench", f"{PAPER}_1.JPEG": "toilet tissue"}
+    assert read_media(tmp_path, modality="image", split="val", classes=train.classes).labels == (0,)
+    touch(tmp_path / "train" / "n00000000" / "a.JPEG")  # none of the thousand: folders of classes as any others
+    assert read_media(tmp_path, modality="image", split="train").classes == ("n00000000", TENCH, PAPER)
+
+
+def matlab(order: list[str], *, packed: bool) -> bytes:
+    """A MATLAB file as far as it is looked at: a header, a tag of 8 bytes, and texts of two bytes a letter."""
+    body = b"".join(synset.encode("utf-16-le") + b"\0\1 a fish\0" for synset in order)
+    return b"MATLAB 5.0 MAT-file".ljust(136, b"\0") + (zlib.compress(body) if packed else body)
+
+
+@pytest.mark.parametrize("truth", ["kaggle", "synsets", "pairs", "devkit", "matlab", "plain matlab"])
+def test_flat_validation_images_of_imagenet(tmp_path, truth):
+    order = [SNAKE, *(synset for synset in imagenet.synsets() if synset != SNAKE)]  # ILSVRC's numbers are others
+    number = {synset: 1 + order.index(synset) for synset in (TENCH, SNAKE, PAPER)}
+    shown = [SNAKE, PAPER, TENCH]
+    root, images = tmp_path, tmp_path / "val"
+    if truth == "kaggle":
+        images = tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "val"
+        rows = (f"{name},{synset} 1 2 3 4 {synset} 5 6 7 8 " for name, synset in zip(VAL, shown, strict=True))
+        write(tmp_path / "LOC_val_solution.csv", "ImageId,PredictionString", *list(rows)[::-1])
+    elif truth == "synsets":
+        write(tmp_path / "imagenet_2012_validation_synset_labels.txt", *shown)
+    elif truth == "pairs":
+        numbers = (imagenet.synsets().index(synset) for synset in shown)
+        write(tmp_path / "val.txt", *(f"{name}.JPEG {n}" for name, n in zip(VAL, numbers, strict=True)))
+    else:
+        devkit = tmp_path / "ILSVRC2012_devkit_t12" / "data"
+        write(devkit / "ILSVRC2012_validation_ground_truth.txt", *(str(number[synset]) for synset in shown))
+        if truth == "devkit":
+            write(devkit / "map_clsloc.txt", *(f"{s} {n} a_fish" for n, s in enumerate(order, 1)))
+        else:
+            extra = [*order, "n99999999"]  # synsets that are no leaves follow
+            (devkit / "meta.mat").write_bytes(matlab(extra, packed=truth == "matlab"))
+    touch(*(images / f"{name}.JPEG" for name in VAL))
+    media = read_media(root, modality="image", split="val")
+    assert [Path(file).stem for file in media.files] in (VAL, VAL[::-1])
+    assert named(media) == {
+        f"{VAL[0]}.JPEG": "sea snake", f"{VAL[1]}.JPEG": "toilet tissue", f"{VAL[2]}.JPEG": "tench"
+    }  # fmt: skip
+    assert len(media.classes) == 1000
+    if truth == "synsets":
+        touch(images / "ILSVRC2012_val_00000004.JPEG")
+        with pytest.raises(ValueError, match="3 lines for 4 images, which it gives in their order"):
+            read_media(root, modality="image", split="val")
+
+
+def test_hugging_face_folders(tmp_path):
+    write(tmp_path / "train" / "metadata.jsonl", '{"file_name": "a/1.jpg", "label": ["cat", "dog"]}',
+          '{"file_name": "2.jpg", "label": "cow"}', '{"file_name": "3.jpg", "label": "cow"}')  # fmt: skip
+    write(tmp_path / "test" / "metadata.csv", "file_name,label,text", "4.jpg,dog,a dog")
+    touch(*(tmp_path / name for name in ("train/a/1.jpg", "train/2.jpg", "test/4.jpg")))
+    assert splits(tmp_path) == ["test", "train"]
+    with pytest.warns(UserWarning, match=r"metadata\.jsonl: 1 of its 3 files are not there, such as 3\.jpg"):
+        train = read_media(tmp_path, modality="image", split="train")
+    assert (train.classes, [train.labels_of(i) for i in range(2)]) == (("cat", "cow", "dog"), [(0, 2), (1,)])
+    assert read_media(tmp_path, modality="image", split="test", classes=train.classes).labels == (2,)
+    write(tmp_path / "test" / "metadata.csv", "file_name,text", "4.jpg,a dog")
+    with pytest.raises(ValueError, match=r"metadata\.csv: every row needs file_name and label, 4\.jpg has not both"):
+        read_media(tmp_path, modality="image", split="test")
+
+
+def test_hugging_face_parquet(tmp_path):
+    pictures = [np.full((4, 6, 3), 40 * number, np.uint8) for number in range(5)]
+    entries = []
+    for number, picture in enumerate(pictures):
+        data = io.BytesIO()
+        Image.fromarray(picture).save(data, "PNG")
+        entries.append({"bytes": data.getvalue(), "path": f"{number}.png" if number else None})
+    features = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    kind = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())])
+    kind = kind.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    (tmp_path / "data").mkdir()
+    paths = [tmp_path / "data" / f"train-0000{part}-of-00002.parquet" for part in (0, 1)]
+    for path, rows in zip(paths, (slice(0, 3), slice(3, 5)), strict=True):
+        table = pa.Table.from_pydict({"image": entries[rows], "label": [1, 0, 1, 1, 0][rows]}, kind)
+        pq.write_table(table, path, row_group_size=2)
+    assert splits(tmp_path) == ["train"]
+    media = read_media(tmp_path, modality="image", split="train")
+    assert (media.classes, media.labels) == (("cat", "dog"), (1, 0, 1, 1, 0))
+    assert media.files[0] == f"{paths[0]}/000000.png"
+    assert modalities_in(tmp_path, "train") == ("image",)
+    for index in (4, 0, 2, 1, 3):
+        assert (read_image(media.files[index]) == pictures[index]).all()
+    with pytest.raises(MediaError, match=r"000003\.png: the Parquet file has 3 rows"):
+        read_image(f"{paths[0]}/000003.png")
+    paths[1].write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"00001-of-00002\.parquet: no Parquet file that can be read"):
+        read_media(tmp_path, modality="image", split="train")

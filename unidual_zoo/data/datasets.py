@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -13,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +23,10 @@ from unidual_zoo.checks import check_known
 from unidual_zoo.data.decode import open_video, read_clips
 from unidual_zoo.data.identity import check_one_label, identities
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.layouts import find_layout
+from unidual_zoo.data.layouts import Labelled, Row, find_layout
 from unidual_zoo.data.listing import files_below, look_into, warn_of_left_out
 from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_video
+from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.transforms import Framing, RandomFraming
 from unidual_zoo.names import from_csv_cell, tidy, tidy_all
 from unidual_zoo.spec import IMAGE, MODALITIES
@@ -41,7 +42,8 @@ class MediaSet:
     """Files of one modality with their labels: `classes[labels[i]]` is the class of `files[i]`.
 
     `groups`, if there are any, names what each file is a part of ("": nothing), such as a recording or a patient: a set
-    is parted between groups and never within one.
+    is parted between groups and never within one. `others`, if there are any, are the further labels of each file, of
+    which any is right. `missing` counts the files that a list names and that are not there.
     """
 
     modality: str
@@ -49,32 +51,37 @@ class MediaSet:
     files: tuple[str, ...]
     labels: tuple[int, ...]
     groups: tuple[str, ...] = ()
+    others: tuple[tuple[int, ...], ...] = ()
+    missing: int = 0
 
     def __post_init__(self) -> None:
         check_known("modality", self.modality, MODALITIES)
         if len(self.files) != len(self.labels):
             raise ValueError(f"{len(self.files)} files have {len(self.labels)} labels")
-        if self.groups and len(self.groups) != len(self.files):
-            raise ValueError(f"{len(self.files)} files have {len(self.groups)} groups")
+        for name, column in (("groups", self.groups), ("further labels", self.others)):
+            if column and len(column) != len(self.files):
+                raise ValueError(f"{len(self.files)} files have {len(column)} {name}")
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("class names must differ")
 
     def __len__(self) -> int:
         return len(self.files)
 
+    def labels_of(self, index: int) -> tuple[int, ...]:
+        """All labels of a file, the first of them first."""
+        return (self.labels[index], *(self.others[index] if self.others else ()))
+
+    def take(self, indices: Sequence[int]) -> MediaSet:
+        """The files of these numbers, in this order."""
+        columns = {name: getattr(self, name) for name in ("files", "labels", "groups", "others")}
+        return dataclasses.replace(self, **{name: tuple(c[i] for i in indices) for name, c in columns.items() if c})
+
     def fingerprint(self) -> str:
         """What tells these files from others, wherever they lie: numbers, and a digest of classes, names and labels."""
         names = ["/".join(Path(file).parts[-2:]) for file in self.files]
-        digest = hashlib.sha256(json.dumps([self.classes, names, self.labels]).encode()).hexdigest()
+        told = [self.classes, names, self.labels, *([self.others] if self.others else [])]
+        digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()
         return f"{len(self.files)} files of {len(self.classes)} classes, {digest[:12]}"
-
-
-class _Row(NamedTuple):
-    """A file, its class name, and the name of its group or ""."""
-
-    file: str
-    label: str
-    group: str = ""
 
 
 def read_media(
@@ -95,7 +102,8 @@ def read_media(
     are those found, sorted. With `mixed`, a list's rows of the other modality are left out, not refused. Files are not
     opened here: a damaged or missing one is found when it is read.
 
-    A folder may also have a layout of `data/layouts.py`, which then says what its splits and classes are.
+    A folder may also have a layout of `data/layouts`, which then says what its splits and classes are, and files of
+    which have several labels or are missing; `kinetics:FOLDER` names it. Shards may lie at an address http(s)://….
 
     Names of classes, splits and groups are compared as they look (`names.tidy`). Hidden files and those that systems
     leave behind are left out, and so is what cannot be listed; all but hidden ones are told in a warning.
@@ -104,10 +112,31 @@ def read_media(
     any, for malformed rows, for labels outside `classes`, and for a file that has two labels.
     """
     check_known("modality", modality, MODALITIES)
-    source, rows, own = _rows(Path(source), split, modality)
-    if mixed:
-        rows = [row for row in rows if _belongs(row.file, modality)]
-    return _labelled(source, rows, modality, own if classes is None else classes)
+    place, found = _rows(source, split, modality)
+    rows = [row for row in found.rows if _belongs(row.file, modality)] if mixed else found.rows
+    media = _labelled(place, rows, modality, (found.classes or None) if classes is None else classes)
+    return dataclasses.replace(media, missing=found.missing)
+
+
+def read_splits(source: PathLike, *, modality: str | None = None) -> dict[str, MediaSet]:
+    """The files of each split of a source with the classes of its training files; "" is the split of one without any.
+
+    Raises:
+        ValueError: it has images and videos, and no modality is named; and what `read_media` raises.
+    """
+    names = [name for name in splits(source) if name]
+    if find_layout(source) is None and Path(source).is_dir():
+        names = [name for name in names if name in (*TRAIN, *TESTS)]  # the others may be class folders
+    first = find_split(source, TRAIN) or (names[0] if names else None)
+    kinds = (modality,) if modality else modalities_in(source, first)
+    if len(kinds) != 1:
+        raise ValueError(f"{source} has {' and '.join(kinds) or 'no image and no video'} files: say which are meant")
+    found = {first or "": read_media(source, modality=kinds[0], split=first, mixed=True)}
+    for name in names:
+        if name not in found:
+            classes = found[first or ""].classes
+            found[name] = read_media(source, modality=kinds[0], split=name, classes=classes, mixed=True)
+    return found
 
 
 def modalities_in(source: PathLike, split: str | None = None) -> tuple[str, ...]:
@@ -116,21 +145,21 @@ def modalities_in(source: PathLike, split: str | None = None) -> tuple[str, ...]
     Raises:
         ValueError: there is no such split or list.
     """
-    source = Path(source)
-    folders = _split_folders(source, split) if source.is_dir() else []
+    has_folders = find_layout(source) is None and Path(source).is_dir()
+    folders = _split_folders(Path(source), split) if has_folders else []
     files = [file for folder in folders for file in files_below(folder).files]
     if not folders:
-        files = [row.file for row in _rows(source, split, IMAGE)[1]]
+        files = [row.file for row in _rows(source, split, IMAGE)[1].rows]
     return tuple(modality for modality in MODALITIES if any(_belongs(file, modality) for file in files))
 
 
-def _rows(source: Path, split: str | None, modality: str) -> tuple[Path, list[_Row], tuple[str, ...] | None]:
-    """What is really read for a source, its rows, and the classes of a data set with a layout of its own."""
-    if source.is_dir() and (layout := find_layout(source)):
-        labelled = layout.read(split)
-        rows = [_Row(*row) for row in labelled.rows]
-        _check_labels(source, rows)
-        return source, rows, labelled.classes
+def _rows(source: PathLike, split: str | None, modality: str) -> tuple[PathLike, Labelled]:
+    """What is really read for a source, and its rows; with classes only where a layout of its own tells them."""
+    if layout := find_layout(source):
+        found = layout.read(split)
+        _check_labels(source, found.rows)
+        return source, found
+    source = Path(source)
     folders = _split_folders(source, split) if source.is_dir() else []
     if source.is_dir() and not folders and (source / f"{split}.csv").is_file():
         source, split = source / f"{split}.csv", None
@@ -142,7 +171,7 @@ def _rows(source: Path, split: str | None, modality: str) -> tuple[Path, list[_R
         raise ValueError(f"{source}: no split {split!r}, there is: {', '.join(splits(source)) or 'nothing'}")
     else:
         raise ValueError(f"{source}: no such file or folder")
-    return source, rows, None
+    return source, Labelled(rows, ())
 
 
 def _belongs(file: str, modality: str) -> bool:
@@ -163,9 +192,9 @@ def find_split(source: PathLike, names: Sequence[str]) -> str | None:
 
 def splits(source: PathLike) -> list[str]:
     """The splits of a folder (a folder or list in it) or of a CSV list (in its column `split`), sorted."""
+    if layout := find_layout(source):
+        return sorted(layout.splits())
     source = Path(source)
-    if source.is_dir() and (layout := find_layout(source)):
-        return sorted(layout.lists)
     if source.is_dir():
         inside = look_into(source)
         lists = {Path(entry).stem for entry in inside.files if Path(entry).suffix == ".csv"}
@@ -224,7 +253,7 @@ def _split_folders(source: Path, split: str | None) -> list[Path]:
     return [source / split, *alike] if os.path.isdir(source / split) else alike
 
 
-def _folder_rows(folders: Sequence[Path], modality: str) -> list[_Row]:
+def _folder_rows(folders: Sequence[Path], modality: str) -> list[Row]:
     """The rows of `class/file`, classes and files sorted by name."""
     if len(folders) > 1:
         tidy_all((folder.name for folder in folders), where=folders[0].parent, what="folders")
@@ -233,7 +262,7 @@ def _folder_rows(folders: Sequence[Path], modality: str) -> list[_Row]:
     return rows
 
 
-def _class_rows(folder: Path, modality: str) -> list[_Row]:
+def _class_rows(folder: Path, modality: str) -> list[Row]:
     belongs = is_image if modality == IMAGE else is_video
     inside = look_into(folder)
     names = [entry.name for entry in inside.folders]
@@ -250,7 +279,7 @@ def _class_rows(folder: Path, modality: str) -> list[_Row]:
     machine_made = Counter(entry.name for entry in inside.machine_made)
     warn_of_left_out(folder, others, sum((found.machine_made for found in everything.values()), machine_made))
     classes = tidy_all(names, where=folder, what="class folders")
-    return [_Row(str(folder / name / file), classes[name]) for name in names for file in files[name]]
+    return [Row(str(folder / name / file), classes[name]) for name in names for file in files[name]]
 
 
 def _is_split(name: str, files: Sequence[str]) -> bool:
@@ -284,7 +313,7 @@ def _csv_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return header, rows
 
 
-def _csv_rows(path: Path, split: str | None) -> list[_Row]:
+def _csv_rows(path: Path, split: str | None) -> list[Row]:
     """Every row, or those of the split."""
     header, table = _csv_table(path)
     if split is not None and SPLIT not in header:
@@ -297,7 +326,7 @@ def _csv_rows(path: Path, split: str | None) -> list[_Row]:
 
     files = [_as_on_disk(path.parent, row[header.index(PATH)]) for _, row in table]
     labels, groups = column(LABEL, what="labels"), column(GROUP, what="groups")
-    rows = [_Row(*row) for row in zip(files, labels, groups, strict=True)]
+    rows = [Row(*row) for row in zip(files, labels, groups, strict=True)]
     _check_labels(path, rows)
     if split is None:
         return rows
@@ -313,6 +342,8 @@ def _as_on_disk(folder: Path, cell: str) -> str:
 
     File names are what they are; lists have often been through other programs.
     """
+    if is_remote(cell):
+        return cell
     path = str(folder / cell)
     if (cell.isascii() and cell == cell.strip()) or os.path.lexists(path):
         return path
@@ -332,18 +363,18 @@ def _warn_of_lost_rows(path: Path, parts: Sequence[str]) -> None:
         )
 
 
-def _check_labels(source: Path, rows: Sequence[_Row]) -> None:
+def _check_labels(source: PathLike, rows: Sequence[Row]) -> None:
     files = [row.file for row in rows]
     check_one_label(source, files, [row.label for row in rows], identities(files))
 
 
-def _labelled(source: Path, rows: Sequence[_Row], modality: str, classes: Sequence[str] | None) -> MediaSet:
+def _labelled(source: PathLike, rows: Sequence[Row], modality: str, classes: Sequence[str] | None) -> MediaSet:
     """Rows with the names of their classes turned into numbers."""
     if not rows:
         raise ValueError(f"{source}: it lists no {modality} files")
     if strange := [row.file for row in rows if not _belongs(row.file, modality)]:
         raise ValueError(f"{source}: {strange[0]} is no {modality} file ({_extensions(modality)})")
-    found = sorted({row.label for row in rows})
+    found = sorted({name for row in rows for name in (row.label, *row.others)})
     classes = tuple(found if classes is None else classes)
     number = {tidy(name): i for i, name in enumerate(classes)}
     if len(number) < len(classes):
@@ -354,5 +385,12 @@ def _labelled(source: Path, rows: Sequence[_Row], modality: str, classes: Sequen
         raise ValueError(
             f"{source}: label {unknown[0]!r}{more} is not among the {len(classes)} classes; the nearest: {nearest}"
         )
-    files, labels, groups = zip(*rows, strict=True)
-    return MediaSet(modality, classes, files, tuple(number[name] for name in labels), groups if any(groups) else ())
+    files, labels, groups, others = zip(*rows, strict=True)
+    return MediaSet(
+        modality,
+        classes,
+        files,
+        tuple(number[name] for name in labels),
+        groups if any(groups) else (),
+        tuple(tuple(number[name] for name in names) for names in others) if any(others) else (),
+    )

@@ -44,7 +44,8 @@ from unidual_zoo.data.media import (
     check_file,
     file_boundary,
 )
-from unidual_zoo.data.mp4 import stated_samples
+from unidual_zoo.data.members import NamedBytes, is_member, read_member
+from unidual_zoo.data.mp4 import samples_in, stated_samples
 from unidual_zoo.data.packets import (
     FrameIndex,
     NoteTaker,
@@ -147,8 +148,10 @@ class Video:
     """
 
     def __init__(self, path: PathLike) -> None:
-        check_file(path)
         self._path = os.fspath(path)
+        self._bytes = read_member(path) if is_member(path) else None  # of a file that lies within another
+        if self._bytes is None:
+            check_file(path)
         self._packets: list[av.Packet] | None = None  # all of them, unless they are too large
         self._pictures: list[av.VideoFrame] | None = None  # all frames, if they had to be counted and are small
         self._cut: str | None = None  # why there are no more packets, if that is not the end
@@ -229,13 +232,24 @@ class Video:
             raise self._out_of_range(pictures.missing[0])
         return pictures.array
 
+    def each(self, *, size: Size | None = None) -> Iterator[np.ndarray]:
+        """All frames in turn, (H, W, 3) uint8 as `read` gives them; each is decoded once, and none is kept."""
+        pictures = Pictures(self._path, [0], size)
+        with self._explained("its frames cannot be decoded"):
+            for _, frame in self._decode_all():
+                yield pictures.picture(frame)
+        if not self._stamps:
+            raise self._no_frame()
+
     def _open(self) -> None:
         """Open the file: nothing demuxed, nothing decoded."""
-        if (samples := stated_samples(self._path)) > MAX_SAMPLES:
+        source = None if self._bytes is None else NamedBytes(self._path, self._bytes)
+        if (samples := samples_in(source) if source else stated_samples(self._path)) > MAX_SAMPLES:
             raise MediaError(self._path, f"its tables state {samples:,} samples, at most {MAX_SAMPLES:,} are read")
         # Not the bare path: FFmpeg takes "a:b.mp4" for protocol a. Metadata in unknown encodings is no reason to fail.
         self._container: InputContainer = av.open(
-            os.path.abspath(self._path),
+            source or os.path.abspath(self._path),
+            "r",
             options=CODEC_OPTIONS,
             container_options=OPEN_OPTIONS,
             metadata_errors="ignore",
@@ -556,12 +570,16 @@ class Pictures:
 
     def add(self, number: int, frame: av.VideoFrame) -> None:
         """The frame of a missing number has come."""
+        picture = self.picture(frame)
+        for row in self._rows.pop(number):
+            self.array[row] = picture
+
+    def picture(self, frame: av.VideoFrame) -> np.ndarray:
+        """A frame -> (H, W, 3) uint8, scaled and turned."""
         height, width = self._stored or self._lay_out(frame)
         # Bilinear, and an area average when it makes smaller.
         stored = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        picture = self._display.turn(stored.to_ndarray())
-        for row in self._rows.pop(number):
-            self.array[row] = picture
+        return self._display.turn(stored.to_ndarray())
 
     def _lay_out(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Make the array for frames like this one -> (height, width) to scale to before they are turned."""

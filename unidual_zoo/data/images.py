@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from unidual_zoo.data.media import MediaError, PathLike, check_file, file_boundary
+from unidual_zoo.data.members import is_member, read_file, read_member
 from unidual_zoo.data.metadata import leaner
 from unidual_zoo.data.stacks import is_stacked, read_stacked
 from unidual_zoo.data.warned import pillow_quiet
@@ -47,17 +48,22 @@ def read_image(path: PathLike) -> np.ndarray:
             picture = read_stacked(path, ndim=3)
             _check_size(path, picture.shape[1], picture.shape[0])
             return np.array(picture)
-        check_file(path)
-        _check_header(path)
-        return _turned(*_decoded(path))
+        data = read_member(path) if is_member(path) else None
+        if data is None:
+            check_file(path)
+        _check_header(path, data)
+        return _turned(*_decoded(path, data))
 
 
-def _check_header(path: PathLike) -> None:
+def _check_header(path: PathLike, data: bytes | None) -> None:
     """Raises MediaError for a file of which Pillow would hold too much before it tells the size."""
-    with open(path, "rb") as file:
-        start = file.read(WEBP_HEADER)
+    if data is None:
+        with open(path, "rb") as file:
+            start = file.read(WEBP_HEADER)
+    else:
+        start = data[:WEBP_HEADER]
     held = start[8:12] == b"WEBP" or start[4:8] == b"ftyp"
-    if held and (size := os.stat(path).st_size) > MAX_HELD_BYTES:
+    if held and (size := _num_bytes(path, data)) > MAX_HELD_BYTES:
         raise MediaError(path, f"the file has {size:,} bytes, a WebP or AVIF may have at most {MAX_HELD_BYTES:,}")
     if canvas := _webp_size(start):
         _check_size(path, *canvas)
@@ -81,10 +87,17 @@ def _webp_size(start: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _decoded(path: PathLike) -> tuple[np.ndarray, int]:
-    """(H, W, 3) uint8 as stored, and the orientation; if the file is refused as it is, without its metadata."""
+def _num_bytes(path: PathLike, data: bytes | None) -> int:
+    return os.stat(path).st_size if data is None else len(data)
+
+
+def _decoded(path: PathLike, data: bytes | None) -> tuple[np.ndarray, int]:
+    """(H, W, 3) uint8 as stored, and the orientation; if the file is refused as it is, without its metadata.
+
+    `data` are the bytes of a file that lies within another.
+    """
     failure = None
-    for source in chain([os.fspath(path)], _trimmed(path)):
+    for source in chain([os.fspath(path) if data is None else BytesIO(data)], _trimmed(path, data)):
         try:
             return _opened(path, source)
         except (MediaError, MemoryError):
@@ -96,12 +109,10 @@ def _decoded(path: PathLike) -> tuple[np.ndarray, int]:
     raise MediaError(path, f"it cannot be decoded as an image ({' '.join(str(failure).split())})") from failure
 
 
-def _trimmed(path: PathLike) -> Iterator[BytesIO]:
+def _trimmed(path: PathLike, data: bytes | None) -> Iterator[BytesIO]:
     """The file with less and less metadata."""
-    if os.stat(path).st_size <= MAX_TRIMMED_BYTES:
-        with open(path, "rb") as file:
-            data = file.read()
-        yield from map(BytesIO, leaner(data))
+    if _num_bytes(path, data) <= MAX_TRIMMED_BYTES:
+        yield from map(BytesIO, leaner(read_file(path) if data is None else data))
 
 
 def _opened(path: PathLike, source: str | BytesIO) -> tuple[np.ndarray, int]:

@@ -215,7 +215,8 @@ class JointDataset(Dataset):
             for _ in range(1 + REPLACEMENTS):
                 try:
                     with self.reading.of(self._first[draw.task] + index):
-                        x, label = self._read(media, index, rng), media.labels[index]
+                        x = self._read(media, index, rng)
+                        label = _one_of(media.labels_of(index), rng)
                     break
                 except MediaError as error:
                     failed.append((error.path, error.reason))
@@ -236,6 +237,11 @@ class JointDataset(Dataset):
         if modality == IMAGE:
             return load_image(path, self.transform)
         return load_clips(path, lambda n, rate: [random_clip(n, self.clip, rate=rate, rng=rng)], self.transform)[0]
+
+
+def _one_of(labels: Sequence[int], rng: np.random.Generator) -> int:
+    """The label that a file with several is trained on this time; of all random numbers of a draw it takes the last."""
+    return labels[0] if len(labels) == 1 else labels[int(rng.integers(len(labels)))]
 
 
 def collate(examples: list[Example]) -> JointBatch:

@@ -25,7 +25,14 @@ PCM_CHUNK = 1024  # of sound whose every sample lasts one tick FFmpeg indexes so
 def stated_samples(path: PathLike) -> int:
     """The samples that FFmpeg indexes: of all tracks and fragments. 0 of a file of another kind."""
     with open(path, "rb", buffering=0) as file:  # a buffer would be filled anew for every box
-        return _samples(file, 0, os.fstat(file.fileno()).st_size, DEPTH)
+        return samples_in(file)
+
+
+def samples_in(file: BinaryIO) -> int:
+    """`stated_samples` of an open file, which is at its beginning again afterwards."""
+    total = _samples(file, 0, file.seek(0, os.SEEK_END), DEPTH)
+    file.seek(0)
+    return total
 
 
 def _samples(file: BinaryIO, start: int, stop: int, depth: int) -> int:

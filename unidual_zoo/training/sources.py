@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
 from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_media, splits
 from unidual_zoo.data.identity import bundles, check_one_label, identities
+from unidual_zoo.data.layouts import find_layout
 from unidual_zoo.data.listing import files_below
 from unidual_zoo.data.media import is_image, is_video
 from unidual_zoo.data.synthetic import toy
@@ -47,25 +46,38 @@ def read_sources(
     _check_parted(pairs)
     for task, (train, test) in pairs.items():
         _warn_of_classes(task, train, test)
-    unlabelled = {task: _read_unlabelled(settings.data[task], settings.tasks[task], taught[task]) for task in taught}
+    unlabelled = {task: _read_unlabelled(settings, task, taught[task], seed=seed) for task in taught}
     training = {task: unlabelled[task] if task in taught else pairs[task][0] for task in settings.tasks}
     return training, {task: test for task, (_, test) in pairs.items()}
 
 
-def _read_unlabelled(source: str, modality: str, classes: Sequence[str]) -> MediaSet:
+def _read_unlabelled(settings: DataSettings, task: str, classes: Sequence[str], *, seed: int) -> MediaSet:
     """The training files of a folder or list that has splits, else all there is; labels and names of folders are left
     aside."""
+    source, modality = settings.data[task], settings.tasks[task]
     split = None if source == TOY else find_split(source, TRAIN)
     if source == TOY:
         files = toy.videos("train").files
-    elif split is None and Path(source).is_dir():
+    elif split is None and Path(source).is_dir() and find_layout(source) is None:
         belongs = is_image if modality == IMAGE else is_video
         files = [os.path.join(source, file) for file in files_below(source).files if belongs(file)]
     else:
         files = read_media(source, modality=modality, split=split).files
     if not files:
         raise ValueError(f"{source}: no {modality} files")
-    return MediaSet(modality, tuple(classes), tuple(files), (0,) * len(files))
+    media = MediaSet(modality, tuple(classes), tuple(files), (0,) * len(files))
+    return _drawn(settings, task, media, seed=seed)
+
+
+def subsample(media: MediaSet, most: int, *, seed: int = 0) -> MediaSet:
+    """At most so many of the files, drawn at random and left in their order; all of them if there are no more."""
+    drawn = np.random.default_rng(seed).permutation(len(media))[:most]
+    return media.take(sorted(drawn.tolist()))
+
+
+def _drawn(settings: DataSettings, task: str, media: MediaSet, *, seed: int) -> MediaSet:
+    """The training files of a task, or as many of them as the settings want."""
+    return subsample(media, settings.subsample[task], seed=seed) if task in settings.subsample else media
 
 
 def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet, MediaSet]:
@@ -108,8 +120,9 @@ def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet,
                 take(bundle)
         if not held[label] and (possible := list(filter(spares, order))):
             take(min(possible, key=excess))  # the first of equals
-    parted = [bundle in taken for bundle in bundle_of]
-    return _part(media, [not out for out in parted]), _part(media, parted)
+    numbers = range(len(media))
+    kept = [number for number in numbers if bundle_of[number] not in taken]
+    return media.take(kept), media.take([number for number in numbers if bundle_of[number] in taken])
 
 
 def set_aside(
@@ -136,20 +149,15 @@ def _label_counts(bundle_of: Sequence[int], labels: Sequence[int]) -> list[Count
     return counts
 
 
-def _part(media: MediaSet, chosen: Sequence[bool]) -> MediaSet:
-    """The chosen files of a data set."""
-    columns = {name: getattr(media, name) for name in ("files", "labels", "groups")}
-    return dataclasses.replace(media, **{name: tuple(compress(column, chosen)) for name, column in columns.items()})
-
-
 def _read_task(settings: DataSettings, task: str, *, seed: int) -> tuple[MediaSet, MediaSet]:
     modality, source, test_source = settings.tasks[task], settings.data[task], settings.test_data.get(task)
     if source == TOY:
         if test_source is not None:
             raise ValueError(f"{task} is the embedded data, which has test files: leave out --test")
         read = toy.images if modality == IMAGE else toy.videos
-        return read("train"), read("test")
+        return _drawn(settings, task, read("train"), seed=seed), read("test")
     train = read_media(source, modality=modality, split=_train_split(task, source))
+    train = _drawn(settings, task, train, seed=seed)
     place = test_source or source
     split = find_split(place, TESTS)
     if split or test_source:

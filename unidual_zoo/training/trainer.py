@@ -31,6 +31,7 @@ from unidual_zoo.checks import check_known
 from unidual_zoo.data.augment import RandAugment
 from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
+from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
 from unidual_zoo.models.base import TaskModel
@@ -353,7 +354,8 @@ class Trainer:
     def _write_report(self, task: str, report: Report) -> None:
         """A task's confusion matrix, and the list of what was predicted."""
         classes = self.media[task].classes
-        pairs = [(result.label, result.top[0]) for result in report.results if result.top]
+        scored = [result for result in report.results if result.top]
+        pairs = [(result.top[0] if result.right() else result.label, result.top[0]) for result in scored]
         confusion, predictions = self.run.path / f"confusion-{task}.png", self.run.path / f"predictions-{task}.csv"
         write_whole(confusion, lambda path: plot_confusion(pairs, classes, path, title=task))
         write_whole(predictions, lambda path: write_predictions(report, classes, path))
@@ -479,4 +481,5 @@ def write_predictions(report: Report, classes: Sequence[str], path: Path) -> Non
         for result in report.results:
             predicted = classes[result.top[0]] if result.top else ""
             names = [csv_cell(name) for name in (classes[result.label], predicted)]
-            rows.writerow((os.path.abspath(report.files[result.index]), *names))
+            file = report.files[result.index]
+            rows.writerow((file if is_remote(file) else os.path.abspath(file), *names))

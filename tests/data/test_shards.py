@@ -1,0 +1,310 @@
+"""Files packed in shards: read like files, from a disk and by HTTP, and by other programs."""
+
+import gc
+import json
+import os
+import re
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+from fakes import SPEC, GreyNet, grey_image, grey_video
+from media import full_decode, write_video
+from PIL import Image
+
+from unidual_zoo.data import MediaError, MediaSet, probe, read_frames, read_image, read_media, shards
+from unidual_zoo.data.datasets import find_split, modalities_in, read_splits
+from unidual_zoo.data.joint import JointDataset, JointLoader, JointSampler
+from unidual_zoo.data.packing import Packing, pack
+from unidual_zoo.data.transforms import train_transform
+from unidual_zoo.evaluation import evaluate
+
+CLASSES = ("grey 0", "grey 1", "grey 2")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Seven training images of three greys, and a test image."""
+    for number in range(7):
+        folder = tmp_path / "source" / "train" / CLASSES[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        grey_image(folder / f"{number}.png", number % 3)
+    (tmp_path / "source" / "val" / CLASSES[1]).mkdir(parents=True)
+    grey_image(tmp_path / "source" / "val" / CLASSES[1] / "a.png", 1)
+    return tmp_path / "source"
+
+
+def packed(source, folder, *, workers=1, **packing):
+    *_, last = pack(read_splits(source), folder, Packing(**packing), workers=workers)
+    return last
+
+
+def loaded(media, steps, **options):
+    data = JointDataset({"t": media}, clip=SPEC.clip, transform=train_transform(SPEC))
+    draws = JointSampler({"t": len(media)}, batch_size=3, epoch_size=12, **options)
+    loader = JointLoader(data, draws, max_failed=1)
+    return loader, loader.batches(0, steps)
+
+
+def test_a_packed_set_is_the_set(source, tmp_path):
+    result = packed(source, tmp_path / "out", per_shard=3)
+    assert result.to_dict()["splits"]["train"]["files"] == 7
+    assert [result.splits[split]["shards"] for split in ("train", "val")] == [3, 1]
+    plain, media = (read_media(place, modality="image", split="train") for place in (source, tmp_path / "out"))
+    assert (media.classes, media.labels) == (plain.classes, plain.labels)
+    assert len({os.path.dirname(file) for file in media.files}) == 3
+    for one, other in zip(plain.files, media.files, strict=True):
+        assert shards.read_packed(other) == Path(one).read_bytes()
+    assert modalities_in(tmp_path / "out", "train") == ("image",)
+    assert find_split(tmp_path / "out", ("val", "test")) == "val"
+    for rank in (0, 1):  # the same batches on every rank
+        (_, ones), (_, others) = (loaded(each, 5, rank=rank, world=2) for each in (plain, media))
+        for one, other in zip(ones, others, strict=True):
+            assert torch.equal(one.data["t"][0], other.data["t"][0])
+            assert torch.equal(one.data["t"][1], other.data["t"][1])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its file open
+def test_webdataset_reads_the_shards(source, tmp_path):
+    packed(source, tmp_path / "out", per_shard=4)
+    paths = sorted(map(str, (tmp_path / "out").glob("train-*.tar")))
+    samples = list(webdataset.WebDataset(paths, shardshuffle=False))  # pyright: ignore
+    assert len({sample["__key__"] for sample in samples}) == 7
+    for sample in samples:
+        about = json.loads(sample["json"])
+        assert CLASSES[int(sample["cls"])] == about["labels"][0] == about["file"].split("/")[1]
+        assert sample["png"] == (source / about["file"]).read_bytes()
+    assert [sample["cls"] for sample in samples] != sorted(sample["cls"] for sample in samples)  # they are mixed
+    del samples
+    gc.collect()
+
+
+def test_groups_and_several_labels_are_packed(source, tmp_path):
+    files = tuple(sorted(map(str, source.glob("train/*/*.png"))))[:2]
+    media = MediaSet("image", CLASSES, files, (0, 1), groups=("g", ""), others=((2,), ()))
+    list(pack({"": media}, tmp_path / "out", Packing()))
+    found = read_media(tmp_path / "out", modality="image")
+    assert (found.groups, found.others, found.labels) == (media.groups, media.others, media.labels)
+    assert read_splits(tmp_path / "out") == {"": found}
+
+
+def test_packing_goes_on_where_it_was_stopped(source, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    packed(source, whole, per_shard=2)
+    steps = pack(read_splits(source), out, Packing(per_shard=2))
+    next(steps)
+    next(steps)
+    steps.close()
+    with pytest.raises(ValueError, match="no split 'train', there is"):  # it is no data set yet
+        read_media(out, modality="image", split="train")
+    (out / "train-000001.tar").write_bytes(b"cut")
+    (out / ".train-000002.tar.0123.partial").touch()
+    assert packed(source, out, per_shard=2).kept == 1
+    assert packed(source, out, per_shard=2).kept == 5
+    files = sorted(path.name for path in whole.iterdir())
+    assert files == sorted(path.name for path in out.iterdir())
+    assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in files)
+    with pytest.raises(ValueError, match=r"out holds another packing, with other per_shard: choose a new folder"):
+        packed(source, out, per_shard=3)
+    with pytest.raises(ValueError, match="source is not empty, and holds no packing that could go on"):
+        packed(source, source)
+
+
+def test_files_that_cannot_be_read_are_named(source, tmp_path):
+    (source / "train" / CLASSES[0] / "3.png").write_bytes(b"")
+    result = packed(source, tmp_path / "out", per_shard=4)
+    assert (result.splits["train"]["files"], len(result.failures)) == (6, 1)
+    assert result.failures[0] == {
+        "file": str(source / "train" / CLASSES[0] / "3.png"),
+        "error": "it is empty (0 bytes)",
+    }
+    assert len(read_media(tmp_path / "out", modality="image", split="train")) == 6
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("b.mkv", "libx264"), ("c.mts", "mpeg2video")])
+def test_videos_in_shards_are_read_to_the_bit(tmp_path, name, codec):
+    old = write_video(tmp_path / name, 12, codec=codec)
+    list(pack({"": MediaSet("video", ("a",), (str(old),), (0,))}, tmp_path / "out", Packing()))
+    path = read_media(tmp_path / "out", modality="video").files[0]
+    assert probe(path) == probe(old)
+    assert (read_frames(path, [11, 3, 4]) == read_frames(old, [11, 3, 4])).all()
+
+
+def test_videos_are_encoded_anew(tmp_path):
+    old = write_video(tmp_path / "a.avi", 12, size=(96, 128), codec="mpeg4")
+    media = MediaSet("video", ("a",), (str(old),), (0,))
+    list(pack({"": media}, tmp_path / "out", Packing(short_side=49, gop=4)))
+    path = read_media(tmp_path / "out", modality="video").files[0]
+    info = probe(path)
+    assert (info.frames, info.width, info.height, info.rate) == (12, 64, 48, 25)
+    frames = read_frames(path, range(12))
+    expected = read_frames(old, range(12), short_side=48).astype(int)
+    apart = [[abs(one - other).mean() for other in expected] for one in frames.astype(int)]
+    assert np.argmin(apart, axis=1).tolist() == list(range(12))  # every frame is there, in its place
+    (tmp_path / "out.mp4").write_bytes(shards.read_packed(path))
+    assert (np.stack(full_decode(tmp_path / "out.mp4")) == frames).all()
+
+
+def test_images_are_made_smaller(tmp_path):
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    Image.new("RGB", (40, 20), (200, 0, 0)).save(tmp_path / "in" / "a" / "large.png")
+    Image.new("RGB", (12, 10)).save(tmp_path / "in" / "a" / "small.png")
+    packed(tmp_path / "in", tmp_path / "out", short_side=10)
+    large, small = read_media(tmp_path / "out", modality="image").files
+    assert read_image(large).shape == (10, 20, 3)
+    assert abs(read_image(large).astype(int) - (200, 0, 0)).max() < 4
+    assert shards.read_packed(small) == (tmp_path / "in" / "a" / "small.png").read_bytes()
+
+
+def test_damaged_shards_are_named(source, tmp_path):
+    packed(source, tmp_path / "out", per_shard=3)
+    media = read_media(tmp_path / "out", modality="image", split="train")
+    shard, name = os.path.split(media.files[0])
+    offset = json.loads(Path(shard).with_suffix(".json").read_bytes())["members"][int(name[6:12])]["offset"]
+    whole = Path(shard).read_bytes()
+    Path(shard).write_bytes(whole[: offset + 20] + b"x" + whole[offset + 21 :])
+    with pytest.raises(MediaError, match="its checksum is wrong: the shard is damaged") as wrong:
+        read_image(media.files[0])
+    assert wrong.value.path == media.files[0]
+    Path(shard).write_bytes(whole[:-512])
+    loader, batches = loaded(media, 6)
+    assert all(len(batch.data["t"][1]) == 3 for batch in batches)
+    length = f"the shard has {len(whole) - 512:,} bytes, its index says {len(whole):,}"
+    assert loader.failed == {shard: length}  # one shard, however many of its files were asked for
+    report = evaluate(GreyNet(), media, progress=False)
+    lost = [file for file in media.files if os.path.dirname(file) == shard]
+    assert [failure["file"] for failure in report.failures] == lost
+    assert {failure["error"] for failure in report.failures} == {length}
+    assert report.metrics()["top-1"] == pytest.approx(100 * (7 - len(lost)) / 7, abs=1e-3)
+    Path(shard).unlink()
+    with pytest.raises(MediaError, match="the shard cannot be read"):
+        read_image(media.files[0])
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves the folder `root`, in parts if `parts`; what `faults` are left are answered with 503."""
+
+    root, parts, faults = Path(), True, 0
+
+    def do_GET(self):
+        path, cls = self.root / self.path.lstrip("/"), type(self)
+        if cls.faults or not path.is_file():
+            status, cls.faults = (503 if cls.faults else 404), max(0, cls.faults - 1)
+            self.send_error(status)
+            return
+        data, asked = path.read_bytes(), re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if asked and self.parts:
+            data = data[int(asked[1]) : int(asked[2]) + 1]
+        self.send_response(206 if asked and self.parts else 200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "FIRST_WAIT", 0)
+    handler = type("Served", (Handler,), {"root": tmp_path / "out"})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", handler
+        server.shutdown()
+
+
+def test_what_comes_by_http_may_be_kept(source, tmp_path, address, monkeypatch):
+    url, _ = address
+    monkeypatch.setenv("UNIDUAL_SHARD_CACHE", str(tmp_path / "cache"))
+    packed(source, tmp_path / "out")
+    one, other, *_ = read_media(url, modality="image", split="train").files
+    pictures = [shards.read_packed(file) for file in (one, other)]
+    kept = sorted(path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert len(kept) == len({*pictures})
+    os.remove(tmp_path / "out" / "train-000000.tar")
+    assert [shards.read_packed(file) for file in (one, other)] == pictures
+    for path in kept:
+        path.write_bytes(b"other bytes")
+    with pytest.raises(MediaError, match="HTTP 404"):
+        shards.read_packed(one)
+
+
+def test_shards_are_read_by_http(source, tmp_path, address):
+    url, handler = address
+    packed(source, tmp_path / "out", per_shard=3)
+    media = read_media(url, modality="image", split=find_split(url, ("train",)))
+    local = read_media(tmp_path / "out", modality="image", split="train")
+    assert (media.labels, media.fingerprint()) == (local.labels, local.fingerprint())
+    handler.faults = 2
+    for one, other in zip(media.files, local.files, strict=True):
+        assert (read_image(one) == read_image(other)).all()
+    assert handler.faults == 0
+    list_of_one = tmp_path / "list.csv"
+    list_of_one.write_text(f"path,label\n{media.files[0]},a\n")
+    assert read_media(list_of_one, modality="image").files == media.files[:1]
+    handler.parts = False
+    with pytest.raises(MediaError, match="the server gives no parts of files"):
+        read_image(media.files[0])
+    handler.parts, shard = True, os.path.dirname(local.files[0])
+    os.truncate(shard, 700)
+    with pytest.raises(MediaError, match="the shard"):
+        read_image(media.files[0])
+    os.remove(shard)
+    with pytest.raises(MediaError, match=r"train-\d+\.tar: the shard cannot be read \(HTTP 404 Not Found\)"):
+        read_image(media.files[0])
+    with pytest.raises(ValueError, match=r"none/shards\.json: no JSON that can be read \(HTTP 404"):
+        read_media(f"{url}/none", modality="image", split="train")
+
+
+def test_wrong_indices_are_refused(source, tmp_path):
+    packed(source, tmp_path / "out")
+    index = tmp_path / "out" / "train-000000.json"
+    index.write_text('{"bytes": 3, "members": [{"offset": 1}]}')
+    with pytest.raises(ValueError, match=r"train-000000\.json: not the index of a shard \(KeyError"):
+        read_media(tmp_path / "out", modality="image", split="train")
+    index.unlink()
+    with pytest.raises(ValueError, match=r"train-000000\.json: no JSON that can be read"):
+        read_media(tmp_path / "out", modality="image", split="train")
+    (tmp_path / "out" / "shards.json").write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match=r"shards\.json: needs the format 'unidual-shards-1', got 'other'"):
+        read_media(tmp_path / "out", modality="image", split="train")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files under /proc")
+def test_no_file_is_left_open(source, tmp_path):
+    (tmp_path / "films" / "a").mkdir(parents=True)
+    grey_video(tmp_path / "films" / "a" / "a.mp4", [1] * 4)
+    (tmp_path / "films" / "a" / "b.mp4").write_bytes(b"no video")
+    packed(source, tmp_path / "out", per_shard=3)
+    packed(tmp_path / "films", tmp_path / "out2")
+    shutil.copytree(tmp_path / "out", tmp_path / "cut")
+    for path in (tmp_path / "cut").glob("*.tar"):
+        os.truncate(path, 700)
+    files = [file for place in ("out", "cut") for file in read_splits(tmp_path / place)["train"].files]
+    (source / "broken.png").write_bytes(b"no picture")
+    files += [str(source / "broken.png"), *read_splits(tmp_path / "out2")[""].files]
+
+    def read_all():
+        failed = 0
+        for file in files:
+            try:
+                read_frames(file, [1]) if file.endswith(".mp4") else read_image(file)
+            except MediaError:
+                failed += 1
+        return failed
+
+    assert read_all() == 7 + 1 + 1
+    before = len(os.listdir("/proc/self/fd"))
+    gc.disable()  # nothing may wait for the collector of cycles
+    try:
+        for _ in range(20):
+            read_all()
+        assert len(os.listdir("/proc/self/fd")) == before
+    finally:
+        gc.enable()

@@ -1,0 +1,52 @@
+"""The command `unidual pack`: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unidual.options import json_lines
+
+FAILED_FILES = 1  # exit status
+
+
+def pack(
+    source: Annotated[str, typer.Argument(help="A folder, a CSV list or LAYOUT:FOLDER of labelled files.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of the shards, a new one or one to go on with.")],
+    modality: Annotated[str | None, typer.Option(help="image or video, of a source with both.")] = None,
+    short_side: Annotated[int | None, typer.Option(help="Scale larger files down to it and encode them anew.")] = None,
+    gop: Annotated[int | None, typer.Option(help="Encode videos anew, a key frame every so many frames.")] = None,
+    per_shard: Annotated[int, typer.Option(help="Files in a shard.")] = 1000,
+    workers: Annotated[int, typer.Option(help="Processes that write shards.")] = 1,
+    output: Annotated[Path | None, typer.Option("--json", help="Also write the result there.")] = None,
+) -> None:
+    """Pack labelled files in WebDataset shards with an index, which every command then reads in place of the folder.
+
+    Stopped and called again, it goes on. Exit status 1 if a file cannot be read; the others are packed all the same.
+    """
+    from tqdm import tqdm
+
+    from unidual_zoo.data.datasets import read_splits
+    from unidual_zoo.data.packing import Packing, num_shards
+    from unidual_zoo.data.packing import pack as write
+    from unidual_zoo.names import printable
+
+    with json_lines(output) as write_line:
+        packing = Packing(per_shard=per_shard, short_side=short_side, gop=gop)
+        media = read_splits(source, modality=modality)
+        steps = tqdm(
+            write(media, folder, packing, workers=workers),
+            total=num_shards(media, packing), unit="shard", disable=None,
+        )  # fmt: skip
+        packed = deque(steps, maxlen=1).pop()
+        result = {"out": str(folder), **packed.to_dict()}
+        write_line(result)
+    for failure in packed.failures:
+        typer.echo(f"unidual: left out {printable(failure['file'])}: {printable(failure['error'])}", err=True)
+    typer.echo(json.dumps(result))
+    if packed.failures:
+        raise typer.Exit(FAILED_FILES)

@@ -1,0 +1,37 @@
+"""Files within files, in shards (`data/shards.py`) and Parquet (`data/parquet.py`): their bytes."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+
+from unidual_zoo.data.media import PathLike, check_file
+from unidual_zoo.data.parquet import is_in_table, read_row
+from unidual_zoo.data.shards import is_packed, read_packed
+
+
+def is_member(path: PathLike) -> bool:
+    """Whether the path is that of a file within another."""
+    return is_packed(path) or is_in_table(path)
+
+
+def read_member(path: PathLike) -> bytes:
+    """The bytes of a file within another. Raises MediaError of it, or of the shard that holds it."""
+    return read_packed(path) if is_packed(path) else read_row(path)
+
+
+def read_file(path: PathLike) -> bytes:
+    """The bytes of a file, wherever it lies. Raises MediaError if there are none."""
+    if is_member(path):
+        return read_member(path)
+    check_file(path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
+class NamedBytes(BytesIO):
+    """Bytes as an open file; FFmpeg knows some formats by the name's ending alone."""
+
+    def __init__(self, path: PathLike, data: bytes) -> None:
+        super().__init__(data)
+        self.name = os.path.basename(os.fspath(path))

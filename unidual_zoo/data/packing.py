@@ -1,0 +1,313 @@
+"""Labelled files to shards (`data/shards.py`), untouched or made smaller: what `unidual pack` does.
+
+Every shard is written under a hidden name, synced and renamed, then its index; shards.json, which makes a data set of
+them, comes last. So whatever has an index is whole, and a packing that was stopped goes on with the next shard. Files
+are dealt to the shards at random, by a fixed seed, so that a program that streams shards one after the other sees all
+classes; the index remembers their order, and whoever reads a file by number does not notice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+from PIL import Image
+
+from unidual_zoo.checks import check_number
+from unidual_zoo.data.datasets import MediaSet
+from unidual_zoo.data.decode import Video, fit_short_side
+from unidual_zoo.data.images import read_image
+from unidual_zoo.data.media import MediaError, file_boundary
+from unidual_zoo.data.members import read_file
+from unidual_zoo.data.shards import (
+    BLOCK,
+    FORMAT,
+    INDEX_SUFFIX,
+    KEY_DIGITS,
+    MANIFEST,
+    PLACE_DIGITS,
+    SUFFIX,
+    read_json,
+)
+from unidual_zoo.data.stacks import is_stacked
+from unidual_zoo.files import partial_name, remove_partial, sync_file, sync_folder
+from unidual_zoo.names import check_fits_file_names
+from unidual_zoo.spec import IMAGE, VIDEO
+
+PLAN = "packing.json"  # what is packed and how; a packing that goes on must be of the same
+WHOLE = "all"  # in names of shards of a set without splits
+LARGEST_SHARD = 10**PLACE_DIGITS
+JPEG_QUALITY = 95
+CRF = 20  # of libx264: visually lossless, half of Kinetics' bytes at a short side of 160
+LONGEST_RATE = 1001  # the largest denominator of a rate, that of 30000/1001
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How files are packed: `per_shard` of them in a shard, as they are or made smaller.
+
+    `short_side`: images and videos are scaled down until their shorter side has so many pixels, and encoded anew: JPEG
+    of quality 95, H.264 at crf 20 without sound. `gop`: videos are encoded anew with a key frame every so many frames,
+    which makes reading a clip in the middle cheap. A smaller image stays as it is.
+    """
+
+    per_shard: int = 1000
+    short_side: int | None = None
+    gop: int | None = None
+
+    def __post_init__(self) -> None:
+        check_number("per_shard", self.per_shard, least=1, most=LARGEST_SHARD)
+        for name in ("short_side", "gop"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), least=2, most=65_536)
+
+
+class Item(NamedTuple):
+    """A file to be packed: its place in the data set, its labels by name, and its group or ""."""
+
+    place: int
+    file: str
+    labels: tuple[str, ...]
+    numbers: tuple[int, ...]
+    group: str
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What became of the files: by split how many are packed, in how many shards and bytes; which could not be read.
+
+    `kept`: shards that were there already.
+    """
+
+    splits: Mapping[str, Mapping[str, int]]
+    failures: Sequence[Mapping[str, str]]
+    kept: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for one line of JSON."""
+        return {"splits": dict(self.splits), "failed": len(self.failures), "failures": list(self.failures)} | {
+            "kept": self.kept
+        }
+
+
+def pack(media: Mapping[str, MediaSet], folder: Path, packing: Packing, *, workers: int = 1) -> Iterator[Packed]:
+    """Packs the files of each split ("": there are none) in shards in the folder; what is done, after every shard.
+
+    Stopped and called again with the same files and settings it goes on. `workers`: processes that write shards.
+
+    Raises:
+        ValueError: the folder holds another packing, or other things.
+        OSError: it cannot be written to.
+    """
+    for split in filter(None, media):
+        check_fits_file_names("split", split)
+    deals = {split: list(_deal(split, data, packing)) for split, data in media.items()}
+    _begin(folder, _plan(media, packing))
+    splits = {split: {"files": 0, "shards": len(deals[split]), "bytes": 0} for split in media}
+    jobs = [(split, *shard) for split in media for shard in deals[split]]
+    modality = next(iter(media.values())).modality
+    failures: list[dict[str, str]] = []
+    kept = 0
+    write = partial(_write_shard, folder, modality, packing)
+    with _mapper(workers) as run:
+        for (split, _, _), (index, was_there) in zip(jobs, run(write, jobs), strict=True):
+            splits[split]["files"] += len(index["members"])
+            splits[split]["bytes"] += index["bytes"]
+            failures += index["failures"]
+            kept += was_there
+            yield Packed(splits, failures, kept)
+    about = {
+        split: {"classes": list(data.classes), "shards": [name + SUFFIX for name, _ in deals[split]]}
+        for split, data in media.items()
+    }
+    _write_json(folder / MANIFEST, {"format": FORMAT, "modality": modality, **asdict(packing), "splits": about})
+
+
+def num_shards(media: Mapping[str, MediaSet], packing: Packing) -> int:
+    """How many shards the files make."""
+    return sum(-(-len(data) // packing.per_shard) for data in media.values())
+
+
+def _deal(split: str, media: MediaSet, packing: Packing) -> Iterator[tuple[str, list[Item]]]:
+    """The name of each shard, without an ending, and its files."""
+    order = np.random.default_rng(0).permutation(len(media)).tolist()
+    for number, start in enumerate(range(0, len(order), packing.per_shard)):
+        places = order[start : start + packing.per_shard]
+        items = [_item(media, place) for place in places]
+        yield f"{split or WHOLE}-{number:06d}", items
+
+
+def _item(media: MediaSet, place: int) -> Item:
+    numbers = media.labels_of(place)
+    labels = tuple(media.classes[number] for number in numbers)
+    return Item(place, media.files[place], labels, numbers, media.groups[place] if media.groups else "")
+
+
+def _plan(media: Mapping[str, MediaSet], packing: Packing) -> dict[str, Any]:
+    """What a packing that goes on must have in common with what is there."""
+    about = {
+        split: [data.modality, data.classes, data.files, data.labels, data.others] for split, data in media.items()
+    }
+    return {**asdict(packing), "files": hashlib.sha256(json.dumps(about).encode()).hexdigest()}
+
+
+def _begin(folder: Path, plan: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / PLAN
+    if path.is_file():
+        found = read_json(str(path))
+        if different := [name for name in plan if plan[name] != found.get(name)]:
+            raise ValueError(f"{folder} holds another packing, with other {', '.join(different)}: choose a new folder")
+        remove_partial(folder)
+    elif any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise ValueError(f"{folder} is not empty, and holds no packing that could go on: choose a new folder")
+    else:
+        _write_json(path, plan)
+
+
+@contextlib.contextmanager
+def _mapper(workers: int) -> Iterator[Any]:
+    if workers <= 1:
+        yield map
+        return
+    # Not forked: threads of numpy and torch may hold locks. The processes end with the work, also if that fails.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield pool.map
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _write_shard(
+    folder: Path, modality: str, packing: Packing, job: tuple[str, str, list[Item]]
+) -> tuple[dict[str, Any], bool]:
+    """The index of a shard, and whether it was there already."""
+    _, name, items = job
+    tar, index = folder / f"{name}{SUFFIX}", folder / f"{name}{INDEX_SUFFIX}"
+    if index.is_file():
+        found = read_json(str(index))
+        if tar.is_file() and tar.stat().st_size == found["bytes"]:
+            return found, True
+    unfinished = partial_name(tar)
+    number = int(name.rpartition("-")[2])
+    try:
+        with unfinished.open("wb") as file, tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as out:
+            members, failures = _write_members(out, modality, packing, items, number)
+        about = {"bytes": unfinished.stat().st_size, "members": members, "failures": failures}
+        sync_file(unfinished)
+        os.replace(unfinished, tar)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _write_json(index, about)
+    return about, False
+
+
+def _write_members(
+    out: tarfile.TarFile, modality: str, packing: Packing, items: Sequence[Item], shard: int
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """What the index says of each file, and which files cannot be read."""
+    members: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
+    for item in items:
+        try:
+            with file_boundary(item.file):
+                extension, data = prepare(item.file, modality, packing)
+        except MediaError as error:
+            failures.append({"file": error.path, "error": error.reason})
+            continue
+        key = f"{shard:0{KEY_DIGITS - PLACE_DIGITS}d}{len(members):0{PLACE_DIGITS}d}"
+        about = {"labels": list(item.labels), "group": item.group, "file": "/".join(Path(item.file).parts[-3:])}
+        offset = out.offset + BLOCK  # behind the header
+        _add(out, key + extension, data)
+        _add(out, f"{key}.cls", str(item.numbers[0]).encode())
+        _add(out, f"{key}.json", json.dumps(about).encode())
+        digest = hashlib.sha256(data).hexdigest()
+        place = dict(name=key + extension, place=item.place, offset=offset, size=len(data), sha256=digest)
+        members.append(place | about)
+    return members, failures
+
+
+def _add(out: tarfile.TarFile, name: str, data: bytes) -> None:
+    """A file with nothing but its name and bytes, so that the same files make the same shard."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    out.addfile(info, io.BytesIO(data))
+
+
+def prepare(file: str, modality: str, packing: Packing) -> tuple[str, bytes]:
+    """The extension and the bytes of a file as it is packed.
+
+    Raises:
+        MediaError: it cannot be read, or is an entry of a stack, which has no bytes of its own.
+    """
+    if is_stacked(file):
+        raise MediaError(file, "an entry of a stack is no file that could be packed")
+    if modality == VIDEO and (packing.short_side or packing.gop):
+        return ".mp4", smaller_video(file, short_side=packing.short_side, gop=packing.gop)
+    if modality == IMAGE and packing.short_side:
+        picture = read_image(file)
+        if min(picture.shape[:2]) > packing.short_side:
+            return ".jpg", _smaller_image(picture, packing.short_side)
+    return os.path.splitext(file)[1].lower(), read_file(file)
+
+
+def _smaller_image(picture: np.ndarray, short_side: int) -> bytes:
+    height, width = fit_short_side(*picture.shape[:2], short_side=short_side)
+    out = io.BytesIO()
+    small = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+    small.save(out, "JPEG", quality=JPEG_QUALITY)
+    return out.getvalue()
+
+
+def smaller_video(file: str, *, short_side: int | None, gop: int | None) -> bytes:
+    """A video as MP4 of the same frames in the same order, at its average rate, without sound.
+
+    Its shorter side has at most `short_side` pixels, and both sides an even number of them, as H.264 needs.
+    """
+
+    def size(height: int, width: int) -> tuple[int, int]:
+        if short_side is not None and min(height, width) > short_side:
+            height, width = fit_short_side(height, width, short_side=short_side)
+        return max(2, height // 2 * 2), max(2, width // 2 * 2)
+
+    options = {"crf": str(CRF), "tune": "fastdecode"} | ({"g": str(gop)} if gop else {})
+    out = io.BytesIO()
+    with Video(file) as video, av.open(out, "w", format="mp4") as container:
+        rate = Fraction(video.rate).limit_denominator(LONGEST_RATE)
+        stream: Any = None
+        for number, picture in enumerate(video.each(size=size)):
+            if stream is None:
+                stream = container.add_stream("libx264", rate=rate, options=options)
+                stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"
+                stream.codec_context.thread_count = 1
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts, frame.time_base = number, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return out.getvalue()
+
+
+def _write_json(path: Path, found: Mapping[str, Any]) -> None:
+    unfinished = partial_name(path)
+    try:
+        unfinished.write_text(json.dumps(found), encoding="utf-8")
+        sync_file(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    sync_folder(path.parent)

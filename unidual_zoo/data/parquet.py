@@ -1,0 +1,125 @@
+"""Images and videos in Parquet files as Hugging Face `datasets` writes them, addressed like files: `x.parquet/17.png`.
+
+A file is a row group's worth of reading away, of which the last one read is kept: good for reading in order, as an
+evaluation does. To train on many rows, `unidual pack` makes shards of them first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from unidual_zoo.data.media import MediaError, PathLike, file_boundary, is_media
+from unidual_zoo.extras import require
+
+SUFFIX = ".parquet"
+EXTENSIONS = {"Image": ".png", "Video": ".mp4"}  # of rows whose path says none
+LABELS = ("label", "labels")  # columns, where the features name none
+
+
+def is_in_table(path: PathLike) -> bool:
+    """Whether the path is that of a row of a Parquet file."""
+    return os.path.dirname(os.fspath(path)).endswith(SUFFIX)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a Parquet file holds images or videos."""
+    return Table(path).media is not None
+
+
+class Table:
+    """A Parquet file: its column of media, that of labels, and the names of the labels, if its features give them."""
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = os.fspath(path)
+        try:
+            with _open(self.path) as file:
+                schema, self.starts = file.schema_arrow, _starts(file.metadata)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.path}: no Parquet file that can be read ({error})") from None
+        told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        features = {name: told.get(name) or {} for name in schema.names}
+        embedded = [name for name in schema.names if _holds_files(schema.field(name).type)]
+        self.media = next(iter(embedded), None)
+        kind = features.get(self.media or "", {}).get("_type", "Image")
+        self.extension = EXTENSIONS.get(kind, EXTENSIONS["Image"])
+        labels = [name for name, feature in features.items() if _class_label(feature)]
+        labels += [name for name in LABELS if name in schema.names]
+        self.label = next(iter(labels), None)
+        feature = _class_label(features.get(self.label or "", {}))
+        self.class_names: list[str] | None = feature.get("names") if feature else None
+
+    def rows(self) -> Iterator[tuple[str, Any]]:
+        """(path, label) of each row.
+
+        Raises:
+            ValueError: there is no column of labels.
+        """
+        if self.label is None:
+            raise ValueError(f"{self.path}: no column of labels, which the features or the name {LABELS[0]} tell")
+        with _open(self.path) as file:
+            columns = file.read([f"{self.media}.path", self.label])
+        paths = [(entry or {}).get("path") for entry in columns[self.media].to_pylist()]
+        for number, (path, label) in enumerate(zip(paths, columns[self.label].to_pylist(), strict=True)):
+            extension = os.path.splitext(path or "")[1]
+            name = f"{number:06d}{extension if is_media(f'x{extension}') else self.extension}"
+            yield f"{self.path}/{name}", label
+
+
+def read_row(path: PathLike) -> bytes:
+    """The bytes of the file in a row.
+
+    Raises:
+        MediaError: the Parquet file cannot be read, or has no such row, or nothing is in it.
+    """
+    source, name = os.path.split(os.fspath(path))
+    number = os.path.splitext(name)[0]
+    with file_boundary(path):
+        table = _table(source)
+        if not number.isdecimal() or int(number) >= table.starts[-1]:
+            raise MediaError(path, f"the Parquet file has {table.starts[-1]:,} rows")
+        group = next(i for i, start in enumerate(table.starts[1:]) if int(number) < start)
+        data = _group(source, group, str(table.media))[int(number) - table.starts[group]].as_py()
+        if not data:
+            raise MediaError(path, "the row holds no bytes of a file")
+        return data
+
+
+@lru_cache(maxsize=64)
+def _table(path: str) -> Table:
+    return Table(path)
+
+
+@lru_cache(maxsize=1)
+def _group(path: str, group: int, column: str) -> Any:
+    with _open(path) as file:
+        return file.read_row_group(group, [f"{column}.bytes"])[column].combine_chunks().field("bytes")
+
+
+def _open(path: str) -> Any:
+    return require("pyarrow.parquet", "scale").ParquetFile(path)
+
+
+def _starts(metadata: Any) -> list[int]:
+    """The number of the first row of each row group, and that of all rows."""
+    starts = [0]
+    for group in range(metadata.num_row_groups):
+        starts.append(starts[-1] + metadata.row_group(group).num_rows)
+    return starts
+
+
+def _holds_files(kind: Any) -> bool:
+    types = require("pyarrow", "scale").types
+    fields = {field.name: field.type for field in kind} if types.is_struct(kind) else {}
+    return set(fields) == {"bytes", "path"} and types.is_binary(fields["bytes"])
+
+
+def _class_label(feature: Any) -> dict[str, Any] | None:
+    """The feature ClassLabel, alone or in a list."""
+    inner = feature[0] if isinstance(feature, list) and feature else (feature or {})
+    inner = inner.get("feature", inner) if isinstance(inner, dict) else {}
+    return inner if inner.get("_type") == "ClassLabel" else None

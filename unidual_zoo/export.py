@@ -108,6 +108,7 @@ class Exported:
         return cls(**{**given, "tasks": tasks, "spec": InputSpec.from_dict(given["spec"])}, call=call)
 
 
+@torch.inference_mode(False)  # in which a graph may be called for the first time, and nothing can be traced
 def export(
     model: TaskModel,
     folder: str | os.PathLike[str],
@@ -227,9 +228,10 @@ def serve_with_engine(
 
     def open_graph(call: Call) -> Any:
         folder = Path(written.name, str(calls.index(call)))
+        files = None if calibration is None else calibration[call.modality]
         made = export(
             served, folder, format=engine, modality=call.modality, pathway=call.pathway, task=call.task,
-            dtype=INT8 if kind == INT8 else FLOAT32, calibration=None if calibration is None else calibration[call.modality],
+            dtype=INT8 if kind == INT8 else FLOAT32, calibration=files,
         )  # fmt: skip
         return ENGINES[made.format].open_graph(folder / ENGINES[engine].file, kind, torch.get_num_threads())
 
@@ -271,6 +273,8 @@ def _program(model: TaskModel, call: Call, inputs: Tensor, *, normalize: bool) -
     """The graph of torch's operators, of any batch size."""
     served = for_inference(model, dtype=torch.float32, modality=call.pathway).cpu()
     served.unfold()
+    for weight in served.parameters():  # whose memory need not be as torch likes it best
+        weight.data = weight.data.contiguous()
     graph = Graph(served, call, model.spec if normalize else None).eval()
     try:
         with torch.no_grad(), warnings.catch_warnings():

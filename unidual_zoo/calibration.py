@@ -34,12 +34,12 @@ TRAIN = "train"
 class Calibration:
     """Files of one modality to calibrate on and others (where there are enough) to measure on; `source` names them.
 
-    `media` are the files to measure on with their labels, None where they have none.
+    Without files to measure on nothing is measured. `media` are these with their labels, None where they have none.
     """
 
     source: str
     files: Sequence[str]
-    measured: Sequence[str]
+    measured: Sequence[str] = ()
     media: MediaSet | None = None
 
 
@@ -58,12 +58,14 @@ def examples(spec: InputSpec, modality: str, *, count: int) -> Tensor:
     return torch.stack(views)
 
 
-def embedded_calibration(modality: str) -> Calibration:
-    """The packaged examples: some of their training files, and test files with their labels."""
+def embedded_calibration(modality: str, *, measured: bool = True) -> Calibration:
+    """The packaged examples: some of their training files and, to measure on, test files with their labels."""
     make = toy.images if modality == IMAGE else toy.videos
+    source, files = f"{EMBEDDED} {modality}s", make(TRAIN, count=CALIBRATED[modality]).files
+    if not measured:
+        return Calibration(source, files)
     media = make("test", count=MEASURED[modality])
-    files = make(TRAIN, count=CALIBRATED[modality]).files
-    return Calibration(f"{EMBEDDED} {modality}s", files, media.files, media)
+    return Calibration(source, files, media.files, media)
 
 
 def folder_calibration(source: str | os.PathLike[str], modality: str) -> Calibration:
@@ -100,7 +102,7 @@ def given_calibration(files: Sequence[str | os.PathLike[str]], modality: str) ->
     paths = [os.fspath(file) for file in files]
     if not paths:
         raise ValueError(f"needs one {modality} file or more to calibrate {modality}s on")
-    return Calibration(f"{len(paths)} files", paths, paths)
+    return Calibration(f"{len(paths)} files", paths)
 
 
 def read_views(files: Sequence[str], spec: InputSpec, modality: str) -> list[Tensor]:

@@ -10,11 +10,13 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import shutil
 import warnings
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -222,23 +224,29 @@ def serve_with_engine(
     if modality is not None and modality not in model.pathways:
         raise ValueError(f"the model has no {modality!r} pathway, allowed: {', '.join(model.pathways)}")
     served = for_inference(model, modality=modality)
-    written, calls = TemporaryDirectory(prefix="unidual-", ignore_cleanup_errors=True), _calls(served)
+    calls = _calls(served)
     if not calls:
         raise ValueError("the model has no heads, and an engine gives logits")
+    written = Path(mkdtemp(prefix="unidual-"))
 
     def open_graph(call: Call) -> Any:
-        folder = Path(written.name, str(calls.index(call)))
-        files = None if calibration is None else calibration[call.modality]
+        folder = written / str(calls.index(call))
+        given = None
+        if kind == INT8:
+            own = calibration and given_calibration(calibration[call.modality], call.modality)
+            given = own or embedded_calibration(call.modality, measured=False)
         made = export(
             served, folder, format=engine, modality=call.modality, pathway=call.pathway, task=call.task,
-            dtype=INT8 if kind == INT8 else FLOAT32, calibration=files,
+            dtype=INT8 if given else FLOAT32, calibration=given,
         )  # fmt: skip
         return ENGINES[made.format].open_graph(folder / ENGINES[engine].file, kind, torch.get_num_threads())
 
-    return GraphModel(
+    graphs = GraphModel(
         spec=served.spec, tasks=served.tasks, in_chans=served.in_chans, calls=calls, open_graph=open_graph,
         normalizes=False, name=model_name(model), about=f"{kind} by {engine}",
     )  # fmt: skip
+    weakref.finalize(graphs, shutil.rmtree, written, ignore_errors=True)
+    return graphs
 
 
 def _calls(model: TaskModel) -> list[Call]:
@@ -317,7 +325,7 @@ def _quantize(
     smaller = dataclasses.replace(made, dtype=INT8, calibration=f"{calibration.source}: {len(samples)} views")
     graphs = {FLOAT32: _opened(made, file), INT8: _opened(smaller, target)}
     smaller = dataclasses.replace(smaller, difference=_difference(graphs[INT8], inputs, expected))
-    if calibration.media is not None or calibration.measured is not calibration.files:
+    if calibration.measured:
         smaller = dataclasses.replace(smaller, accuracy=compare(graphs, calibration, made.call))
     return target, smaller
 

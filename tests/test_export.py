@@ -8,8 +8,11 @@ import torch
 from fakes import grey_image, grey_video
 from models.small import close, small
 
+from unidual.app import DTYPES
+from unidual.export import FORMATS
 from unidual_zoo import calibration, export, for_inference
 from unidual_zoo.data import normalize
+from unidual_zoo.dtypes import FLOATS
 from unidual_zoo.engines import ENGINES, Call
 from unidual_zoo.export import RECORD, load_exported
 from unidual_zoo.extras import require
@@ -159,3 +162,9 @@ def test_a_missing_extra_is_named():
     with pytest.raises(RuntimeError, match=r"needs no_such_engine, .* pip install 'unidual-zoo\[onnx\]'"):
         require("no_such_engine", "onnx")
     assert require("json", "onnx") is json
+
+
+def test_the_command_line_knows_the_formats_and_types():
+    """It lists them itself, since what declares the commands must not import torch."""
+    assert tuple(ENGINES) == FORMATS
+    assert FLOATS == DTYPES

@@ -47,6 +47,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import unidual_zoo
+from unidual_zoo.data.synthetic import toy
 from unidual_zoo.dtypes import INT8
 from unidual_zoo.engines import ENGINES
 from unidual_zoo.models.summary import count_multiply_adds
@@ -59,6 +60,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, INT8: torch.floa
 MATRIX, OURS = "matrix product", "unidual-zoo"
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 QUICK_SIDE = 32
+CALIBRATION = 8  # files
 
 
 @dataclass
@@ -189,14 +191,15 @@ def engines(
 ) -> Iterator[Row]:
     """Our network run by engines, as far as they compute in the type, and by torch.compile.
 
-    int8 is calibrated on the packaged examples. Weights are random, so that its difference says little.
+    int8 is calibrated on few of the packaged examples: weights are random, so that its difference says little.
     """
     runs: list[tuple[str, Callable[[], Any]]] = []
     for name in options.engines:
         if dtype not in ENGINES[name].runs_in:
             print(f"{name}: it does not compute in {dtype}")
             continue
-        served = unidual_zoo.for_inference(made, engine=name, dtype=dtype, modality=ours.pathway)
+        files = calibration(ours.pathway) if dtype == INT8 else None
+        served = unidual_zoo.for_inference(made, engine=name, dtype=dtype, modality=ours.pathway, calibration=files)
         runs.append((f"{name}, {dtype}", lambda served=served: served(x, modality=ours.pathway, task=ours.task)))
     if options.compiled and dtype != INT8:
         network = unidual_zoo.for_inference(made, dtype=dtype, modality=ours.pathway, compile=True)
@@ -210,6 +213,11 @@ def engines(
         if exact is not None:
             row.difference = float((logits.float() - exact).abs().max() / exact.abs().max())
         yield row
+
+
+def calibration(modality: str) -> tuple[str, ...]:
+    """Some packaged examples."""
+    return (toy.images if modality == IMAGE else toy.videos)("train", count=CALIBRATION).files
 
 
 def batch(options: argparse.Namespace, pathway: str, shape: tuple[int, ...]) -> Tensor:

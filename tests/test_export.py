@@ -119,7 +119,7 @@ def test_a_damaged_record_is_one_sentence(exported, tmp_path, change, message):
 
 def test_an_engine_in_place_of_the_modules_compiles_what_is_called():
     model = network("unidual10_aux")
-    served = for_inference(model, engine="openvino")
+    served = for_inference(model, engine="torch")
     assert not served._opened
     image = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():

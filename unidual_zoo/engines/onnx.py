@@ -19,7 +19,6 @@ from unidual_zoo.extras import require
 
 EXTRA = "onnx"
 _LARGEST = 1 << 30  # bytes of weights in one file, of which a graph may be at most two gigabytes
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 def write(program: ExportedProgram, file: Path) -> None:
@@ -39,9 +38,8 @@ def quantize(source: Path, target: Path, samples: Sequence[np.ndarray]) -> None:
     """Writes an int8 graph of a float32 one, calibrated on inputs (1, ...)."""
     onnx = require("onnx", EXTRA)
     model = onnx.load(source)
-    kept = _ends(model)
-    model = quantized(model, [{"input": sample} for sample in samples], kept=kept)
-    onnx.save(model, target)
+    inputs = [{"input": sample} for sample in samples]
+    onnx.save(quantized(model, inputs, kept=_head(model)), target)
 
 
 def open_graph(file: Path, dtype: str, threads: int) -> Callable[[Tensor], Tensor]:
@@ -58,9 +56,6 @@ def open_graph(file: Path, dtype: str, threads: int) -> Callable[[Tensor], Tenso
     return run
 
 
-def _ends(model: Any) -> list[str]:
-    """Names of the first convolution and of the last matrix product: the stem and the head."""
-    nodes = [node for node in model.graph.node if node.op_type in _WEIGHTED]
-    convolutions = [node.name for node in nodes if node.op_type == "Conv"]
-    products = [node.name for node in nodes if node.op_type != "Conv"]
-    return [*convolutions[:1], *products[-1:]]
+def _head(model: Any) -> list[str]:
+    """The name of the last matrix product."""
+    return [node.name for node in model.graph.node if node.op_type in ("Gemm", "MatMul")][-1:]

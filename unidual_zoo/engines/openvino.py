@@ -33,7 +33,7 @@ def quantize(source: Path, target: Path, samples: Sequence[np.ndarray]) -> None:
     """Writes an int8 graph of a float32 one, calibrated on inputs (1, ...)."""
     openvino = require("openvino", EXTRA)
     model = openvino.Core().read_model(source)
-    openvino.save_model(quantized(model, samples, kept=_ends(model)), target, compress_to_fp16=False)
+    openvino.save_model(quantized(model, samples, kept=_head(model)), target, compress_to_fp16=False)
 
 
 def open_graph(file: Path, dtype: str, threads: int) -> Callable[[Tensor], Tensor]:
@@ -52,9 +52,7 @@ def open_graph(file: Path, dtype: str, threads: int) -> Callable[[Tensor], Tenso
     return run
 
 
-def _ends(model: Any) -> list[str]:
-    """Names of the first convolution and of the last matrix product: the stem and the head."""
-    operations = model.get_ordered_ops()
-    convolutions = [op.get_friendly_name() for op in operations if op.get_type_name() == "Convolution"]
-    products = [op.get_friendly_name() for op in operations if op.get_type_name() == "MatMul"]
-    return [*convolutions[:1], *products[-1:]]
+def _head(model: Any) -> list[str]:
+    """The name of the last matrix product."""
+    names = [op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == "MatMul"]
+    return names[-1:]

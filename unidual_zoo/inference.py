@@ -68,10 +68,10 @@ def for_inference(
 ) -> Any:
     """A copy of the model to serve with: folded for torch (see `models.folding.for_inference`), or run by an engine.
 
-    With `engine` "openvino", "onnx" or "torch" the result takes the same calls, on the CPU, with inputs of the spec's size in
-    normalised float32; each pathway and head becomes a graph when it is first called, which takes seconds. `dtype` may
-    then also be int8, calibrated on the files `calibration` (default: packaged examples). A graph, as `load_model`
-    makes one of an exported folder, is returned as it is.
+    With `engine` "openvino", "onnx" or "torch" (torch.export) the result takes the same calls, on the CPU, with inputs
+    of the spec's size in normalised float32; each pathway and head becomes a graph when it is first called, which takes
+    seconds. `dtype` may then also be int8 (not of "torch"), calibrated on the files `calibration` (default: packaged
+    examples). A graph, as `load_model` makes one of an exported folder, is returned as it is.
 
     Args:
         dtype: a type of torch or its name, such as "bfloat16"; None leaves the weights as they are.

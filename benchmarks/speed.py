@@ -50,6 +50,7 @@ import unidual_zoo
 from unidual_zoo.data.synthetic import toy
 from unidual_zoo.dtypes import INT8
 from unidual_zoo.engines import ENGINES
+from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.summary import count_multiply_adds
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
@@ -87,6 +88,8 @@ def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.keep_memory:
+        keep_freed_memory()
     found = []
     for name in options.models:
         with torch.device("meta"):
@@ -120,6 +123,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--engines", nargs="+", choices=list(ENGINES), default=[], help="also run our network by these (inference)"
     )
+    parser.add_argument("--keep-memory", action="store_true", help="malloc as `unidual_zoo.memory` sets it")
     parser.add_argument("--compiled", action="store_true", help="also run our network by torch.compile (inference)")
     parser.add_argument("--json", type=Path, help="keep the last line in this file")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SIDE} pixels and one round: does it run at all")

@@ -8,7 +8,7 @@ import torch
 from fakes import grey_image, grey_video
 from models.small import close, small
 
-from unidual.app import DTYPES
+from unidual.app import DTYPES, main
 from unidual.export import FORMATS
 from unidual_zoo import calibration, export, for_inference
 from unidual_zoo.data import normalize
@@ -168,3 +168,18 @@ def test_the_command_line_knows_the_formats_and_types():
     """It lists them itself, since what declares the commands must not import torch."""
     assert tuple(ENGINES) == FORMATS
     assert FLOATS == DTYPES
+
+
+def test_the_command_line_exports_what_it_predicts_with(tmp_path, capsys):
+    out, image = tmp_path / "graph", grey_image(tmp_path / "a.png", 2)
+    for arguments in (
+        ["export", "unidual10_aux.toy", "--format", "torch", "--normalize", "--out", str(out)],
+        ["predict", str(image), "--model", str(out), "--json", str(tmp_path / "labels.json")],
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 0
+    row = json.loads(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("{")))
+    assert (row["task"], row["normalizes"], row["out"]) == ("toy_objects", True, str(out))
+    (expected,) = Predictor(load_network("unidual10_aux.toy"))(str(image))
+    assert json.loads((tmp_path / "labels.json").read_text())["top"][0] == pytest.approx(expected["top"][0], abs=1e-4)

@@ -153,8 +153,6 @@ def export(
         try:
             engine.write(program, file)
         except Exception as error:  # each converter raises its own
-            if isinstance(error, RuntimeError) and "pip install" in str(error):
-                raise
             raise RuntimeError(f"{model_name(model)} cannot be written as {format}: {first_line(error)}") from error
         made = Exported(
             format=format, dtype=FLOAT32, model=model_name(model), call=call, tasks=dict(model.tasks),
@@ -268,6 +266,7 @@ def _check_format(format: str, dtype: str | torch.dtype) -> tuple[Any, str]:
     if kind == INT8 and ENGINES[format].quantize is None:
         others = ", ".join(name for name, engine in ENGINES.items() if engine.quantize)
         raise ValueError(f"format {format!r} has no int8, allowed: {others}")
+    ENGINES[format].check(int8=kind == INT8)
     return ENGINES[format], kind
 
 

@@ -25,7 +25,7 @@ from unidual_zoo.data.media import MediaError, MediaWarning, file_boundary
 from unidual_zoo.data.sampling import STARTS, uniform_clips
 from unidual_zoo.data.transforms import Framing, eval_transform, normalize
 from unidual_zoo.data.warned import collected
-from unidual_zoo.engines import GraphModel
+from unidual_zoo.engines import Call, GraphModel
 from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
@@ -213,15 +213,8 @@ class Route:
                 f"protocol {self.protocol.name!r} runs a network fully convolutionally, which {type(model).__name__} "
                 f"cannot: its features are no maps; allowed: {others}"
             )
-        self.pathway = pathway or model.default_pathway(modality)
-        if self.pathway not in model.pathways:
-            raise ValueError(f"the model has no {self.pathway!r} pathway, allowed: {', '.join(model.pathways)}")
-        allowed = model.pathway_tasks(self.pathway)
-        chosen = task or model.default_task(modality, self.pathway)
-        if chosen is None or chosen not in allowed:
-            named = f"task {task!r} has no head" if task else "there is no head"
-            raise ValueError(f"{named} on the {self.pathway} pathway, allowed: {', '.join(allowed) or 'none'}")
-        self.task = chosen
+        call = Call.of(model, modality, pathway=pathway, task=task)
+        self.pathway, self.task = call.pathway, call.task
         self.model = model if device is None else model.to(device)
         self.spec = self.protocol.spec(model.spec, modality)
         self.reader = ViewReader(modality, self.spec, self.protocol)

@@ -18,13 +18,12 @@ from unidual_zoo.engines.quantizing import quantized
 from unidual_zoo.extras import require
 
 EXTRA = "onnx"
+NEEDS = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), EXTRA)
 _LARGEST = 1 << 30  # bytes of weights in one file, of which a graph may be at most two gigabytes
 
 
 def write(program: ExportedProgram, file: Path) -> None:
     """Writes a program's graph, its weights in float32."""
-    for module in ("onnx", "onnxscript"):
-        require(module, EXTRA)
     size = sum(value.nbytes for value in program.state_dict.values())
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter tells of its steps
         warnings.simplefilter("ignore")  # of torch's own use of what it deprecates

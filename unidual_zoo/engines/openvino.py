@@ -15,6 +15,7 @@ from unidual_zoo.engines.quantizing import quantized
 from unidual_zoo.extras import require
 
 EXTRA = "openvino"
+NEEDS = {"openvino": EXTRA}
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # of what is no int8 in the graph
 
 

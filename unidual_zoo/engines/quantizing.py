@@ -11,6 +11,7 @@ from typing import Any
 from unidual_zoo.extras import require
 
 EXTRA = "openvino"
+NEEDS = {"nncf": EXTRA}
 
 
 def quantized(model: Any, samples: Sequence[Any], *, kept: Sequence[str]) -> Any:

@@ -28,8 +28,8 @@ class Engine:
 
     `file` is the graph's name in its folder. `open_graph(file, dtype, threads)` gives the call of a graph that was
     written in float32 or int8; a `dtype` of `runs_in` makes it compute in that type. `quantize(source, target,
-    samples)` makes an int8 graph of a float32 one, calibrated on inputs (1, ...). `needs` are modules, and the extra that
-    brings each.
+    samples)` makes an int8 graph of a float32 one, calibrated on inputs (1, ...). `needs` are modules, and the
+    extra that brings each.
     """
 
     file: str

@@ -231,8 +231,11 @@ def serve_with_engine(
         folder = written / str(calls.index(call))
         given = None
         if kind == INT8:
-            own = calibration and given_calibration(calibration[call.modality], call.modality)
-            given = own or embedded_calibration(call.modality, measured=False)
+            files = None if calibration is None else calibration[call.modality]
+            if files is None:
+                given = embedded_calibration(call.modality, measured=False)
+            else:
+                given = given_calibration(files, call.modality)
         made = export(
             served, folder, format=engine, modality=call.modality, pathway=call.pathway, task=call.task,
             dtype=INT8 if given else FLOAT32, calibration=given,

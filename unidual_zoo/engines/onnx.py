@@ -18,7 +18,7 @@ from unidual_zoo.engines.quantizing import quantized
 from unidual_zoo.extras import require
 
 EXTRA = "onnx"
-NEEDS = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), EXTRA)
+NEEDS: dict[str, str] = dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), EXTRA)
 _LARGEST = 1 << 30  # bytes of weights in one file, of which a graph may be at most two gigabytes
 
 

@@ -8,6 +8,9 @@
         also R(2+1)D-50 and TimeSformer
     uv run --with pytorchvideo --with transformers benchmarks/speed.py --models ircsn50 i3d50 c2d50 timesformer_base
         other families beside the networks that their weights come from
+    uv run benchmarks/speed.py --models r2plus1d18 unidual34 unidual_efficientnet_lite0 --modes inference \
+            --engines openvino onnx --dtypes float32 int8 --threads 1
+        engines that serve beside our own network; int8 beside our own float32
     uv run benchmarks/speed.py --device cuda --dtypes bfloat16 --batch 32 --compile --json speed.json
 
 The other networks of the package (`r2d34`, `r2plus1d152`, ...) are these pathways: `--models` takes any name.
@@ -44,16 +47,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import unidual_zoo
+from unidual_zoo.data.synthetic import toy
+from unidual_zoo.dtypes import INT8
+from unidual_zoo.engines import ENGINES
+from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.summary import count_multiply_adds
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
 MODELS = ("r2plus1d18", "unidual10", "unidual34", "unidual152")
 BATCH = {IMAGE: 4, VIDEO: 1}
 INFERENCE, TRAINING = MODES = ("inference", "training")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, INT8: torch.float32}  # what torch computes in
 MATRIX, OURS = "matrix product", "unidual-zoo"
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 QUICK_SIDE = 32
+CALIBRATION = 8  # files
 
 
 @dataclass
@@ -80,13 +88,15 @@ def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.keep_memory:
+        keep_freed_memory()
     found = []
     for name in options.models:
         with torch.device("meta"):
             pathways: Any = timm.create_model(name).pathways
         for pathway in pathways:
             for mode in options.modes if pathway in options.modalities else ():
-                for dtype in options.dtypes:
+                for dtype in options.dtypes if mode == INFERENCE else (d for d in options.dtypes if d != INT8):
                     case = dict(model=name, pathway=pathway, mode=mode, dtype=dtype)
                     rows = compete(contestants(options, **case), options)
                     found.append(report(case, rows))
@@ -104,15 +114,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--modalities", nargs="+", choices=MODALITIES, default=list(MODALITIES))
-    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=["float32", "bfloat16"])
     parser.add_argument("--device", choices=list(MATRIX_SIDE), default="cpu")
     parser.add_argument("--batch", type=int, help="images or clips (default: 4 images, 1 clip)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--compile", action="store_true", help="torch.compile for everyone")
+    parser.add_argument(
+        "--engines", nargs="+", choices=list(ENGINES), default=[], help="also run our network by these (inference)"
+    )
+    parser.add_argument("--keep-memory", action="store_true", help="malloc as `unidual_zoo.memory` sets it")
+    parser.add_argument("--compiled", action="store_true", help="also run our network by torch.compile (inference)")
     parser.add_argument("--json", type=Path, help="keep the last line in this file")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SIDE} pixels and one round: does it run at all")
     options = parser.parse_args(argv)
+    if options.device != "cpu" and (options.engines or INT8 in options.dtypes):
+        parser.error("engines run on the CPU")
     if options.quick:
         options.rounds = 1
     return options
@@ -152,6 +169,8 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
         if exact is not None:
             row.difference = float((row.run().float() - exact).abs().max() / exact.abs().max())
         yield row
+    if mode == INFERENCE:
+        yield from engines(options, made, ours, x, flops, exact, dtype=dtype)
     for name, (module, shape, make) in peers.OTHERS[pathway].items() if model in MODELS else ():
         if options.quick or not peers.is_installed(module):
             print(f"{name}: {'left out' if options.quick else 'not installed'}")
@@ -164,9 +183,50 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
     yield Row(MATRIX, lambda: a @ a, 2 * side**3)
 
 
+def engines(
+    options: argparse.Namespace,
+    made: Any,
+    ours: peers.Pathway,
+    x: Tensor,
+    flops: float,
+    exact: Tensor | None,
+    *,
+    dtype: str,
+) -> Iterator[Row]:
+    """Our network run by engines, as far as they compute in the type, and by torch.compile.
+
+    int8 is calibrated on few of the packaged examples: weights are random, so that its difference says little.
+    """
+    runs: list[tuple[str, Callable[[], Any]]] = []
+    for name in options.engines:
+        if dtype not in ENGINES[name].runs_in:
+            print(f"{name}: it does not compute in {dtype}")
+            continue
+        files = calibration(ours.pathway) if dtype == INT8 else None
+        served = unidual_zoo.for_inference(made, engine=name, dtype=dtype, modality=ours.pathway, calibration=files)
+        runs.append((f"{name}, {dtype}", lambda served=served: served(x, modality=ours.pathway, task=ours.task)))
+    if options.compiled and dtype != INT8:
+        network = unidual_zoo.for_inference(made, dtype=dtype, modality=ours.pathway, compile=True)
+        cast = x.to(DTYPES[dtype])
+        runs.append(("torch.compile", lambda: network(cast, modality=ours.pathway, task=ours.task)))
+    for name, run in runs:
+        row = Row(name, torch.inference_mode()(run), flops, same=True)
+        begin = time.perf_counter()
+        logits = row.run()
+        row.warm_up = time.perf_counter() - begin
+        if exact is not None:
+            row.difference = float((logits.float() - exact).abs().max() / exact.abs().max())
+        yield row
+
+
+def calibration(modality: str) -> tuple[str, ...]:
+    """Some packaged examples."""
+    return (toy.images if modality == IMAGE else toy.videos)("train", count=CALIBRATION).files
+
+
 def batch(options: argparse.Namespace, pathway: str, shape: tuple[int, ...]) -> Tensor:
     """Noise (B, C, [T,] H, W)."""
-    if options.quick:
+    if options.quick and not options.engines:
         shape = (*shape[:-2], QUICK_SIDE, QUICK_SIDE)
     return torch.randn(options.batch or BATCH[pathway], *shape, device=options.device)
 

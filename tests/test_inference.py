@@ -104,8 +104,11 @@ def test_one_pathway_is_a_smaller_network():
         image(inputs()[1], modality="video")
     with pytest.raises(ValueError, match="no 'audio' pathway, allowed: image, video"):
         for_inference(model, modality="audio")
-    for dtype in ("bfloat16", torch.int8):
-        with pytest.raises(ValueError, match=f"dtype must be .*, got {dtype!r}"):
+    for dtype, message in (
+        (torch.int8, "dtype must be .*, got torch.int8; int8 is for engines"),
+        ("bf16", "no dtype 'bf16', allowed: float32, bfloat16, float16; did you mean 'bfloat16'"),
+    ):
+        with pytest.raises(ValueError, match=message):
             for_inference(model, dtype=dtype)
 
 
@@ -113,7 +116,7 @@ def test_one_pathway_is_a_smaller_network():
 @torch.inference_mode()
 def test_a_cast_copy_is_near(dtype):
     model = network("unidual10_aux")
-    cast = for_inference(model, dtype=dtype)
+    cast = for_inference(model, dtype=str(dtype).removeprefix("torch."))
     for x in inputs():
         logits = cast(x.to(dtype))
         assert logits.dtype == dtype

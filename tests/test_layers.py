@@ -7,13 +7,14 @@ import unidual_zoo
 
 ROOT = Path(unidual_zoo.__file__).parent
 STAGES = [
-    ["checks", "extras", "files", "names", "tabular"],
+    ["checks", "dtypes", "extras", "files", "memory", "names", "tabular"],
     ["spec"],
     ["weights"],
     ["data"],
     ["models"],
+    ["engines"],
     ["scoring"],
-    ["inference", "evaluation", "explain"],
+    ["inference", "evaluation", "explain", "calibration", "export"],
     ["training"],
     ["cli"],
 ]

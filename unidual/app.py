@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unidual.export import export
 from unidual.options import DEFAULT_MODEL, json_lines
 from unidual.packing import pack
 from unidual.sources import BENCHMARKS, find_media
@@ -41,7 +42,10 @@ app = typer.Typer(
 
 
 Model = Annotated[
-    str, typer.Option(help="A name of `unidual models` with or without its tag, hf-hub:… or local-dir:….")
+    str,
+    typer.Option(
+        help="A name of `unidual models` with or without its tag, hf-hub:…, local-dir:… or a folder of `export`."
+    ),
 ]
 Checkpoint = Annotated[Path | None, typer.Option(help="A file of weights in place of the published ones.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="The head [default: the model's first for the modality].")]
@@ -49,7 +53,9 @@ ProtocolName = Annotated[str, typer.Option("--protocol", help="The views of a vi
 BatchSize = Annotated[int, typer.Option(help="Views that go through the network together.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that decode ahead [default: 0 on a CPU, else up to 8].")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps … [default: cuda if it is there].")]
-Dtype = Annotated[str, typer.Option(help=f"What the network computes in: {', '.join(DTYPES)}.")]
+Dtype = Annotated[
+    str | None, typer.Option(help=f"What the network computes in: {', '.join(DTYPES)} [default: its weights' own].")
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result there, as lines of JSON.")]
 
 
@@ -80,7 +86,7 @@ def predict(
     batch_size: BatchSize = 16,
     workers: Workers = None,
     device: Device = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     output: JsonFile = None,
 ) -> None:
     """Labels of images and videos, each modality by its own pathway.
@@ -89,6 +95,7 @@ def predict(
     """
     from tqdm import tqdm
 
+    from unidual_zoo.dtypes import as_dtype
     from unidual_zoo.inference import Predictor, find_files, load_model
     from unidual_zoo.names import printable
 
@@ -97,7 +104,7 @@ def predict(
         place = _device(device)
         predictor = Predictor(
             load_model(model, checkpoint=checkpoint), task=task, top=top, protocol=protocol, batch_size=batch_size,
-            workers=_workers(workers, place), device=place, dtype=_dtype(dtype),
+            workers=_workers(workers, place), device=place, dtype=as_dtype(dtype),
         )  # fmt: skip
         width, num_failed = max(len(printable(path)) for path in paths), 0
         with predictor.deaths_explained():
@@ -143,7 +150,7 @@ def evaluate(
     batch_size: BatchSize = 16,
     workers: Workers = None,
     device: Device = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     output: JsonFile = None,
 ) -> None:
     """The accuracy of a model on labelled images and videos: a report for each source and modality, the last of its
@@ -151,6 +158,7 @@ def evaluate(
 
     A file that cannot be read counts as wrong and is named; exit status 1 if none can.
     """
+    from unidual_zoo.dtypes import as_dtype
     from unidual_zoo.evaluation import evaluate as measure
     from unidual_zoo.inference import for_inference, load_model
     from unidual_zoo.names import printable
@@ -165,7 +173,7 @@ def evaluate(
             branch = pathway or network.default_pathway(media.modality)
             usual = BENCHMARKS[benchmark].task if benchmark else None
             report = measure(
-                for_inference(network, dtype=_dtype(dtype), modality=branch),
+                for_inference(network, dtype=as_dtype(dtype), modality=branch),
                 media,
                 protocol=protocol,
                 task=task or (usual if usual in network.tasks else None),
@@ -208,11 +216,11 @@ def explain(
     """Draw what each pathway sees in a clip: its most activated feature maps, the other's, and Grad-CAM."""
     from unidual_zoo.explain import check_picture, draw, read_clip
     from unidual_zoo.explain import explain as respond
-    from unidual_zoo.inference import load_model, modality_of
+    from unidual_zoo.inference import load_network, modality_of
 
     check_picture(out)
     with json_lines(output) as write:
-        network = load_model(model, checkpoint=checkpoint).to(_device(device)).eval()
+        network = load_network(model, checkpoint=checkpoint).to(_device(device)).eval()
         seen = read_clip(clip, network, modality=modality_of(clip))
         explanation = respond(network, seen, layer=layer, top=top, label=label)
         draw(explanation, out)
@@ -246,6 +254,7 @@ def models(
 app.command(cls=TrainCommand)(train)
 app.command()(finetune)
 app.command()(pack)
+app.command()(export)
 
 
 def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:
@@ -305,15 +314,6 @@ def _device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
     return device
-
-
-def _dtype(name: str) -> torch.dtype:
-    import torch
-
-    from unidual_zoo.checks import check_known
-
-    check_known("dtype", name, DTYPES)
-    return getattr(torch, name)
 
 
 def _workers(workers: int | None, device: torch.device) -> int:

@@ -21,6 +21,8 @@ from tqdm import tqdm
 
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.loaders import Reading
+from unidual_zoo.dtypes import dtype_name
+from unidual_zoo.engines import GraphModel
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable, tidy
 from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, score_files
@@ -144,7 +146,7 @@ class Report:
 
 
 def evaluate(
-    model: TaskModel,
+    model: TaskModel | GraphModel,
     media: MediaSet,
     *,
     protocol: str | Protocol = "unidual34",
@@ -161,7 +163,8 @@ def evaluate(
     """The accuracy of a model on a data set, by a protocol.
 
     Args:
-        model: as `timm.create_model` makes it, or `for_inference`; its training mode is what it was afterwards.
+        model: as `timm.create_model`, `for_inference` or `load_model` makes it; its training mode is what it was
+            afterwards.
         task: the head (default: the first of the data's modality on the pathway); `pathway` likewise.
         batch_size: views, of one file or several, that go through the network together.
         workers: processes that decode ahead; with 0 this one decodes.
@@ -197,7 +200,7 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def evaluation_mode(model: TaskModel) -> Iterator[None]:
+def evaluation_mode(model: TaskModel | GraphModel) -> Iterator[None]:
     """The model in evaluation mode; afterwards every module is in the mode in which it was."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -208,7 +211,7 @@ def evaluation_mode(model: TaskModel) -> Iterator[None]:
             module.training = training
 
 
-def map_labels(classes: Sequence[str], model: TaskModel, task: str) -> tuple[list[int], str]:
+def map_labels(classes: Sequence[str], model: TaskModel | GraphModel, task: str) -> tuple[list[int], str]:
     """The network's class for each of a data set's classes, and the rule: "by name", "by number" or "by order".
 
     By name where the model knows its class names and they are the data's, which may have fewer; a `_` is then a blank
@@ -239,7 +242,7 @@ def map_labels(classes: Sequence[str], model: TaskModel, task: str) -> tuple[lis
     )
 
 
-def model_name(model: TaskModel) -> str:
+def model_name(model: TaskModel | GraphModel) -> str:
     """The model's name and tag, as `timm.create_model` takes them."""
     cfg = getattr(model, "pretrained_cfg", None) or {}
     name, tag = cfg.get("architecture") or type(model).__name__, cfg.get("tag")
@@ -263,7 +266,7 @@ def _result(scored: FileScores, index: int, labels: Sequence[int], num_views: in
     return FileResult(index, label, top, right, len(scored.scores), scored.size, warning=scored.warning, others=others)
 
 
-def _facts(model: TaskModel, media: MediaSet, route: Route) -> dict[str, Any]:
+def _facts(model: TaskModel | GraphModel, media: MediaSet, route: Route) -> dict[str, Any]:
     spec, protocol = route.spec, route.protocol
     clips = {}
     if media.modality == VIDEO:
@@ -283,7 +286,7 @@ def _facts(model: TaskModel, media: MediaSet, route: Route) -> dict[str, Any]:
         decoder=decoder_version(media.modality),
         torch=torch.__version__,
         device=str(route.device),
-        dtype=str(route.dtype).removeprefix("torch."),
+        dtype=model.about if isinstance(model, GraphModel) else dtype_name(route.dtype),
     )
 
 

@@ -1,4 +1,4 @@
-"""Packages that only parts of this one need, and the extra that installs each."""
+"""Packages that an extra brings: asked for where they are used, and a missing one is one sentence."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from types import ModuleType
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """The module, imported; where it is not installed a RuntimeError that names the extra which brings it."""
+    """The module, imported now.
+
+    Raises:
+        RuntimeError: it is not installed; the message names the extra that brings it.
+    """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        missing = error.name or module
-        raise RuntimeError(f"{missing} is not installed: pip install 'unidual-zoo[{extra}]' brings it") from error
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
+            raise  # it is there, and lacks something itself
+        raise RuntimeError(f"this needs {module}, which is not installed: pip install 'unidual-zoo[{extra}]'") from None

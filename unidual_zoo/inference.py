@@ -14,23 +14,38 @@ from unidual_zoo.data.images import read_image
 from unidual_zoo.data.listing import files_below, files_matching, is_pattern, warn_of_left_out
 from unidual_zoo.data.loaders import Reading
 from unidual_zoo.data.media import MediaError, is_image, is_media, is_video
+from unidual_zoo.dtypes import dtype_name
+from unidual_zoo.engines import GraphModel
+from unidual_zoo.export import is_exported, load_exported, serve_with_engine
+from unidual_zoo.models import folding
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
-from unidual_zoo.models.folding import for_inference
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.scoring import FileScores, Protocol, Route, score_files
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
 
-def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -> TaskModel:
-    """A model with its weights, by a registered name with or without a tag, "hf-hub:…" or "local-dir:…".
+def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -> TaskModel | GraphModel:
+    """A model with its weights, by a registered name with or without a tag, "hf-hub:…" or "local-dir:…"; or the graph
+    in a folder that `unidual export` wrote, by the folder's name.
 
     `checkpoint` is a file of weights in place of the published ones.
 
     Raises:
-        ValueError: the name is not registered; it lists the nearest.
-        RuntimeError: there are no weights, or they do not fit.
+        ValueError: the name is not registered; it lists the nearest. Or the exported folder is damaged.
+        RuntimeError: there are no weights, or they do not fit; or what runs the graph is not installed.
     """
+    if is_exported(name):
+        if checkpoint is not None:
+            raise ValueError(f"{name} is an exported graph, which takes no other weights: export {checkpoint} instead")
+        return load_exported(name)
+    return load_network(name, checkpoint=checkpoint)
+
+
+def load_network(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -> TaskModel:
+    """As `load_model`, but never a graph: what is exported, fine-tuned or looked into."""
+    if is_exported(name):
+        raise ValueError(f"{name} is an exported graph; this needs the model that it was made of")
     check_registered(name)
     if checkpoint is None:
         return create_model(name, pretrained=True)
@@ -42,6 +57,55 @@ def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -
         raise RuntimeError(f"{os.fspath(checkpoint)} cannot be loaded into {name}: {error}") from error
 
 
+def for_inference(
+    model: TaskModel | GraphModel,
+    dtype: str | torch.dtype | None = None,
+    compile: bool = False,
+    modality: str | None = None,
+    *,
+    engine: str | None = None,
+    calibration: Sequence[str | os.PathLike[str]] | None = None,
+) -> Any:
+    """A copy of the model to serve with: folded for torch (see `models.folding.for_inference`), or run by an engine.
+
+    With `engine` "openvino", "onnx" or "torch" (torch.export) the result takes the same calls, on the CPU, with inputs
+    of the spec's size in normalised float32; each pathway and head becomes a graph when it is first called, which takes
+    seconds. `dtype` may then also be int8 (not of "torch"), calibrated on the files `calibration` (default: packaged
+    examples). A graph, as `load_model` makes one of an exported folder, is returned as it is.
+
+    Args:
+        dtype: a type of torch or its name, such as "bfloat16"; None leaves the weights as they are.
+        compile: torch.compile for the call.
+        modality: keeps this pathway and its heads alone.
+
+    Raises:
+        ValueError: there is no such pathway or engine, `dtype` is none that the engine computes in, or an argument has
+            no meaning here.
+        RuntimeError: the extra that brings the engine is not installed, or the network cannot be exported.
+    """
+    if isinstance(model, GraphModel):
+        if dtype is not None or compile or engine is not None or modality not in (None, *model.pathways):
+            asked = dtype_name(dtype) if dtype is not None else engine or modality or "compile=True"
+            raise ValueError(f"a graph stays what it was exported as ({model.about}), asked for {asked}")
+        return model
+    if engine is None:
+        if calibration is not None:
+            raise ValueError("calibration is for int8, which an engine computes: engine='openvino' or 'onnx'")
+        return folding.for_inference(model, dtype, compile, modality)
+    if compile:
+        raise ValueError(f"compile=True is torch's; engine {engine!r} compiles by itself")
+    files = None if calibration is None else _by_modality(calibration)
+    return serve_with_engine(model, engine, dtype=dtype, modality=modality, calibration=files)
+
+
+def _by_modality(files: Sequence[str | os.PathLike[str]]) -> dict[str, list[str]]:
+    paths = [os.fspath(file) for file in files]
+    found: dict[str, list[str]] = {modality: [] for modality in MODALITIES}
+    for path in paths:
+        found[modality_of(path)].append(path)
+    return found
+
+
 class Predictor:
     """Labels of images and videos, each modality by its own pathway.
 
@@ -49,7 +113,8 @@ class Predictor:
         for result in predictor(["photo.jpg", "clip.mp4"]): ...
 
     Args:
-        model: any model of this package; it is copied by `for_inference` and stays as it is.
+        model: any model of this package; it is copied by `for_inference` and stays as it is. Or a graph: an exported
+            folder that `load_model` read, or `for_inference(…, engine=…)`.
         task: the head of both modalities (default: of each its own first task).
         top: how many labels a file gets.
         protocol: the views of a video; an image has one.
@@ -63,7 +128,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: TaskModel,
+        model: TaskModel | GraphModel,
         *,
         task: str | None = None,
         top: int = 5,
@@ -71,13 +136,13 @@ class Predictor:
         batch_size: int = 16,
         workers: int = 0,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: str | torch.dtype | None = None,
     ) -> None:
         if not hasattr(model, "pathways"):
             raise TypeError(f"needs a model of this package, as load_model makes it, got {type(model).__name__}")
         if top < 1:
             raise ValueError(f"top must be 1 or more, got {top}")
-        self.model = for_inference(model, dtype=dtype).to(device)
+        self.model: Any = for_inference(model, dtype=dtype).to(device)
         self.top, self.batch_size, self.workers = top, batch_size, workers
         self.routes: dict[str, Route] = {}
         self.refused: dict[str, str] = {}

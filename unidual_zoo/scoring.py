@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ from unidual_zoo.data.media import MediaError, MediaWarning, file_boundary
 from unidual_zoo.data.sampling import STARTS, uniform_clips
 from unidual_zoo.data.transforms import Framing, eval_transform, normalize
 from unidual_zoo.data.warned import collected
+from unidual_zoo.engines import Call, GraphModel
+from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 
@@ -195,7 +197,7 @@ class Route:
 
     def __init__(
         self,
-        model: TaskModel,
+        model: TaskModel | GraphModel,
         modality: str,
         *,
         protocol: str | Protocol = "unidual34",
@@ -211,21 +213,16 @@ class Route:
                 f"protocol {self.protocol.name!r} runs a network fully convolutionally, which {type(model).__name__} "
                 f"cannot: its features are no maps; allowed: {others}"
             )
-        self.pathway = pathway or model.default_pathway(modality)
-        if self.pathway not in model.pathways:
-            raise ValueError(f"the model has no {self.pathway!r} pathway, allowed: {', '.join(model.pathways)}")
-        allowed = model.pathway_tasks(self.pathway)
-        chosen = task or model.default_task(modality, self.pathway)
-        if chosen is None or chosen not in allowed:
-            named = f"task {task!r} has no head" if task else "there is no head"
-            raise ValueError(f"{named} on the {self.pathway} pathway, allowed: {', '.join(allowed) or 'none'}")
-        self.task = chosen
+        call = Call.of(model, modality, pathway=pathway, task=task)
+        self.pathway, self.task = call.pathway, call.task
         self.model = model if device is None else model.to(device)
         self.spec = self.protocol.spec(model.spec, modality)
         self.reader = ViewReader(modality, self.spec, self.protocol)
-        like = next(model.parameters())
+        like = next(model.parameters(), torch.empty(0))  # graphs have none, and run on the CPU in float32
         self.device, self.weight_dtype = like.device, like.dtype
         self.dtype = dtype or like.dtype
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     @torch.inference_mode()
     def score(self, views: Tensor) -> Tensor:
@@ -233,7 +230,9 @@ class Route:
 
         All scores of a view are NaN if one of its logits is not finite.
         """
-        x = normalize(views.to(self.device), self.spec, dtype=self.weight_dtype)
+        x = views.to(self.device)
+        if not getattr(self.model, "normalizes", False):
+            x = normalize(x, self.spec, dtype=self.weight_dtype)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != self.weight_dtype):
             if self.protocol.dense and self.reader.modality == VIDEO:
                 logits = self._dense_logits(x)
@@ -246,17 +245,17 @@ class Route:
 
     def _dense_logits(self, x: Tensor) -> Tensor:
         """Clips (B, 3, T, H, W) -> logits (B, positions, classes) where a window of the training features can lie."""
-        features = self.model.forward_features(x, modality=self.pathway)  # (B, C, T, H, W)
-        reduction = self.model.feature_info[-1]["reduction"]
+        model: Any = self.model
+        features = model.forward_features(x, modality=self.pathway)  # (B, C, T, H, W)
+        reduction = model.feature_info[-1]["reduction"]
         window = [
-            min(-(-side // reduction), have)
-            for side, have in zip(self.model.spec.crop, features.shape[-2:], strict=True)
+            min(-(-side // reduction), have) for side, have in zip(model.spec.crop, features.shape[-2:], strict=True)
         ]
         frames = features.transpose(1, 2)  # (B, T, C, H, W)
         pooled = F.avg_pool2d(frames.flatten(0, 1), window, stride=1).unflatten(0, frames.shape[:2])
         batch, num_frames, channels, height, width = pooled.shape
         columns = pooled.permute(0, 3, 4, 2, 1).reshape(batch * height * width, channels, num_frames, 1, 1)
-        logits = self.model.forward_head(columns, modality=self.pathway, task=self.task)
+        logits = model.forward_head(columns, modality=self.pathway, task=self.task)
         return logits.unflatten(0, (batch, height * width))
 
 

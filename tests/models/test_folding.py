@@ -64,3 +64,15 @@ def test_pathways_that_share_a_norm_share_the_folded_weight():
     spatial = [model.stem.layers[0] for model in (split, shared)]
     assert spatial[0]["image"] is not spatial[0]["video"]
     assert spatial[1]["image"] is spatial[1]["video"]
+
+
+@pytest.mark.parametrize("name", ["r2plus1d10", "unidual152"])
+@torch.inference_mode()
+def test_unfolded_frames_give_the_same(name):
+    model, x = for_inference(small(name), modality="video"), clips(2, 5, 33)
+    picture = images(2, 33)
+    expected = model(x), model.forward_features(x), model(picture)
+    model.unfold()
+    assert not any(isinstance(module, torch.nn.Conv2d | folding.FoldedConv) for module in model.modules())
+    for got, wanted in zip((model(x), model.forward_features(x), model(picture)), expected, strict=True):
+        close(got, wanted)

@@ -181,6 +181,13 @@ class TaskModel(nn.Module, ABC):
                 f"{type(self).__name__} cannot be made ready to serve: it does not say how BatchNorms fold"
             )
 
+    def unfold(self) -> None:
+        """Gives the video pathway of this network, folded and without another, the form that engines run fastest.
+
+        That is Conv3d's where frames are folded into the batch for torch's sake. Calls and outputs stay what they are;
+        by default the form does, too.
+        """
+
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a network of this family, with other pathways or inputs of another size -> weights as this one's.
 

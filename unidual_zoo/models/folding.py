@@ -17,13 +17,14 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from unidual_zoo.dtypes import as_dtype
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import SHARED, PerPathway, TemporalConv, time_to_batch, time_to_rows, to_channels_last
 from unidual_zoo.weights import check_finite
 
 
 def for_inference(
-    model: TaskModel, dtype: torch.dtype | None = None, compile: bool = False, modality: str | None = None
+    model: TaskModel, dtype: str | torch.dtype | None = None, compile: bool = False, modality: str | None = None
 ) -> TaskModel:
     """A copy of the model to serve with: in evaluation mode, every BatchNorm folded into the convolution before it.
 
@@ -34,12 +35,11 @@ def for_inference(
     copy can be copied again.
 
     Raises:
-        ValueError: the model has no pathway `modality`, `dtype` is no floating-point type of torch, or the model's
-            family does not say how its BatchNorms fold.
+        ValueError: the model has no pathway `modality`, `dtype` is no floating-point type of torch or the name of one,
+            or the model's family does not say how its BatchNorms fold.
         CheckpointError: weights are not finite, as they are or when they are folded and cast; it names them.
     """
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype must be a floating-point type such as torch.bfloat16, or None, got {dtype!r}")
+    dtype = as_dtype(dtype)
     served = copy.deepcopy(model).eval().requires_grad_(False)
     if modality is not None:
         served.keep_pathway(modality)
@@ -73,6 +73,10 @@ class FoldedConv(nn.Module):
             return self._convolve(x, relu=relu, shortcut=shortcut)
         rows = None if shortcut is None else time_to_rows(shortcut, batch)
         return time_to_batch(self._convolve(time_to_rows(x, batch), relu=relu, shortcut=rows), x.shape[2])
+
+    def unfolded(self, *, frame_stride: int = 1) -> UnfoldedConv:
+        """The same convolution of clips whose frames are not folded; a spatial one takes every `frame_stride`-th."""
+        return UnfoldedConv(self, frame_stride=frame_stride)
 
     def _convolve(self, x: Tensor, *, relu: bool, shortcut: Tensor | None) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
@@ -150,6 +154,28 @@ class FoldedConvs(PerPathway):
         return self[pathway](x, batch, relu=relu, shortcut=shortcut)
 
 
+class UnfoldedConv(nn.Conv3d):
+    """A folded convolution as a Conv3d: (B, C, T, H, W) -> (B, C', T', H', W'). It is called as `FoldedConvs` are."""
+
+    def __init__(self, conv: FoldedConv, *, frame_stride: int = 1) -> None:
+        weight = conv.weight.detach()
+        if conv.temporal:  # (C', C, t, 1) over (T, H*W)
+            weight, stride, padding = weight.unsqueeze(-1), (conv.stride[0], 1, 1), (conv.padding[0], 0, 0)
+        else:
+            weight, stride, padding = weight.unsqueeze(2), (frame_stride, *conv.stride), (0, *conv.padding)
+        out_chans, in_chans, *kernel = weight.shape
+        super().__init__(in_chans, out_chans, tuple(kernel), stride, padding)  # pyright: ignore[reportArgumentType]
+        self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        self.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Tensor, pathway: str, batch: int = 1, *, relu: bool = False, shortcut: Tensor | None = None
+    ) -> Tensor:
+        x = super().forward(x)
+        x = x if shortcut is None else x + shortcut
+        return x.relu() if relu else x
+
+
 class FoldedBlock(nn.Module):
     """The stem or a residual block: convolutions in a row, a ReLU behind each, the shortcut added before the last."""
 
@@ -163,8 +189,12 @@ class FoldedBlock(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        first: Any = self.layers[0]
-        return next(iter(first.values())).weight.dtype
+        return next(self.layers.parameters()).dtype
+
+    def unfold(self, pathway: str) -> None:
+        """Makes Conv3d's of a pathway's convolutions; a shortcut must be one already."""
+        layers: Any = self.layers
+        self.layers = nn.ModuleList(layer[pathway].unfolded() for layer in layers)
 
     def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         shortcut = None

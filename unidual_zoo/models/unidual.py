@@ -21,7 +21,7 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.fillers import fill_convolutional
-from unidual_zoo.models.folding import FoldedBlock, FoldedConvs
+from unidual_zoo.models.folding import FoldedBlock, FoldedConvs, UnfoldedConv
 from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.pathways import (
     SHARED,
@@ -70,6 +70,11 @@ class Shortcut(nn.Module):
         """Folds the norm into the convolution."""
         self.conv_norm = FoldedConvs(dict.fromkeys(pathways, self.conv), self.conv_norm)
         self.conv = nn.Identity()
+
+    def unfolded(self, pathway: str) -> UnfoldedConv:
+        """The folded shortcut as a Conv3d, its stride in time included."""
+        folded: Any = self.conv_norm
+        return folded[pathway].unfolded(frame_stride=self.temporal_stride)
 
 
 def _fold_unit(unit: UniDualConv, pathways: Sequence[str]) -> list[FoldedConvs]:
@@ -224,6 +229,7 @@ class UniDual(TaskModel):
     """
 
     fully_convolutional = True
+    unfolded = False  # whether activations are (B, C, T, H, W), see `unfold`
 
     def __init__(
         self,
@@ -316,7 +322,8 @@ class UniDual(TaskModel):
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         """The stem (0) and the stages up to number `last`: the output of the last, and of those to take."""
         batch, as_clip = x.shape[0], x.ndim == 5
-        x = self.act(self.run_block(self.stem, fold_frames(x), pathway, batch))
+        x = x if self.unfolded else fold_frames(x)
+        x = self.act(self.run_block(self.stem, x, pathway, batch))
         taken = {0: x} if 0 in take else {}
         if self.pool is not None:
             x = self.pool(x)
@@ -327,7 +334,7 @@ class UniDual(TaskModel):
             if number in take:
                 taken[number] = x
         outputs = [x, *(taken[number] for number in take)]
-        if as_clip:
+        if as_clip and not self.unfolded:
             outputs = [unfold_frames(output, batch) for output in outputs]
         return outputs[0], outputs[1:]
 
@@ -357,6 +364,19 @@ class UniDual(TaskModel):
             for index, block in enumerate(stage):
                 assert isinstance(block, Block)
                 stage[index] = block.folded(self.pathways)
+
+    def unfold(self) -> None:
+        if self.unfolded or self.pathways != (VIDEO,):
+            return
+        self.unfolded = True
+        blocks = [self.stem, *(block for stage in self.stages for block in stage.children())]
+        for block in blocks:
+            assert isinstance(block, FoldedBlock)
+            if isinstance(block.shortcut, Shortcut):
+                block.shortcut = block.shortcut.unfolded(VIDEO)
+            block.unfold(VIDEO)
+        if self.pool is not None:
+            self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A pathway that the weights lack is inflated or deflated from the other (paper §3.1)."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unidual_zoo.checks import check_known
 from unidual_zoo.models import arguments as resolution
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.family import Arguments, Family, name_with_heads
+from unidual_zoo.models.family import Family, name_with_heads
 from unidual_zoo.models.heads import HeadSizes, head_sizes, primary_task
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.weights import (
@@ -119,8 +119,9 @@ def build(
     if row is None and tag and not saved_cfg:
         raise RuntimeError(f"{variant} has no tag {tag!r}, allowed: {', '.join(family.tags(variant)) or 'none'}")
     architecture, overlay = family.architectures[variant], dict(pretrained_cfg_overlay or {})
+    pathways = {**architecture, **(saved or (row.arguments if row else {})), **explicit}["pathways"]
     features = _take_feature_arguments(
-        variant, architecture, explicit, features_only=features_only, model_class=family.model_class
+        variant, pathways, explicit, features_only=features_only, model_class=family.model_class
     )
     asked = resolution.asked_arguments(explicit, saved)
     if features:
@@ -149,7 +150,7 @@ def build(
 
 def _take_feature_arguments(
     variant: str,
-    architecture: Arguments,
+    pathways: Sequence[str],
     explicit: dict[str, Any],
     *,
     features_only: bool,
@@ -164,7 +165,7 @@ def _take_feature_arguments(
                 f"modality={modality!r} chooses the pathway of features_only=True; for a call, give it to forward"
             )
         return {}
-    pathway = resolution.features_pathway(variant, architecture["pathways"], modality)
+    pathway = resolution.features_pathway(variant, pathways, modality)
     given.setdefault("feature_cls", _GETTER)
     check_known("feature_cls", given["feature_cls"], (_GETTER, _HOOK))
     if given["feature_cls"] == _HOOK and pathway != IMAGE:

@@ -131,6 +131,9 @@ def _run(recipe: Recipe, *, out: Path, resume: bool) -> None:
     from unidual_zoo.training.trainer import train as run
     from unidual_zoo.weights import EXPORT
 
+    for task, teacher in recipe.data.teachers.items():
+        told = f"{task} is learnt from {teacher}: labels and folder names of its files are not used, nor are any tested"
+        typer.echo(printable(f"unidual: {told}"), err=True)
     reports = run(recipe, out=out, resume=resume)
     if PartialState().is_main_process:
         scores = {task: report.metrics() for task, report in reports.items()}

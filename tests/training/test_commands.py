@@ -59,6 +59,13 @@ def test_train_with_test_files_elsewhere(media, tmp_path):
     assert json.loads((tmp_path / "recipe.json").read_text())["freeze_norms"] is True
 
 
+def test_a_task_with_a_teacher_says_what_becomes_of_its_labels(media, tmp_path, monkeypatch):
+    monkeypatch.setattr("unidual_zoo.training.trainer.train", lambda *args, **kwargs: {})
+    options = ["--data", f"films={media / 'films'}", "--set", "tasks=films:video", "--set", "teachers=films:resnet18"]
+    result = CliRunner().invoke(app, ["train", "mini", *options, "--out", str(tmp_path)])
+    assert "films is learnt from resnet18: labels and folder names of its files are not used" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

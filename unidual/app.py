@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.options import DEFAULT_MODEL, HELP, json_lines
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
 
@@ -36,6 +36,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings=HELP,
 )
 
 
@@ -261,6 +262,19 @@ def main(arguments: Sequence[str] | None = None, application: typer.Typer = app)
             raise
         typer.echo(f"unidual: {_sentence(error)}", err=True)
         sys.exit(BAD_INPUT)
+
+
+def run_benchmark(name: str, about: str | None) -> None:
+    """`benchmarks/<name>.py` of the process's arguments: `unidual evaluate <name>`, whose help begins with `about`."""
+    arguments = sys.argv[1:]
+    if set(arguments).isdisjoint(HELP["help_option_names"]):
+        main(["evaluate", name, *arguments])
+    command = typer.main.get_group(app).commands["evaluate"]
+    command.params = [parameter for parameter in command.params if parameter.name != "sources"]
+    command.help = command.epilog = None
+    usage = typer.Context(command, info_name=f"benchmarks/{name}.py")
+    typer.echo(f"{about}\n{command.get_help(usage)}")
+    sys.exit(0)
 
 
 def _is_told(error: Exception) -> bool:

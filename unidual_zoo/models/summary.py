@@ -6,7 +6,6 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -17,6 +16,7 @@ from timm.utils import natural_key
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from unidual_zoo.checks import nearest
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model, local_dir
 from unidual_zoo.models.family import families, find_family
@@ -94,9 +94,13 @@ def registered_names(pattern: str | None = None) -> list[str]:
 def nearest_names(name: str) -> str:
     """The registered names and tags nearest to a wrong one, as the end of an error message."""
     known = registered_names()
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    untagged = [known_name for known_name in known if "." not in known_name]
-    return f"nearest: {', '.join(near)}" if near else f"allowed: {', '.join(untagged)}"
+    architecture, dot, _ = name.partition(".")
+    if dot and architecture in known:
+        known = [other for other in known if other.startswith(f"{architecture}.")] or [architecture]
+        return f"nearest: {', '.join(nearest(name, known, count=5, least=0))}"
+    near = nearest(name, known if dot else [other for other in known if "." not in other], least=0.6)
+    listed = "`unidual models` lists all"
+    return f"nearest: {', '.join(near)}; {listed}" if near else listed
 
 
 def summarise(names: Iterable[str]) -> Iterator[Summary]:

@@ -331,7 +331,7 @@ def test_evaluate_of_nothing_but_broken_files_fails(run, model, data):
     status, text, err = run("evaluate", "imagenet", "--model", model, "--data", data / "list.csv")
     assert status == 1
     assert json.loads(text.splitlines()[-1])["failed"] == 2
-    assert "not one file could be read and scored: it cannot be read (No such file or directory)" in err
+    assert "not one file could be read and scored: there is no such file" in err
 
 
 @pytest.mark.parametrize("one_list", [True, False])

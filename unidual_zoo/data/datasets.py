@@ -11,7 +11,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidual_zoo.checks import check_known
+from unidual_zoo.checks import check_known, nearest
 from unidual_zoo.data.decode import open_video, read_clips
 from unidual_zoo.data.identity import check_one_label, identities
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.layouts import find_layout
 from unidual_zoo.data.listing import files_below, look_into, warn_of_left_out
-from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_video
+from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_media, is_video
 from unidual_zoo.data.transforms import Framing, RandomFraming
 from unidual_zoo.names import from_csv_cell, tidy, tidy_all
 from unidual_zoo.spec import IMAGE, MODALITIES
@@ -134,6 +133,9 @@ def _rows(source: Path, split: str | None, modality: str) -> tuple[Path, list[_R
     folders = _split_folders(source, split) if source.is_dir() else []
     if source.is_dir() and not folders and (source / f"{split}.csv").is_file():
         source, split = source / f"{split}.csv", None
+    if source.is_file() and is_media(source):
+        raise ValueError(f"{source}: one {'image' if is_image(source) else 'video'}; labelled files are a folder "
+                         f"class/file, or a list of {PATH},{LABEL}")  # fmt: skip
     if source.is_file():
         rows = _csv_rows(source, split)
     elif folders:
@@ -275,7 +277,7 @@ def _csv_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if PATH in header and LABEL in header:
         rows = rows[1:]
     elif rows and not {"/", "\\", "."} & set(rows[0][1][0]) and not os.path.exists(path.parent / rows[0][1][0]):
-        raise ValueError(f"{path}: {','.join(rows[0][1])!r} is no file; a header must name {PATH} and {LABEL}")
+        raise ValueError(f"{path}: {','.join(rows[0][1])!r} is no file, nor does a header name {PATH} and {LABEL}")
     else:
         header = [PATH, LABEL]
     for line, row in rows:
@@ -349,10 +351,10 @@ def _labelled(source: Path, rows: Sequence[_Row], modality: str, classes: Sequen
     if len(number) < len(classes):
         raise ValueError(f"{source}: of the {len(classes)} classes some look the same, {len(number)} do not")
     if unknown := [name for name in found if name not in number]:
-        nearest = ", ".join(get_close_matches(unknown[0], classes, cutoff=0.0)) or "none"
+        near = ", ".join(nearest(unknown[0], classes, least=0)) or "none"
         more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         raise ValueError(
-            f"{source}: label {unknown[0]!r}{more} is not among the {len(classes)} classes; the nearest: {nearest}"
+            f"{source}: label {unknown[0]!r}{more} is not among the {len(classes)} classes; the nearest: {near}"
         )
     files, labels, groups = zip(*rows, strict=True)
     return MediaSet(modality, classes, files, tuple(number[name] for name in labels), groups if any(groups) else ())

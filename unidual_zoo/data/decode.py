@@ -43,6 +43,7 @@ from unidual_zoo.data.media import (
     VideoInfo,
     check_file,
     file_boundary,
+    is_media,
 )
 from unidual_zoo.data.mp4 import stated_samples
 from unidual_zoo.data.packets import (
@@ -158,7 +159,8 @@ class Video:
         self._undecodable: dict[int, str | None] = {}  # position of a packet -> what FFmpeg says of it
         self._corrupt: set[int] = set()  # frames that FFmpeg marks as damaged
         self._stamps: Sequence[int | None] | None = None  # of all frames, once they have been decoded
-        with self._explained("it cannot be opened as a video"):
+        what = "" if is_media(path) else "it is neither an image nor a video by its name, and "
+        with self._explained(f"{what}it cannot be opened as a video"):
             self._open()
             try:
                 self._index = self._note_packets()

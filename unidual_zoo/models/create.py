@@ -61,10 +61,13 @@ def create_model(name: str, **kwargs: Any) -> TaskModel:
         try:
             config = read_config(path)
             architecture = config["architecture"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            meant = local_dir(where) if source == _FOLDER else name
+        except FileNotFoundError as error:
+            meant = local_dir(where)
             hint = f"; did you mean {meant}?" if meant != name else ""
-            raise CheckpointError(f"{name} has no {CONFIG} that names an architecture: {error!r}{hint}") from error
+            lacking = f"network in {where}, no {CONFIG}{hint}" if Path(where).is_dir() else f"folder {where}"
+            raise CheckpointError(f"{name}: there is no {lacking}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{name} has no {CONFIG} that names an architecture: {error!r}") from error
         check_config(config, what=f"{CONFIG} of {where}")
         if not timm.is_model(architecture):
             raise CheckpointError(f"{name} is a {architecture!r}, which nothing imported here has registered")

@@ -43,12 +43,12 @@ from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective
-from unidual_zoo.training.optimizers import freeze, make_optimizer, make_schedule
+from unidual_zoo.training.optimizers import check_optimizer, freeze, make_optimizer, make_schedule
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
 from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
 from unidual_zoo.training.sources import read_sources, set_aside
-from unidual_zoo.training.teachers import Teacher
+from unidual_zoo.training.teachers import Teacher, find_teacher
 from unidual_zoo.weights import EXPORT
 
 
@@ -73,6 +73,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, *, out: str | Path, resume: bool = False) -> None:
         check_known("protocol", recipe.run.protocol, PROTOCOLS)
+        check_optimizer(recipe.optim)
         self.recipe = recipe
         self.accelerator = make_accelerator(recipe.run, accumulate=recipe.optim.accumulate)
         world = self.accelerator.num_processes
@@ -80,7 +81,9 @@ class Trainer:
         replaced = resume and self.run.has_checkpoint()  # the weights that `init` names are
         start = dataclasses.replace(recipe.model, init=None) if replaced else recipe.model
 
-        teachers = {task: Teacher(name).to(self.accelerator.device) for task, name in recipe.data.teachers.items()}
+        teachers = {task: find_teacher(task, name) for task, name in recipe.data.teachers.items()}
+        for teacher in teachers.values():
+            teacher.to(self.accelerator.device)
         taught = {task: teacher.classes for task, teacher in teachers.items()}
         self.media, self.test_media = read_sources(recipe.data, seed=recipe.run.seed, taught=taught)
         self.media, held_out = set_aside(self.media, recipe.data.monitor, seed=recipe.run.seed)

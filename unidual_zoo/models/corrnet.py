@@ -490,18 +490,13 @@ def checkpoint_filter_fn(
 # ---- registered names -----------------------------------------------------------------------------------------------
 
 
-def _reduction(arguments: Arguments) -> int:
-    """Pixels of the input per position of the last features."""
-    return 32
-
-
 FAMILY = Family(
     model_class=CorrNet,
     architectures=ARCHITECTURES,
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
     first_conv="stem.conv",
-    reduction=_reduction,
+    reduction=32,
     about="[CorrNet](https://arxiv.org/abs/1906.03349), which correlates neighbouring frames, or its trunk, an R(2+1)D "
     "of bottlenecks",
 )

@@ -442,11 +442,6 @@ def _first_conv(arguments: Arguments) -> str:
     return f"stem.conv.{IMAGE if IMAGE in arguments['pathways'] else VIDEO}"
 
 
-def _reduction(arguments: Arguments) -> int:
-    """Pixels of the input per position of the last features."""
-    return 32
-
-
 # ---- registered names -----------------------------------------------------------------------------------------------
 
 FAMILY = Family(
@@ -455,7 +450,7 @@ FAMILY = Family(
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
     first_conv=_first_conv,
-    reduction=_reduction,
+    reduction=32,
     about="a channel-separated network ([CSN](https://arxiv.org/abs/1904.02811)), alone or as a dual network in the "
     "spirit of [UniDual](https://arxiv.org/abs/1906.03857)",
 )

@@ -840,18 +840,13 @@ def _first_conv(arguments: Arguments) -> str:
     return f"stem.conv.{IMAGE if IMAGE in arguments['pathways'] else VIDEO}"
 
 
-def _reduction(arguments: Arguments) -> int:
-    """Pixels of the input per position of the last features."""
-    return 32
-
-
 FAMILY = Family(
     model_class=NonLocalNet,
     architectures=ARCHITECTURES,
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
     first_conv=_first_conv,
-    reduction=_reduction,
+    reduction=32,
     about="an inflated (I3D) or frame-wise (C2D) ResNet, with or without "
     "[non-local blocks](https://arxiv.org/abs/1711.07971)",
 )

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from unidual_zoo.checks import check_known
 from unidual_zoo.models.base import LEARNING, TaskModel
 from unidual_zoo.models.create import build
-from unidual_zoo.models.family import Arguments, Family
+from unidual_zoo.models.family import Family
 from unidual_zoo.models.heads import init_head
 from unidual_zoo.models.pathways import SHARED, PerPathway
 from unidual_zoo.models.rows.vjepa2_1 import ARCHITECTURES, CHECKPOINTS
@@ -346,11 +346,6 @@ def checkpoint_filter_fn(
     return fit_to_model(state_dict, model, adaptable=adaptable, fresh_heads=fresh_heads)
 
 
-def _reduction(arguments: Arguments) -> int:
-    """Pixels of the input per token."""
-    return PATCH
-
-
 # ---- registered names -----------------------------------------------------------------------------------------------
 
 FAMILY = Family(
@@ -359,7 +354,7 @@ FAMILY = Family(
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
     first_conv="tokeniser.image.proj",
-    reduction=_reduction,
+    reduction=PATCH,
     about="[V-JEPA 2.1](https://github.com/facebookresearch/vjepa2), one transformer behind a tokeniser for each "
     "modality",
 )

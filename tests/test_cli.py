@@ -17,7 +17,7 @@ from media import png, scene, write_sound
 
 from unidual.app import main
 from unidual_zoo import __version__, scoring
-from unidual_zoo.data.datasets import load_image
+from unidual_zoo.data.datasets import load_sized_image
 from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.spec import ClipSpec, InputSpec
 
@@ -120,13 +120,13 @@ def test_predict_names_every_bad_file_and_does_the_others(run, model, files, tmp
 
 def load_and_warn(path, transform):
     warnings.warn(MediaWarning(path, "it ends early"), stacklevel=1)
-    return load_image(path, transform)
+    return load_sized_image(path, transform)
 
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_warning_is_shown_once_and_stands_in_the_answer(run, model, files, tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(scoring, "load_image", load_and_warn)
+    monkeypatch.setattr(scoring, "load_sized_image", load_and_warn)
     out = tmp_path / "out.jsonl"
     status, _, err = run("predict", files / "a.jpg", "--model", model, "--json", out, "--workers", workers)
     assert status == 0
@@ -137,14 +137,14 @@ def test_a_warning_is_shown_once_and_stands_in_the_answer(run, model, files, tmp
 def load_and_die(path, transform):
     if path.endswith("c.png"):
         os.kill(os.getpid(), signal.SIGKILL)
-    return load_image(path, transform)
+    return load_sized_image(path, transform)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead process's socket
 @pytest.mark.parametrize("command", [["predict", "{files}"], ["evaluate", "imagenet", "--data", "{list}"]])
 def test_a_loader_process_that_dies_is_named_with_its_file(run, model, files, tmp_path, monkeypatch, command):
-    monkeypatch.setattr(scoring, "load_image", load_and_die)
+    monkeypatch.setattr(scoring, "load_sized_image", load_and_die)
     (tmp_path / "list.csv").write_text("files/a.jpg,bird\nfiles/c.png,cup\n")
     filled = [argument.format(files=files, list=tmp_path / "list.csv") for argument in command]
     status, _, err = run(*filled, "--model", model, "--workers", 1)

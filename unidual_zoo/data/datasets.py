@@ -178,10 +178,22 @@ def splits(source: PathLike) -> list[str]:
     return sorted({tidy(row[header.index(SPLIT)]) for _, row in rows}) if SPLIT in header else []
 
 
+class Loaded(NamedTuple):
+    """What `load_image` or `load_clips` give, and the file's own (width, height) as it is displayed."""
+
+    pixels: Tensor
+    shown: tuple[int, int]
+
+
 def load_image(path: PathLike, transform: Callable[[Tensor], Tensor]) -> Tensor:
     """An image file -> (C, H, W) uint8 as the transform makes it; with several crops (crops, C, H, W)."""
-    picture = torch.from_numpy(read_image(path))
-    return transform(picture.permute(2, 0, 1))  # (H, W, C) -> (C, H, W)
+    return load_sized_image(path, transform).pixels
+
+
+def load_sized_image(path: PathLike, transform: Callable[[Tensor], Tensor]) -> Loaded:
+    """As `load_image`, with the size of the file."""
+    picture = torch.from_numpy(read_image(path)).permute(2, 0, 1)  # (H, W, C) -> (C, H, W)
+    return Loaded(transform(picture), (picture.shape[2], picture.shape[1]))
 
 
 def load_clips(
@@ -194,11 +206,19 @@ def load_clips(
     transform sees each frame once, all of them at once; where it begins with a bilinear resize of its own, the decoder
     scales instead, in the pass that makes RGB. In memory the channels are last, as decoded and as models use them.
     """
+    return load_sized_clips(path, clips, transform).pixels
+
+
+def load_sized_clips(
+    path: PathLike, clips: Clips | Callable[[int, float], Clips], transform: Callable[[Tensor], Tensor]
+) -> Loaded:
+    """As `load_clips`, with the size of the file."""
     if isinstance(transform, RandomFraming):
         transform = transform.draw()
     size = transform.size if isinstance(transform, Framing) and transform.interpolation == "bilinear" else None
     with open_video(path) as video:
         clips, numbers, pictures = read_clips(video, clips, size=size)
+        shown = (video.size[1], video.size[0])
     frames = torch.from_numpy(pictures).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
     if isinstance(transform, Framing):
         crops = transform.views(frames)
@@ -213,7 +233,7 @@ def load_clips(
         rows = torch.tensor([place[number] for number in clip])
         for c, crop in enumerate(crops):
             torch.index_select(crop.movedim(1, -1), 0, rows, out=views[k, c])  # (N, h, w, C) -> (T, h, w, C)
-    return views.flatten(0, 1).movedim(-1, 1)  # (K, crops, T, h, w, C) -> (K * crops, C, T, h, w)
+    return Loaded(views.flatten(0, 1).movedim(-1, 1), shown)  # (K, crops, T, h, w, C) -> (K * crops, C, T, h, w)
 
 
 def _split_folders(source: Path, split: str | None) -> list[Path]:

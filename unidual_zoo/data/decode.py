@@ -144,8 +144,11 @@ class Video:
     """An open video file: how many frames it has, at which rate, and their pixels. Use it in a `with` statement.
 
     What is wrong with the file is one `MediaWarning` at the end of that. Where decoding contradicts what the packets
-    promise, as behind damage, `frames` and `rate` change to what it gives.
+    promise, as behind damage, `frames` and `rate` change to what it gives. `size` is the (height, width) of the frames
+    as they are displayed, once some are read.
     """
+
+    size: tuple[int, int]
 
     def __init__(self, path: PathLike) -> None:
         check_file(path)
@@ -229,6 +232,7 @@ class Video:
             pictures = pictures or self._read_from_start(Pictures(self._path, numbers, size))
         if pictures.missing:
             raise self._out_of_range(pictures.missing[0])
+        self.size = pictures.shown
         return pictures.array
 
     def _open(self) -> None:
@@ -568,8 +572,8 @@ class Pictures:
     def _lay_out(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Make the array for frames like this one -> (height, width) to scale to before they are turned."""
         self._display = Display.of(frame)
-        shown = self._display.size(frame.height, frame.width)
-        height, width = self._size(*shown) if self._size else shown
+        self.shown = self._display.size(frame.height, frame.width)  # (height, width) before they are scaled
+        height, width = self._size(*self.shown) if self._size else self.shown
         if height * width > MAX_FRAME_PIXELS:
             raise MediaError(
                 self._path, _too_large(f"its frames, scaled to {width}x{height}, have {height * width:,} pixels")

@@ -44,7 +44,7 @@ def freeze(model: TaskModel, part: int | str) -> list[str]:
 def check_optimizer(settings: OptimSettings) -> None:
     """Raises a ValueError for an optimizer or schedule that cannot be; it names the nearest of those that can."""
     name = settings.optimizer.lower()
-    check_known("optimizer", name.rpartition("_")[2], list_optimizers())
+    check_known("optimizer", name.rpartition("_")[2], map(str, list_optimizers()))
     if any(kind in name for kind in UNFIT):
         raise ValueError(f"optimizer {settings.optimizer!r} cannot be used: {', '.join(UNFIT)} and their variants need "
                          "second derivatives, or keep what a checkpoint cannot hold")  # fmt: skip

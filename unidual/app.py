@@ -9,6 +9,7 @@ import importlib.metadata
 import io
 import json
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -212,6 +213,11 @@ def explain(
         seen = read_clip(clip, network, modality=modality_of(clip))
         explanation = respond(network, seen, layer=layer, top=top, label=label)
         draw(explanation, out)
+        if explanation.pathways_agree:
+            note = (
+                "both pathways give the same maps, as where layers over time are as they started: trained on no clips?"
+            )
+            typer.echo(f"unidual: {note}", err=True)
         result = {"file": clip, "model": model, "out": str(out), **explanation.to_dict()}
         write(result)
     typer.echo(json.dumps(result))
@@ -223,7 +229,10 @@ def models(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a markdown table.")] = False,
     output: JsonFile = None,
 ) -> None:
-    """The models: tasks, parameters, multiply-adds of one image or clip, where weights come from, licence."""
+    """The models: tasks, parameters, multiply-adds of one image or clip, where weights come from, licence.
+
+    The table is cut to the terminal; --json and --markdown have everything.
+    """
     from tqdm import tqdm
 
     from unidual_zoo.models.summary import registered_names, summarise
@@ -234,9 +243,13 @@ def models(
         rows = list(tqdm(summarise(names), total=len(names), unit="model", disable=None, leave=False))
         for row in rows:
             write(row.to_dict())
-    header = ("name", "tag", "tasks", "parameters", "multiply-adds", "weights", "licence")
-    table = markdown_table if markdown else aligned_table
-    typer.echo(table(header, [row.cells() for row in rows]), nl=False)
+    if markdown:
+        header = ("name", "tag", "tasks", "parameters", "multiply-adds", "weights", "licence")
+        typer.echo(markdown_table(header, [row.cells() for row in rows]), nl=False)
+        return
+    header = ("name", "tasks", "M weights", "G image", "G clip", "weights", "licence")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(aligned_table(header, [row.short_cells() for row in rows], width=width), nl=False)
 
 
 app.command(cls=TrainCommand)(train)

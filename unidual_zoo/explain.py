@@ -81,6 +81,12 @@ class Explanation:
     frames: Tensor
     responses: Mapping[str, Response]
 
+    @property
+    def pathways_agree(self) -> bool:
+        """Whether both pathways give the same maps, as those do whose layers over time have not been trained."""
+        maps = [response.maps for response in self.responses.values()]
+        return len(maps) > 1 and maps[0].shape == maps[1].shape and torch.allclose(*maps, rtol=1e-3, atol=1e-5)
+
     def to_dict(self) -> dict[str, Any]:
         """`{"layer", "pathways": {"video": {"channels", "activations", "task", "class", "probability"}, ...}}`."""
         pathways = {pathway: response.to_dict() for pathway, response in self.responses.items()}

@@ -364,15 +364,7 @@ def test_models_as_text_markdown_and_json(run, tmp_path):
     status, text, _ = run("models", "unidual34*", "--json", out)
     assert status == 0
     header, *rows = text.splitlines()
-    assert header.split("  ") == [
-        "name" + " " * 35,
-        "tasks    ",
-        "M weights",
-        "G image",
-        "G clip",
-        "weights",
-        "licence",
-    ]
+    assert header.split() == ["name", "tasks", "M", "weights", "G", "image", "G", "clip", "weights", "licence"]
     assert {row.split()[0].partition(".")[0] for row in rows} == {"unidual34", "unidual34_aux"}
     assert rows[0].split() == ["unidual34", "in1k", "k400", "69.8", "8.81", "38.1", "none", "-"]
     assert [row["parameters"] for row in lines(out) if row["tag"] is None] == [69_766_575, 70_484_775]

@@ -214,9 +214,7 @@ def explain(
         explanation = respond(network, seen, layer=layer, top=top, label=label)
         draw(explanation, out)
         if explanation.pathways_agree:
-            note = (
-                "both pathways give the same maps, as where layers over time are as they started: trained on no clips?"
-            )
+            note = "both pathways give the same maps: has what looks over time been trained?"
             typer.echo(f"unidual: {note}", err=True)
         result = {"file": clip, "model": model, "out": str(out), **explanation.to_dict()}
         write(result)

@@ -252,7 +252,7 @@ class CorrNet(ResidualNet):
         correlations: in each stage the numbers of the blocks that a correlation block stands behind; without any it is
             R(2+1)D. Their filters are those of clips of the spec's length.
         pathways: ("video",), the only one that there is.
-        tasks, auxiliary, heads: as in `UniDual`.
+        tasks, auxiliary, heads, in_chans, drop_rate, drop_path_rate: as in `UniDual`.
         width: multiplies all channels.
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.
         global_pool: "avg", or "" for unpooled features (only without heads).

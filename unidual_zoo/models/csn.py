@@ -183,7 +183,7 @@ class CSN(ResidualNet):
         depths: blocks in each of the four stages.
         block: "ir" (interaction-reduced) or "ip" (interaction-preserved: one more 1×1×1 convolution a block).
         pathways: ("video",) is the paper's network, both are a dual one; ("image",) is its image pathway alone.
-        tasks, auxiliary, heads: as in `UniDual`.
+        tasks, auxiliary, heads, in_chans, drop_rate, drop_path_rate: as in `UniDual`.
         width: multiplies all channels.
         norm_eps: of the BatchNorms, 1e-3 everywhere but in PyTorchVideo's network.
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.

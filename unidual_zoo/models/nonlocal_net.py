@@ -305,7 +305,7 @@ class NonLocalNet(ResidualNet):
         nonlocal_blocks: in each stage the numbers of the blocks that a non-local block stands behind.
         affinity: of the non-local blocks, a name in `AFFINITIES`.
         form: how clips are shortened, a name in `FORMS`.
-        pathways, tasks, auxiliary, heads: as in `UniDual`.
+        pathways, tasks, auxiliary, heads, in_chans, drop_rate, drop_path_rate: as in `UniDual`.
         norms: "split" gives each pathway its own BatchNorms; "shared" shares those behind shared convolutions.
         width: multiplies all channels.
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.

@@ -135,6 +135,10 @@ class UniDual(ResidualNet):
         width: multiplies all channels.
         mid_planes: "conv" sizes each unit's middle from its own channels (VMZ), "block" from the block's (torchvision).
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.
+        norm_eps: of the BatchNorms.
+        in_chans: channels of the input.
+        drop_rate: of pooled features.
+        drop_path_rate: how often the last block's residual is dropped, the others' less the earlier they are.
         frame_pool: "mean" over a clip's frames, or "lstm" on the image pathway (paper §3.1, R2D-LSTM).
         global_pool: "avg", or "" for unpooled features (only without heads).
     """

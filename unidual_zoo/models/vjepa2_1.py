@@ -120,7 +120,7 @@ class VJepa21(TaskModel):
 
     Args:
         embed_dim, depth, num_heads: of the transformer.
-        tasks, auxiliary, heads: as in `UniDual`.
+        tasks, auxiliary, heads, in_chans, drop_rate, drop_path_rate: as in `UniDual`.
         norms: "shared" is the encoder's last LayerNorm for both pathways; "split" gives each its own.
         token_pool: "mean" of the tokens, or "attentive": a probe of `probe_depth` blocks for each pathway.
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.

@@ -42,7 +42,9 @@ class ModelSettings:
 
     model: str = Field(default="unidual34_aux", description="A name of `unidual models`, hf-hub:… or local-dir:….")
     model_args: Mapping[str, Any] = Field(
-        default_factory=dict, description="Arguments of the network's class.", examples=['\'{"norms": "shared"}\'']
+        default_factory=dict,
+        description="Arguments of the network's class, which its docstring explains: width, depths, norms, …",
+        examples=['\'{"norms": "shared"}\''],
     )
     pretrained: bool = Field(default=False, description="Start from the published weights of the name.")
     init: str | None = Field(

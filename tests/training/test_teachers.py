@@ -1,6 +1,7 @@
 """Videos without labels, of which an image network labels the frames."""
 
 import json
+import sys
 import time
 
 import pytest
@@ -119,7 +120,7 @@ def test_contradictions(media, tmp_path, teacher):
 
 def test_a_teacher_that_cannot_be_had_is_one_sentence_that_names_the_setting(monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("unidual_zoo.weights.fetch.getproxies", dict)
+    monkeypatch.setattr(sys.modules["unidual_zoo.weights.fetch"], "getproxies", dict)
     monkeypatch.setattr("unidual_zoo.training.teachers.cached_from_hub", lambda *_: None)
     start = time.monotonic()
     for name, message in (

@@ -16,9 +16,7 @@ The last line of standard output is one JSON object.
 This is `unidual evaluate imagenet`; `--help` lists the options.
 """
 
-import sys
-
-from unidual.app import main
+from unidual.app import run_benchmark
 
 if __name__ == "__main__":
-    main(["evaluate", "imagenet", *sys.argv[1:]])
+    run_benchmark("imagenet", __doc__)

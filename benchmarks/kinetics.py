@@ -20,9 +20,7 @@ object.
 This is `unidual evaluate kinetics`; `--help` lists the options.
 """
 
-import sys
-
-from unidual.app import main
+from unidual.app import run_benchmark
 
 if __name__ == "__main__":
-    main(["evaluate", "kinetics", *sys.argv[1:]])
+    run_benchmark("kinetics", __doc__)

@@ -13,9 +13,7 @@ counts as wrong and is named. The last line of standard output is one JSON objec
 This is `unidual evaluate sports1m`; `--help` lists the options.
 """
 
-import sys
-
-from unidual.app import main
+from unidual.app import run_benchmark
 
 if __name__ == "__main__":
-    main(["evaluate", "sports1m", *sys.argv[1:]])
+    run_benchmark("sports1m", __doc__)

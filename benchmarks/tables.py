@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from unidual.app import main as run_app
+from unidual.options import HELP
 from unidual_zoo.checks import check_known
 from unidual_zoo.models.summary import multiply_adds
 from unidual_zoo.spec import IMAGE, VIDEO
@@ -365,7 +366,9 @@ def main(table: Table) -> None:
 
     run.__doc__ = f"{table.title}: train and evaluate its rows, and print them beside the paper's."
     name = Path(sys.argv[0]).name
-    app = typer.Typer(name=name, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(
+        name=name, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=HELP
+    )
     app.command()(run)
     run_app(application=app)
 

@@ -25,6 +25,7 @@ import typer
 from package import write_weights
 from torch import Tensor
 
+from unidual.options import run_script
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.dual_trunk import DualTrunk
 from unidual_zoo.models.saving import save
@@ -101,4 +102,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

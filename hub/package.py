@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import unidual_zoo
+from unidual.options import run_script
 from unidual_zoo.files import make_readable
 from unidual_zoo.weights import EXPORT, WEIGHTS_FILE, sha256_of
 
@@ -65,4 +66,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -24,6 +24,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import validate_repo_id
 from repository import FILES, check_repository, make_repository, strange_files
 
+from unidual.options import run_script
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model, local_dir
 from unidual_zoo.training.rundir import LOG, read_log
@@ -116,4 +117,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 from repository import NEEDED, RESULTS, check_repository
 
+from unidual.options import run_script
 from unidual_zoo.names import printable
 from unidual_zoo.weights import CheckpointError, fetch_from_hub
 
@@ -46,4 +47,4 @@ def main(where: Annotated[str, typer.Argument(help="A folder, or hf-hub:organisa
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -113,8 +113,9 @@ def test_options_reach_the_evaluation(run, embedded, tmp_path):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_lists_the_options_and_the_docstring_says_how_to_run(run, name):
-    status, out, _ = run(name, "--help")
+    status, out, _ = run(name, "-h")
     assert status == 0
+    assert f"Usage: benchmarks/{name}.py [OPTIONS]" in out
     assert all(option in out for option in OPTIONS)
     docstring = ast.get_docstring(ast.parse((FOLDER / f"{name}.py").read_text()))
     assert docstring is not None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from unidual_zoo.weights import CheckpointError, read_weights
+from unidual_zoo.weights import CheckpointError, blobs, read_weights
 
 ARRAYS = {
     "conv1_w": np.arange(24, dtype=np.float32).reshape(2, 3, 4) - 11.5,
@@ -16,6 +16,9 @@ ARRAYS = {
     "columns_w": np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3)),
     "big_endian_b": np.array([1, -2, 3], ">f4"),
     "counts": np.array([-(2**62), 7], np.int64),
+    "unsigned": np.array([7, 65535], np.uint16),
+    "more_unsigned": np.array([7, 2**32 - 1], ">u4"),
+    "most_unsigned": np.array([7, 2**64 - 1], np.uint64),
     "bytes": np.arange(256, dtype=np.uint8),  # every one of them, as text and back
     "one": np.array(2.5, np.float32),
     "none": np.zeros((0, 3), np.float32),
@@ -29,23 +32,43 @@ def check(path: Path, *, without: str = "") -> None:
     for name, expected in arrays.items():
         assert weights[name].dtype == torch.from_numpy(expected.astype(expected.dtype.newbyteorder("="))).dtype
         assert weights[name].tolist() == expected.tolist(), name
-        weights[name].add_(1)  # in memory that is its own
+    weights["bytes"].add_(1)  # in memory that is its own
     assert weights["bytes"].tolist() == [*range(1, 256), 0]
 
 
 def test_a_file_of_python_2_is_read_without_what_the_solver_keeps(tmp_path):
     momentum = {f"{name}_momentum": caffe2.array(value) for name, value in ARRAYS.items()}
     caffe2.write_blobs(tmp_path / "model.pkl", ARRAYS, **OF_TRAINING, **momentum)
-    assert len(pickle.loads((tmp_path / "model.pkl").read_bytes(), encoding="latin1")["blobs"]) == 18  # a true pickle
+    assert len(pickle.loads((tmp_path / "model.pkl").read_bytes(), encoding="latin1")["blobs"]) == 24  # a true pickle
     check(tmp_path / "model.pkl")
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 def test_files_of_python_3_are_read_too(tmp_path, protocol):
-    blobs = {**ARRAYS, "lr": np.float32(0.1), "model_iter": 3}
-    del blobs["none"]  # of no bytes, which Python 3 has Python 2 make by a call
-    (tmp_path / "bare.pkl").write_bytes(pickle.dumps(blobs, protocol))  # without "blobs" around it
+    arrays = {**ARRAYS, "lr": np.float32(0.1), "model_iter": 3}
+    del arrays["none"]  # of no bytes, which Python 3 has Python 2 make by a call
+    (tmp_path / "bare.pkl").write_bytes(pickle.dumps(arrays, protocol))  # without "blobs" around it
     check(tmp_path / "bare.pkl", without="none")
+
+
+@pytest.mark.parametrize("table", ["state_dict", "model_state", "blobs"])
+def test_tables_within_tables_and_the_prefix_of_distributed_training(tmp_path, table):
+    weights = {f"module.{name}": value for name, value in ARRAYS.items()}
+    (tmp_path / "nested.pkl").write_bytes(pickle.dumps({table: weights, "epoch": 3}))
+    check(tmp_path / "nested.pkl")
+    tensors = {key: torch.from_numpy(value) for key, value in weights.items() if value.dtype.isnative}
+    torch.save({"model_state": tensors, "epoch": 3}, tmp_path / "nested.pyth")
+    assert read_weights(tmp_path / "nested.pyth").keys() == {key.removeprefix("module.") for key in tensors}
+    deeper = pickle.dumps({"blobs": {"state_dict": weights, "epoch": 3}})
+    (tmp_path / "deeper.pkl").write_bytes(deeper)
+    check(tmp_path / "deeper.pkl")
+
+
+def test_damage_is_found_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr(blobs, "_MOST_PARTS", 1000)
+    (tmp_path / "nothings.pkl").write_bytes(b"\x80\2" + b"N" * 1000)  # it would take as long as it is large
+    with pytest.raises(CheckpointError, match=r"it has more than 1,000 parts$"):
+        read_weights(tmp_path / "nothings.pkl")
 
 
 FLOATS = np.zeros(4, np.float32)

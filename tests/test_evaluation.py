@@ -13,7 +13,7 @@ import torch
 from fakes import LEVELS, SIDE, SPEC, GreyNet, film, grey_image, grey_video
 
 from unidual_zoo import scoring
-from unidual_zoo.data.datasets import MediaSet, load_image
+from unidual_zoo.data.datasets import MediaSet, load_sized_image
 from unidual_zoo.data.loaders import LoaderError
 from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.evaluation import PROTOCOLS, FileResult, Protocol, Report, evaluate, map_labels
@@ -189,13 +189,13 @@ def load_and_warn(path, transform):
             warnings.warn(MediaWarning(path, reason), stacklevel=1)
     if path.endswith("4.png"):
         raise KeyError("a strange one")
-    return load_image(path, transform)
+    return load_sized_image(path, transform)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_warnings_of_files_are_in_the_report_and_given_once(pictures, workers, monkeypatch):
-    monkeypatch.setattr(scoring, "load_image", load_and_warn)
+    monkeypatch.setattr(scoring, "load_sized_image", load_and_warn)
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always", MediaWarning)
         report = evaluate(GreyNet(), media("image", pictures, range(LEVELS)), workers=workers, progress=False)
@@ -213,13 +213,13 @@ def test_warnings_of_files_are_in_the_report_and_given_once(pictures, workers, m
 def load_and_die(path, transform):
     if path.endswith("3.png"):
         os.kill(os.getpid(), signal.SIGKILL)
-    return load_image(path, transform)
+    return load_sized_image(path, transform)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead process's socket
 def test_a_loader_process_that_dies_is_reported_with_its_file(pictures, monkeypatch):
-    monkeypatch.setattr(scoring, "load_image", load_and_die)
+    monkeypatch.setattr(scoring, "load_sized_image", load_and_die)
     with pytest.raises(LoaderError, match=r"process died \(.*\); it was reading .*/3\.png$"):
         evaluate(GreyNet(), media("image", pictures, range(LEVELS)), workers=1, progress=False)
     gc.collect()

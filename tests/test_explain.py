@@ -15,7 +15,16 @@ from PIL import Image
 
 from unidual.app import main
 from unidual_zoo.data.transforms import normalize
-from unidual_zoo.explain import check_picture, draw, explain, find_layer, make_figure, read_clip
+from unidual_zoo.explain import (
+    Explanation,
+    Response,
+    check_picture,
+    draw,
+    explain,
+    find_layer,
+    make_figure,
+    read_clip,
+)
 from unidual_zoo.spec import ClipSpec, InputSpec
 
 TASKS = {"things": ("image", 3), "acts": ("video", 2)}
@@ -184,6 +193,17 @@ def test_the_network_stays_as_it_was():
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert all(value.equal(before[key]) for key, value in model.state_dict().items())
+
+
+def test_pathways_that_give_the_same_maps_are_told():
+    same, other = (
+        Response(maps=torch.full((2, 3, 3), value), activations=torch.ones(2), top=(0,), class_map=None)
+        for value in (1.0, 2.0)
+    )
+    frames = torch.zeros(1, 3, 8, 8)
+    for responses, agree in (({"video": same, "image": same}, True), ({"video": same, "image": other}, False)):
+        assert Explanation(layer="a", frames=frames, responses=responses).pathways_agree is agree
+    assert not Explanation(layer="a", frames=frames, responses={"video": same}).pathways_agree
 
 
 def test_layers_go_by_index_over_the_blocks_or_by_name():

@@ -13,7 +13,7 @@ from media import png
 from torch import nn
 
 from unidual_zoo import scoring
-from unidual_zoo.data.datasets import load_image
+from unidual_zoo.data.datasets import load_sized_image
 from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
 from unidual_zoo.scoring import Protocol
@@ -185,11 +185,11 @@ def test_scores_are_probabilities_of_all_classes(mixed):
 def load_and_warn(path, transform):
     if path.endswith(("a.png", "empty.jpg")):
         warnings.warn(MediaWarning(path, "it is odd"), stacklevel=1)
-    return load_image(path, transform)
+    return load_sized_image(path, transform)
 
 
 def test_a_warning_is_in_the_answer(mixed, monkeypatch):
-    monkeypatch.setattr(scoring, "load_image", load_and_warn)
+    monkeypatch.setattr(scoring, "load_sized_image", load_and_warn)
     with pytest.warns(MediaWarning, match="it is odd") as given:
         video, image, _, _, empty, *_ = Predictor(GreyNet(), protocol=TWO)([path for path, _ in mixed])
     assert [*image] == ["file", "modality", "task", "top", "warning"]
@@ -217,9 +217,9 @@ def test_one_file_does_not_end_a_batch_of_others(tmp_path, mixed, monkeypatch):
     def load(path, transform):
         if path.endswith("a.png"):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return load_image(path, transform)
+        return load_sized_image(path, transform)
 
-    monkeypatch.setattr(scoring, "load_image", load)
+    monkeypatch.setattr(scoring, "load_sized_image", load)
     files = [tmp_path / "thin.png", tmp_path / "empty.npy/0", *[path for path, _ in mixed]]
     spec = InputSpec(
         resize=SIZE, crop=(SIZE, SIZE), mean=(0, 0, 0), std=(1, 1, 1), clip=SPEC.clip, classes=SPEC.classes

@@ -106,3 +106,11 @@ def test_a_cell_comes_back_through_csv():
     text = io.StringIO()
     csv.writer(text).writerow(map(csv_cell, names))
     assert [from_csv_cell(cell) for cell in next(csv.reader([text.getvalue()]))] == names
+
+
+def test_a_table_is_cut_to_the_terminal_but_for_its_first_column():
+    rows = [("a_long_name_that_is_copied", "another long one", "x")]
+    for width, row in ((40, "a_long_name_that_is_copied  another …  x"), (10, "a_long_name_that_is_copied  anot…  x")):
+        header, line = aligned_table(("name", "what", "y"), rows, width=width).splitlines()
+        assert line == row
+        assert header.endswith("  y")

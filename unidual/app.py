@@ -9,6 +9,7 @@ import importlib.metadata
 import io
 import json
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unidual.export import export
-from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.options import DEFAULT_MODEL, HELP, json_lines
 from unidual.packing import pack
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
@@ -38,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings=HELP,
 )
 
 
@@ -224,6 +226,9 @@ def explain(
         seen = read_clip(clip, network, modality=modality_of(clip))
         explanation = respond(network, seen, layer=layer, top=top, label=label)
         draw(explanation, out)
+        if explanation.pathways_agree:
+            note = "both pathways give the same maps: has what looks over time been trained?"
+            typer.echo(f"unidual: {note}", err=True)
         result = {"file": clip, "model": model, "out": str(out), **explanation.to_dict()}
         write(result)
     typer.echo(json.dumps(result))
@@ -235,7 +240,10 @@ def models(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a markdown table.")] = False,
     output: JsonFile = None,
 ) -> None:
-    """The models: tasks, parameters, multiply-adds of one image or clip, where weights come from, licence."""
+    """The models: tasks, parameters, multiply-adds of one image or clip, where weights come from, licence.
+
+    The table is cut to the terminal; --json and --markdown have everything.
+    """
     from tqdm import tqdm
 
     from unidual_zoo.models.summary import registered_names, summarise
@@ -246,9 +254,13 @@ def models(
         rows = list(tqdm(summarise(names), total=len(names), unit="model", disable=None, leave=False))
         for row in rows:
             write(row.to_dict())
-    header = ("name", "tag", "tasks", "parameters", "multiply-adds", "weights", "licence")
-    table = markdown_table if markdown else aligned_table
-    typer.echo(table(header, [row.cells() for row in rows]), nl=False)
+    if markdown:
+        header = ("name", "tag", "tasks", "parameters", "multiply-adds", "weights", "licence")
+        typer.echo(markdown_table(header, [row.cells() for row in rows]), nl=False)
+        return
+    header = ("name", "tasks", "M weights", "G image", "G clip", "weights", "licence")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    typer.echo(aligned_table(header, [row.short_cells() for row in rows], width=width), nl=False)
 
 
 app.command(cls=TrainCommand)(train)
@@ -276,6 +288,19 @@ def main(arguments: Sequence[str] | None = None, application: typer.Typer = app)
             raise
         typer.echo(f"unidual: {_sentence(error)}", err=True)
         sys.exit(BAD_INPUT)
+
+
+def run_benchmark(name: str, about: str | None) -> None:
+    """`benchmarks/<name>.py` of the process's arguments: `unidual evaluate <name>`, whose help begins with `about`."""
+    arguments = sys.argv[1:]
+    if set(arguments).isdisjoint(HELP["help_option_names"]):
+        main(["evaluate", name, *arguments])
+    command = typer.main.get_group(app).commands["evaluate"]
+    command.params = [parameter for parameter in command.params if parameter.name != "sources"]
+    command.help = command.epilog = None
+    usage = typer.Context(command, info_name=f"benchmarks/{name}.py")
+    typer.echo(f"{about}\n{command.get_help(usage)}")
+    sys.exit(0)
 
 
 def _is_told(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""What the commands have in common: the default model, and the results of `--json FILE`."""
+"""What the commands have in common: the default model, how they are asked for help, the results of `--json FILE`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
+
 DEFAULT_MODEL = "unidual_efficientnet_lite0"  # it ships with the package and knows ImageNet's classes
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def run_script(function: Callable[..., None]) -> None:
+    """A script whose command line is the function's arguments."""
+    application = typer.Typer(add_completion=False, context_settings=HELP)
+    application.command()(function)
+    application()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +20,33 @@ if TYPE_CHECKING:
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="name=value of a setting of the recipe, such as lr=0.02; repeatable.")
+]
+
+
+def list_settings(context: typer.Context, wanted: bool) -> None:
+    """Prints all settings in the width of the terminal, with the values that a command starts from."""
+    if not wanted:
+        return
+    from unidual_zoo.training.recipes import RECIPES, Recipe, explained_settings
+
+    given = RECIPES[context.info_name].recipe if context.info_name in RECIPES else Recipe()
+    wrap = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_on_hyphens=False)
+    for group, settings in explained_settings(given).items():
+        typer.echo(f"{wrap(group)}\n")
+        for setting in settings:
+            value = setting.value if isinstance(setting.value, str) else json.dumps(setting.value)
+            example = f" Such as --set {setting.name}={setting.example}." if setting.example else ""
+            typer.echo(
+                wrap(f"{setting.name}={value}: {setting.allowed}", initial_indent="  ", subsequent_indent="    ")
+            )
+            typer.echo(wrap(f"{setting.meaning}{example}", initial_indent="    ", subsequent_indent="    "))
+        typer.echo()
+    raise typer.Exit()
+
+
+ListSettings = Annotated[
+    bool,
+    typer.Option("--settings", callback=list_settings, is_eager=True, help="Explain all settings that --set takes."),
 ]
 Out = Annotated[Path | None, typer.Option(help="The run directory [default: runs/RECIPE].")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in that directory, if there is one.")]
@@ -55,6 +85,7 @@ def train(
     out: Out = None,
     resume: Resume = False,
     settings: Settings = None,
+    listed: ListSettings = False,
 ) -> None:
     """Train a recipe, here or on many processes (accelerate launch -m unidual train RECIPE …)."""
     from unidual_zoo.training.recipes import find_recipe
@@ -83,6 +114,7 @@ def finetune(
     out: Out = None,
     resume: Resume = False,
     settings: Settings = None,
+    listed: ListSettings = False,
 ) -> None:
     """Fit a network to your own labelled images, videos, or both; ends with a folder that timm and `predict` load."""
     from unidual_zoo.training.finetune import finetune_recipe
@@ -137,6 +169,9 @@ def _run(recipe: Recipe, *, out: Path, resume: bool) -> None:
     from unidual_zoo.training.trainer import train as run
     from unidual_zoo.weights import EXPORT
 
+    for task, teacher in recipe.data.teachers.items():
+        told = f"{task} is learnt from {teacher}: labels and folder names of its files are not used, nor are any tested"
+        typer.echo(printable(f"unidual: {told}"), err=True)
     reports = run(recipe, out=out, resume=resume)
     if PartialState().is_main_process:
         scores = {task: report.metrics() for task, report in reports.items()}

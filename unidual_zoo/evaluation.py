@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import av
@@ -19,6 +18,7 @@ import PIL
 import torch
 from tqdm import tqdm
 
+from unidual_zoo.checks import nearest
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.loaders import Reading
 from unidual_zoo.dtypes import dtype_name
@@ -235,7 +235,7 @@ def map_labels(classes: Sequence[str], model: TaskModel | GraphModel, task: str)
         return list(range(num_classes)), "by order"
     if not names:
         raise ValueError(f"the data has {len(classes)} classes, task {task!r} has {num_classes} and no names to match")
-    near = ", ".join(repr(names[plain[name]]) for name in get_close_matches(_plain(strange[0]), plain))
+    near = ", ".join(repr(names[plain[name]]) for name in nearest(_plain(strange[0]), plain))
     raise ValueError(
         f"{len(strange)} of the data's {len(classes)} classes are not among the {num_classes} of task {task!r}: "
         f"the first is {strange[0]!r}, {f'nearest: {near}' if near else f'allowed: {names[0]!r}, {names[-1]!r} …'}"

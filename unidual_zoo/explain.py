@@ -9,7 +9,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
+from unidual_zoo.checks import nearest
 from unidual_zoo.data.transforms import normalize
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable
@@ -80,6 +80,12 @@ class Explanation:
     layer: str
     frames: Tensor
     responses: Mapping[str, Response]
+
+    @property
+    def pathways_agree(self) -> bool:
+        """Whether both pathways give the same maps, as those do whose layers over time have not been trained."""
+        maps = [response.maps for response in self.responses.values()]
+        return len(maps) > 1 and maps[0].shape == maps[1].shape and torch.allclose(*maps, rtol=1e-3, atol=1e-5)
 
     def to_dict(self) -> dict[str, Any]:
         """`{"layer", "pathways": {"video": {"channels", "activations", "task", "class", "probability"}, ...}}`."""
@@ -195,8 +201,8 @@ def _check_label(model: TaskModel, label: str) -> None:
     tasks = dict.fromkeys(task for pathway in model.pathways for task in model.pathway_tasks(pathway))
     known = list(dict.fromkeys(name for task in tasks for name in _labels(model, task)))
     if label not in known:
-        nearest = ", ".join(get_close_matches(label, known, n=5, cutoff=0.0)) or "none, the model has no head"
-        raise ValueError(f"no class {label!r} in {', '.join(tasks) or 'the model'}; the nearest: {nearest}")
+        near = ", ".join(nearest(label, known, count=5, least=0)) or "none, the model has no head"
+        raise ValueError(f"no class {label!r} in {', '.join(tasks) or 'the model'}; the nearest: {near}")
 
 
 # ---- the picture ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.data.datasets import load_clips, load_image
+from unidual_zoo.data.datasets import load_sized_clips, load_sized_image
 from unidual_zoo.data.loaders import Reading
 from unidual_zoo.data.media import MediaError, MediaWarning, file_boundary
 from unidual_zoo.data.sampling import STARTS, uniform_clips
-from unidual_zoo.data.transforms import Framing, eval_transform, normalize
+from unidual_zoo.data.transforms import eval_transform, normalize
 from unidual_zoo.data.warned import collected
 from unidual_zoo.engines import Call, GraphModel
 from unidual_zoo.memory import keep_freed_memory
@@ -127,26 +127,16 @@ class ViewReader:
             MediaError: the file cannot be decoded.
         """
         crops = self.protocol.crops if self.modality == VIDEO else 1
-        framing = _NotingFraming(**vars(eval_transform(self.spec, crops=crops)))
+        framing = eval_transform(self.spec, crops=crops)
         with file_boundary(path):
-            image = self.modality == IMAGE
-            views = load_image(path, framing)[None] if image else load_clips(path, self._clips, framing)
-            return views, framing.sizes[0]
+            if self.modality == IMAGE:
+                image = load_sized_image(path, framing)
+                return image.pixels[None], image.shown
+            return load_sized_clips(path, self._clips, framing)
 
     def _clips(self, num_frames: int, rate: float) -> list[list[int]]:
         protocol = self.protocol
         return uniform_clips(num_frames, self.spec.clip, num_clips=protocol.clips, rate=rate, starts=protocol.starts)
-
-
-@dataclass(frozen=True)
-class _NotingFraming(Framing):
-    """Notes the (width, height) of what it is asked to resize; the first is the file's own."""
-
-    sizes: list[tuple[int, int]] = field(default_factory=list)
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        self.sizes.append((width, height))
-        return super().size(height, width)
 
 
 class _Decoded(NamedTuple):

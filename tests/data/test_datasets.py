@@ -213,7 +213,7 @@ def test_what_cannot_be_looked_at_does_not_stop_the_rest(tmp_path):
     [
         ("a.jpg,\u00a0\n", "line 1: a row must give path,label"),
         ("path,label\n \u200b,cat\n", "line 2: a row must give path,label"),
-        ("filename,class\na.jpg,cat\n", "'filename,class' is no file; a header must name path and label"),
+        ("filename,class\na.jpg,cat\n", "'filename,class' is no file, nor does a header name path and label"),
         ("", "it lists no image files"),
         ("path,label\n", "it lists no image files"),
         ("a.jpg,cat\nb.jpg\n", r"list\.csv, line 2: a row must give path,label, got 'b.jpg'"),

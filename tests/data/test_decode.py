@@ -348,7 +348,7 @@ def bad_file(folder, name):
         ("text.mp4", "cannot be opened as a video"),
         ("noise.mp4", "cannot be opened as a video"),
         ("empty.mp4", "it is empty"),
-        ("missing.mp4", "No such file"),
+        ("missing.mp4", "there is no such file"),
         ("folder.mp4", "it is a folder"),
         ("sound.m4a.mp4", "no video stream, only sound"),
         ("cut.mp4", "its video is damaged"),

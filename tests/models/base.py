@@ -11,6 +11,7 @@ family can know it adds itself: an independent implementation that gives the sam
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import re
 import warnings
@@ -29,6 +30,7 @@ from unidual_zoo import for_inference
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.family import Family
 from unidual_zoo.models.pathways import pathway_of
+from unidual_zoo.models.saving import save
 from unidual_zoo.models.summary import registered_names, summarise
 from unidual_zoo.scoring import Route
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
@@ -562,6 +564,22 @@ class FamilyTests:
         alone.load_state_dict(alone.adopt(model.state_dict()))
         x = self.images() if pathway == IMAGE else self.clips()
         close(alone(x), model(x), 1e-6)
+
+    def test_a_kept_pathway_is_saved_and_made_alone(self, joint, tmp_path):
+        shared = {"norms": "shared"} if "norms" in inspect.signature(self.family.model_class).parameters else {}
+        model, x = self.make(joint, tasks=TASKS, **shared), self.clips()
+        expected = model(x)
+        model.keep_pathway("video")
+        save(model, tmp_path)
+        again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+        assert (again.pathways, again.state_dict().keys()) == (("video",), model.state_dict().keys())
+        close(again(x), expected, 1e-6)
+
+    def test_features_of_the_pathways_that_are_asked_for(self, joint):
+        extractor = self.make(joint, pathways=["video"], features_only=True)
+        assert extractor(self.clips())[0].ndim == 5
+        with pytest.raises(ValueError, match="modality 'image' is none of them"):
+            self.make(joint, pathways=["video"], features_only=True, modality="image")
 
     def test_spoiled_checkpoints_are_refused(self, joint):
         weights = self.make(joint, tasks=TASKS).state_dict()

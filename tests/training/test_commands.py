@@ -59,13 +59,20 @@ def test_train_with_test_files_elsewhere(media, tmp_path):
     assert json.loads((tmp_path / "recipe.json").read_text())["freeze_norms"] is True
 
 
+def test_a_task_with_a_teacher_says_what_becomes_of_its_labels(media, tmp_path, monkeypatch):
+    monkeypatch.setattr("unidual_zoo.training.trainer.train", lambda *args, **kwargs: {})
+    options = ["--data", f"films={media / 'films'}", "--set", "tasks=films:video", "--set", "teachers=films:resnet18"]
+    result = CliRunner().invoke(app, ["train", "mini", *options, "--out", str(tmp_path)])
+    assert "films is learnt from resnet18: labels and folder names of its files are not used" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["train", "papr-34"], "no recipe 'papr-34', allowed: .*did you mean 'paper-34'"),
         (["train", "mini", "--data", "k500=x"], "no task 'k500', allowed: .*did you mean 'k400'"),
         (["train", "mini", "--data", "k400"], "needs TASK=FOLDER, got 'k400'"),
-        (["train", "mini", "--set", "lrr=1"], "did you mean 'lr'"),
+        (["train", "mini", "--set", "lrr=1"], "no setting 'lrr', the nearest of 58: lr, "),
         (["finetune"], "--images, --videos or both"),
     ],
 )
@@ -193,3 +200,9 @@ def test_pictures_take_names_for_text_whatever_the_users_settings_are(tmp_path):
     with matplotlib.rc_context({"text.usetex": True, "text.parse_math": True}):
         plot_confusion([(0, 0)], ["a_b$", "c"], tmp_path / "c.png", title="50%")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_settings_are_listed_with_their_values():
+    result = CliRunner().invoke(app, ["finetune", "--settings"], env={"COLUMNS": "200"})
+    assert "  lr=0.005: a number from 0\n    Learning rate for updates of one batch; it grows with" in result.stdout
+    assert "--set teachers=clips:unidual_efficientnet_lite0.in1k." in result.stdout

@@ -6,7 +6,7 @@ import pytest
 import timm
 
 import unidual_zoo  # noqa: F401  (registers the models)
-from unidual_zoo.training.optimizers import freeze, make_optimizer
+from unidual_zoo.training.optimizers import check_optimizer, freeze, make_optimizer
 from unidual_zoo.training.recipes import OptimSettings, find_recipe
 
 SETTINGS = find_recipe("paper-34").changed(weight_decay=0.5, lr=2.0).optim
@@ -123,3 +123,17 @@ def test_early_layers_freeze():
 def test_a_pathway_without_a_head_freezes():
     model = network("unidual10", tasks={"k400": ("video", 5)})
     assert set(freeze(model, 0)) == {name for name, _ in model.named_parameters() if ".image." in name}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(optimizer="adanw2"), r"no optimizer 'adanw2', the nearest of \d+: adanw"),
+        (dict(momentum=0.0), "optimizer=sgd needs a momentum above 0; without it: optimizer=momentum"),
+        (dict(optimizer="kron"), "optimizer 'kron' cannot be used"),
+    ],
+)
+def test_optimizers_that_cannot_be_are_refused_before_there_is_a_network(settings, message):
+    with pytest.raises(ValueError, match=message):
+        check_optimizer(OptimSettings(**settings))
+    check_optimizer(OptimSettings(optimizer="lookahead_AdamW"))

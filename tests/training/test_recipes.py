@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from unidual_zoo.training.recipes import (
     Recipe,
     RunSettings,
     current_names,
+    explained_settings,
     find_recipe,
 )
 from unidual_zoo.training.trainer import examples_per_epoch
@@ -56,8 +58,8 @@ def test_settings_of_every_kind():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("lrr=1", "no setting 'lrr', allowed: model, .*did you mean 'lr'"),
-        ("optim=1", "no setting 'optim', allowed: "),
+        ("lrr=1", "no setting 'lrr', the nearest of 58: lr, .*; `unidual train --settings` explains all"),
+        ("optim=1", "no setting 'optim', the nearest of 58: optimizer, "),
         ("lr", "a setting is name=value, got 'lr'"),
         ("lr=fast", "lr must be a number from 0, got 'fast'"),
         ("rate=fast", "lr must be a number from 0, got 'fast'"),
@@ -112,7 +114,7 @@ def test_a_changed_recipe_leaves_the_others_alone():
     changed = find_recipe("toy", ["lr=1", "tasks=a:image"])
     assert RECIPES["toy"].recipe.to_dict() == before
     assert {name for name, value in changed.to_dict().items() if value != before[name]} == {"lr", "tasks"}
-    with pytest.raises(ValueError, match="no setting 'learning_rate', allowed"):
+    with pytest.raises(ValueError, match="no setting 'learning_rate', the nearest"):
         changed.changed(learning_rate=1)
 
 
@@ -256,3 +258,19 @@ def test_cover_starts_from_a_vit(tmp_path):
     image = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(model.forward_features(image)[:, 0], vit.eval().forward_features(image))
     assert {task: model(image, task=task).shape[1] for task in names} == {"in1k": 3, "k400": 2, "ssv2": 2, "mit": 4}
+
+
+def test_every_setting_says_what_it_is_and_may_be_and_its_example_is_taken():
+    explained = explained_settings(RECIPES["toy"].recipe)
+    settings = [setting for group in explained.values() for setting in group]
+    assert {one.name: one.value for one in settings if one.name in ("lr", "model")} == {
+        "lr": 0.05,
+        "model": "unidual10_aux",
+    }
+    assert [one.name for one in settings] == list(Recipe().to_dict())
+    assert all(one.meaning.endswith(".") and one.allowed for one in settings)
+    examples = [f"{one.name}={shlex.split(one.example)[0]}" for one in settings if one.example]
+    assert {"monitor", "blend", "teachers", "tasks", "init"} <= {example.partition("=")[0] for example in examples}
+    changed = find_recipe("mini", [*examples, "data={}", "loss_weights={}"])
+    assert (changed.data.monitor, changed.optim.blend) == (0.1, "offline")
+    assert changed.model.model_args == {"norms": "shared"}

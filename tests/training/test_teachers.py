@@ -1,11 +1,14 @@
 """Videos without labels, of which an image network labels the frames."""
 
 import json
+import sys
+import time
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants
 from tiny import tiny_recipe
 
 from unidual_zoo.models.saving import save
@@ -13,7 +16,7 @@ from unidual_zoo.training.objective import JointObjective
 from unidual_zoo.training.recipes import DataSettings
 from unidual_zoo.training.rundir import LOG, read_log
 from unidual_zoo.training.sources import read_sources
-from unidual_zoo.training.teachers import Teacher
+from unidual_zoo.training.teachers import Teacher, find_teacher
 from unidual_zoo.training.trainer import train
 
 ONLY = 'tasks={"frames": "video"}'
@@ -113,6 +116,22 @@ def test_contradictions(media, tmp_path, teacher):
         train(tiny_recipe(media, *settings(teacher, f"data={json.dumps({'frames': str(empty)})}")), out=tmp_path / "a")
     with pytest.raises(ValueError, match="has no head for images on an image pathway"):
         Teacher(_video_only(tmp_path))
+
+
+def test_a_teacher_that_cannot_be_had_is_one_sentence_that_names_the_setting(monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(sys.modules["unidual_zoo.weights.fetch"], "getproxies", dict)
+    monkeypatch.setattr("unidual_zoo.training.teachers.cached_from_hub", lambda *_: None)
+    start = time.monotonic()
+    for name, message in (
+        ("resnet18", "it cannot be loaded: cannot reach http://127.0.0.1:9: .*refused, and no copy is in the cache$"),
+        ("hf-hub:a/b", "it cannot be loaded: cannot reach http://127.0.0.1:9: "),
+        ("local-dir:/nowhere", "local-dir:/nowhere: there is no folder /nowhere$"),
+        ("unidual10_oux", "no model 'unidual10_oux', nearest: unidual10_aux, "),
+    ):
+        with pytest.raises((ValueError, RuntimeError), match=f"^teachers=clips:{name}: {message}"):
+            find_teacher("clips", name)
+    assert time.monotonic() - start < 20, "the Hub's client would try for a minute"
 
 
 def _video_only(folder):

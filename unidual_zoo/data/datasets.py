@@ -12,20 +12,20 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unidual_zoo.checks import check_known
+from unidual_zoo.checks import check_known, nearest
 from unidual_zoo.data.decode import open_video, read_clips
 from unidual_zoo.data.identity import check_one_label, identities
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.layouts import Labelled, Row, find_layout
 from unidual_zoo.data.listing import files_below, look_into, warn_of_left_out
-from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_video
+from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_media, is_video
 from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.transforms import Framing, RandomFraming
 from unidual_zoo.names import from_csv_cell, tidy, tidy_all
@@ -163,6 +163,9 @@ def _rows(source: PathLike, split: str | None, modality: str) -> tuple[PathLike,
     folders = _split_folders(source, split) if source.is_dir() else []
     if source.is_dir() and not folders and (source / f"{split}.csv").is_file():
         source, split = source / f"{split}.csv", None
+    if source.is_file() and is_media(source):
+        raise ValueError(f"{source}: one {'image' if is_image(source) else 'video'}; labelled files are a folder "
+                         f"class/file, or a list of {PATH},{LABEL}")  # fmt: skip
     if source.is_file():
         rows = _csv_rows(source, split)
     elif folders:
@@ -205,10 +208,22 @@ def splits(source: PathLike) -> list[str]:
     return sorted({tidy(row[header.index(SPLIT)]) for _, row in rows}) if SPLIT in header else []
 
 
+class Loaded(NamedTuple):
+    """What `load_image` or `load_clips` give, and the file's own (width, height) as it is displayed."""
+
+    pixels: Tensor
+    shown: tuple[int, int]
+
+
 def load_image(path: PathLike, transform: Callable[[Tensor], Tensor]) -> Tensor:
     """An image file -> (C, H, W) uint8 as the transform makes it; with several crops (crops, C, H, W)."""
-    picture = torch.from_numpy(read_image(path))
-    return transform(picture.permute(2, 0, 1))  # (H, W, C) -> (C, H, W)
+    return load_sized_image(path, transform).pixels
+
+
+def load_sized_image(path: PathLike, transform: Callable[[Tensor], Tensor]) -> Loaded:
+    """As `load_image`, with the size of the file."""
+    picture = torch.from_numpy(read_image(path)).permute(2, 0, 1)  # (H, W, C) -> (C, H, W)
+    return Loaded(transform(picture), (picture.shape[2], picture.shape[1]))
 
 
 def load_clips(
@@ -221,11 +236,19 @@ def load_clips(
     transform sees each frame once, all of them at once; where it begins with a bilinear resize of its own, the decoder
     scales instead, in the pass that makes RGB. In memory the channels are last, as decoded and as models use them.
     """
+    return load_sized_clips(path, clips, transform).pixels
+
+
+def load_sized_clips(
+    path: PathLike, clips: Clips | Callable[[int, float], Clips], transform: Callable[[Tensor], Tensor]
+) -> Loaded:
+    """As `load_clips`, with the size of the file."""
     if isinstance(transform, RandomFraming):
         transform = transform.draw()
     size = transform.size if isinstance(transform, Framing) and transform.interpolation == "bilinear" else None
     with open_video(path) as video:
         clips, numbers, pictures = read_clips(video, clips, size=size)
+        shown = (video.size[1], video.size[0])
     frames = torch.from_numpy(pictures).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
     if isinstance(transform, Framing):
         crops = transform.views(frames)
@@ -240,7 +263,7 @@ def load_clips(
         rows = torch.tensor([place[number] for number in clip])
         for c, crop in enumerate(crops):
             torch.index_select(crop.movedim(1, -1), 0, rows, out=views[k, c])  # (N, h, w, C) -> (T, h, w, C)
-    return views.flatten(0, 1).movedim(-1, 1)  # (K, crops, T, h, w, C) -> (K * crops, C, T, h, w)
+    return Loaded(views.flatten(0, 1).movedim(-1, 1), shown)  # (K, crops, T, h, w, C) -> (K * crops, C, T, h, w)
 
 
 def _split_folders(source: Path, split: str | None) -> list[Path]:
@@ -304,7 +327,7 @@ def _csv_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if PATH in header and LABEL in header:
         rows = rows[1:]
     elif rows and not {"/", "\\", "."} & set(rows[0][1][0]) and not os.path.exists(path.parent / rows[0][1][0]):
-        raise ValueError(f"{path}: {','.join(rows[0][1])!r} is no file; a header must name {PATH} and {LABEL}")
+        raise ValueError(f"{path}: {','.join(rows[0][1])!r} is no file, nor does a header name {PATH} and {LABEL}")
     else:
         header = [PATH, LABEL]
     for line, row in rows:
@@ -380,10 +403,10 @@ def _labelled(source: PathLike, rows: Sequence[Row], modality: str, classes: Seq
     if len(number) < len(classes):
         raise ValueError(f"{source}: of the {len(classes)} classes some look the same, {len(number)} do not")
     if unknown := [name for name in found if name not in number]:
-        nearest = ", ".join(get_close_matches(unknown[0], classes, cutoff=0.0)) or "none"
+        near = ", ".join(nearest(unknown[0], classes, least=0)) or "none"
         more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         raise ValueError(
-            f"{source}: label {unknown[0]!r}{more} is not among the {len(classes)} classes; the nearest: {nearest}"
+            f"{source}: label {unknown[0]!r}{more} is not among the {len(classes)} classes; the nearest: {near}"
         )
     files, labels, groups, others = zip(*rows, strict=True)
     return MediaSet(

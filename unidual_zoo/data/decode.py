@@ -43,6 +43,7 @@ from unidual_zoo.data.media import (
     VideoInfo,
     check_file,
     file_boundary,
+    is_media,
 )
 from unidual_zoo.data.members import NamedBytes, is_member, read_member
 from unidual_zoo.data.mp4 import samples_in, stated_samples
@@ -144,8 +145,11 @@ class Video:
     """An open video file: how many frames it has, at which rate, and their pixels. Use it in a `with` statement.
 
     What is wrong with the file is one `MediaWarning` at the end of that. Where decoding contradicts what the packets
-    promise, as behind damage, `frames` and `rate` change to what it gives.
+    promise, as behind damage, `frames` and `rate` change to what it gives. `size` is the (height, width) of the frames
+    as they are displayed, once some are read.
     """
+
+    size: tuple[int, int]
 
     def __init__(self, path: PathLike) -> None:
         self._path = os.fspath(path)
@@ -161,7 +165,8 @@ class Video:
         self._undecodable: dict[int, str | None] = {}  # position of a packet -> what FFmpeg says of it
         self._corrupt: set[int] = set()  # frames that FFmpeg marks as damaged
         self._stamps: Sequence[int | None] | None = None  # of all frames, once they have been decoded
-        with self._explained("it cannot be opened as a video"):
+        what = "" if is_media(path) else "it is neither an image nor a video by its name, and "
+        with self._explained(f"{what}it cannot be opened as a video"):
             self._open()
             try:
                 self._index = self._note_packets()
@@ -230,6 +235,7 @@ class Video:
             pictures = pictures or self._read_from_start(Pictures(self._path, numbers, size))
         if pictures.missing:
             raise self._out_of_range(pictures.missing[0])
+        self.size = pictures.shown
         return pictures.array
 
     def each(self, *, size: Size | None = None) -> Iterator[np.ndarray]:
@@ -584,8 +590,8 @@ class Pictures:
     def _lay_out(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Make the array for frames like this one -> (height, width) to scale to before they are turned."""
         self._display = Display.of(frame)
-        shown = self._display.size(frame.height, frame.width)
-        height, width = self._size(*shown) if self._size else shown
+        self.shown = self._display.size(frame.height, frame.width)  # (height, width) before they are scaled
+        height, width = self._size(*self.shown) if self._size else self.shown
         if height * width > MAX_FRAME_PIXELS:
             raise MediaError(
                 self._path, _too_large(f"its frames, scaled to {width}x{height}, have {height * width:,} pixels")

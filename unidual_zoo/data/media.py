@@ -101,6 +101,8 @@ def check_file(path: PathLike) -> None:
     """Raise MediaError unless the path is a regular file, or a link to one, of at least one byte."""
     try:
         status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MediaError(path, "there is no such file") from None
     except (OSError, ValueError) as error:
         raise MediaError(path, f"it cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not stat.S_ISREG(status.st_mode):

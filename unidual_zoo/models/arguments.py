@@ -107,9 +107,9 @@ def features_pathway(variant: str, pathways: Sequence[str], modality: str | None
     """The pathway of a feature extractor: that asked for, by default the image pathway, which timm's users expect.
 
     Raises:
-        ValueError: the architecture has no such pathway.
+        ValueError: the network has no such pathway.
     """
-    pathway = modality or (IMAGE if IMAGE in pathways else next(iter(pathways)))
+    pathway = modality or (IMAGE if IMAGE in pathways else next(iter(pathways), IMAGE))
     if pathway not in pathways:
         allowed = "none of them" if pathway in MODALITIES else "not a modality"
         raise ValueError(f"modality {pathway!r} is {allowed} {variant} has; its pathways: {', '.join(pathways)}")

@@ -19,16 +19,15 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.fillers import fill_convolutional
-from unidual_zoo.models.folding import FoldedBlock, FoldedConvs
+from unidual_zoo.models.folding import FoldedConvs
 from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.nonlocal_net import STEM_CHANS, Stem
 from unidual_zoo.models.pathways import Norms, PerPathway, TemporalConv, fold_frames, unfold_frames
+from unidual_zoo.models.residual import Block, ResidualNet, Stage, drop_paths
 from unidual_zoo.models.rows.corrnet import ARCHITECTURES, CHECKPOINTS
-from unidual_zoo.models.unidual import Block, Stage
 from unidual_zoo.spec import VIDEO, InputSpec
 from unidual_zoo.weights import CheckpointError, KeyMap, fit_to_model
 
@@ -200,6 +199,7 @@ class Bottleneck(Block):
     """
 
     expansion = BOTTLENECK_EXPANSION
+    behind = "correlation"
 
     def __init__(
         self,
@@ -232,38 +232,16 @@ class Bottleneck(Block):
         x = F.relu(self.spatial_norm(self.spatial(x), pathway), inplace=True)
         return self.expand_norm(self.expand(x), pathway)
 
-    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
-        x = super().forward(x, pathway, batch)
-        return x if self.correlation is None else self.correlation(x, pathway, batch)
-
     def folded_layers(self, pathways: Sequence[str]) -> list[FoldedConvs]:
         convs = (self.reduce, self.temporal, self.spatial, self.expand)
         norms = (self.reduce_norm, self.temporal_norm, self.spatial_norm, self.expand_norm)
         return [FoldedConvs(dict.fromkeys(pathways, conv), norm) for conv, norm in zip(convs, norms, strict=True)]
 
-    def served(self, pathways: Sequence[str]) -> nn.Module:
-        """The block that serves, its correlation block included."""
-        if self.correlation is None:
-            return self.folded(pathways)
-        self.correlation.fold(pathways)
-        return ServedBottleneck(self.folded(pathways), self.correlation)
-
-
-class ServedBottleneck(nn.Module):
-    """A folded block and the correlation block behind it."""
-
-    def __init__(self, block: FoldedBlock, correlation: Correlation) -> None:
-        super().__init__()
-        self.block, self.correlation = block, correlation
-
-    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
-        return self.correlation(self.block(x, pathway, batch), pathway, batch)
-
 
 # ---- the network ----------------------------------------------------------------------------------------------------
 
 
-class CorrNet(TaskModel):
+class CorrNet(ResidualNet):
     """Clips (B, C, T, H, W), and images (B, C, H, W) as clips of equal frames -> logits (B, classes) of a task.
 
     Any clip of a frame and a pixel or more will do: convolutions and windows are padded, nothing is pooled before the
@@ -274,13 +252,11 @@ class CorrNet(TaskModel):
         correlations: in each stage the numbers of the blocks that a correlation block stands behind; without any it is
             R(2+1)D. Their filters are those of clips of the spec's length.
         pathways: ("video",), the only one that there is.
-        tasks, auxiliary, heads: as in `UniDual`.
+        tasks, auxiliary, heads, in_chans, drop_rate, drop_path_rate: as in `UniDual`.
         width: multiplies all channels.
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.
         global_pool: "avg", or "" for unpooled features (only without heads).
     """
-
-    fully_convolutional = True
 
     def __init__(
         self,
@@ -319,7 +295,7 @@ class CorrNet(TaskModel):
         self.stem = Stem(in_chans, chans, frames=1, stride=1, norms=norms)
         self.feature_info = [dict(num_chs=chans, reduction=2, module="stem")]
         self.stages = nn.ModuleList()
-        drop_paths = iter([drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths))])
+        rates = drop_paths(drop_path_rate, depths)
         for stage, depth in enumerate(depths):
             planes, blocks = round(STEM_CHANS * width) * 2**stage, Stage()
             frames = -(-frames // TEMPORAL_STRIDES[stage])
@@ -329,7 +305,7 @@ class CorrNet(TaskModel):
                     Bottleneck(
                         chans, planes, norms=norms, stride=2 if index == 0 else 1,
                         temporal_stride=TEMPORAL_STRIDES[stage] if index == 0 else 1,
-                        frames=frames if index in with_correlation else None, drop_path=next(drop_paths),
+                        frames=frames if index in with_correlation else None, drop_path=next(rates),
                     )
                 )  # fmt: skip
                 chans = planes * BOTTLENECK_EXPANSION
@@ -352,12 +328,6 @@ class CorrNet(TaskModel):
 
     # ---- what TaskModel asks ----------------------------------------------------------------------------------------
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        conv: Any = next(iter(self.stem.conv.values())) if isinstance(self.stem.conv, PerPathway) else self.stem.conv
-        return conv.weight.dtype
-
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         """The stem (0) and the stages up to number `last`: the output of the last, and of those to take."""
         batch = x.shape[0]
@@ -370,31 +340,6 @@ class CorrNet(TaskModel):
             if number in take:
                 taken[number] = x
         return unfold_frames(x, batch), [unfold_frames(taken[number], batch) for number in take]
-
-    def _pool(self, features: Tensor, pathway: str) -> Tensor:
-        return features.mean((2, 3, 4))
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        return dict(stem=r"^stem", blocks=r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)")
-
-    def explained_layers(self) -> tuple[list[str], list[str]]:
-        """The stem and the residual blocks; the blocks."""
-        blocks = [
-            f"stages.{number}.{index}"
-            for number, stage in enumerate(self.stages)
-            for index, _ in enumerate(stage.children())
-        ]
-        return ["stem", *blocks], blocks
-
-    def fold(self) -> None:
-        if isinstance(self.stem.conv, FoldedConvs):
-            return
-        self.stem.fold(self.pathways)
-        for stage in self.stages:
-            assert isinstance(stage, Stage)
-            for index, block in enumerate(stage):
-                assert isinstance(block, Bottleneck)
-                stage[index] = block.served(self.pathways)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Filters are resampled to this network's clips; correlation blocks that the weights lack stay fresh."""
@@ -410,8 +355,7 @@ class CorrNet(TaskModel):
         }
 
     def _prune(self, last: int) -> None:
-        self.stages = self.stages[:last]
-        self._own_arguments["depths"] = self._own_arguments["depths"][:last]
+        super()._prune(last)
         self._own_arguments["correlations"] = self._own_arguments["correlations"][:last]
 
 
@@ -490,18 +434,13 @@ def checkpoint_filter_fn(
 # ---- registered names -----------------------------------------------------------------------------------------------
 
 
-def _reduction(arguments: Arguments) -> int:
-    """Pixels of the input per position of the last features."""
-    return 32
-
-
 FAMILY = Family(
     model_class=CorrNet,
     architectures=ARCHITECTURES,
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
     first_conv="stem.conv",
-    reduction=_reduction,
+    reduction=32,
     about="[CorrNet](https://arxiv.org/abs/1906.03349), which correlates neighbouring frames, or its trunk, an R(2+1)D "
     "of bottlenecks",
 )

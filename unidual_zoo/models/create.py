@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unidual_zoo.checks import check_known
 from unidual_zoo.models import arguments as resolution
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.family import Arguments, Family, name_with_heads
+from unidual_zoo.models.family import Family, name_with_heads
 from unidual_zoo.models.heads import HeadSizes, head_sizes, primary_task
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.weights import (
@@ -61,10 +61,13 @@ def create_model(name: str, **kwargs: Any) -> TaskModel:
         try:
             config = read_config(path)
             architecture = config["architecture"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            meant = local_dir(where) if source == _FOLDER else name
+        except FileNotFoundError as error:
+            meant = local_dir(where)
             hint = f"; did you mean {meant}?" if meant != name else ""
-            raise CheckpointError(f"{name} has no {CONFIG} that names an architecture: {error!r}{hint}") from error
+            lacking = f"network in {where}, no {CONFIG}{hint}" if Path(where).is_dir() else f"folder {where}"
+            raise CheckpointError(f"{name}: there is no {lacking}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{name} has no {CONFIG} that names an architecture: {error!r}") from error
         check_config(config, what=f"{CONFIG} of {where}")
         if not timm.is_model(architecture):
             raise CheckpointError(f"{name} is a {architecture!r}, which nothing imported here has registered")
@@ -119,8 +122,9 @@ def build(
     if row is None and tag and not saved_cfg:
         raise RuntimeError(f"{variant} has no tag {tag!r}, allowed: {', '.join(family.tags(variant)) or 'none'}")
     architecture, overlay = family.architectures[variant], dict(pretrained_cfg_overlay or {})
+    pathways = {**architecture, **(saved or (row.arguments if row else {})), **explicit}["pathways"]
     features = _take_feature_arguments(
-        variant, architecture, explicit, features_only=features_only, model_class=family.model_class
+        variant, pathways, explicit, features_only=features_only, model_class=family.model_class
     )
     asked = resolution.asked_arguments(explicit, saved)
     if features:
@@ -149,7 +153,7 @@ def build(
 
 def _take_feature_arguments(
     variant: str,
-    architecture: Arguments,
+    pathways: Sequence[str],
     explicit: dict[str, Any],
     *,
     features_only: bool,
@@ -164,7 +168,7 @@ def _take_feature_arguments(
                 f"modality={modality!r} chooses the pathway of features_only=True; for a call, give it to forward"
             )
         return {}
-    pathway = resolution.features_pathway(variant, architecture["pathways"], modality)
+    pathway = resolution.features_pathway(variant, pathways, modality)
     given.setdefault("feature_cls", _GETTER)
     check_known("feature_cls", given["feature_cls"], (_GETTER, _HOOK))
     if given["feature_cls"] == _HOOK and pathway != IMAGE:

@@ -19,10 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unidual_zoo.checks import check_known, shorten
-from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
-from unidual_zoo.models.fillers import fill_convolutional
 from unidual_zoo.models.folding import FoldedConvs
 from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.pathways import (
@@ -35,6 +33,7 @@ from unidual_zoo.models.pathways import (
     time_to_rows,
     unfold_frames,
 )
+from unidual_zoo.models.residual import ResidualNet, drop_paths
 from unidual_zoo.models.rows.csn import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
 from unidual_zoo.weights import CheckpointError, KeyMap, fit_to_model
@@ -177,20 +176,18 @@ class Bottleneck(nn.Module):
 # ---- the network ----------------------------------------------------------------------------------------------------
 
 
-class CSN(TaskModel):
+class CSN(ResidualNet):
     """Images (B, C, H, W) and clips (B, C, T, H, W) of any length -> logits (B, classes) of a task.
 
     Args:
         depths: blocks in each of the four stages.
         block: "ir" (interaction-reduced) or "ip" (interaction-preserved: one more 1×1×1 convolution a block).
         pathways: ("video",) is the paper's network, both are a dual one; ("image",) is its image pathway alone.
-        tasks, auxiliary, heads: as in `UniDual`.
+        tasks, auxiliary, heads, in_chans, drop_rate, drop_path_rate: as in `UniDual`.
         width: multiplies all channels.
         norm_eps: of the BatchNorms, 1e-3 everywhere but in PyTorchVideo's network.
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.
     """
-
-    fully_convolutional = True
 
     def __init__(
         self,
@@ -224,7 +221,7 @@ class CSN(TaskModel):
         self.stages = nn.ModuleList()
         self.feature_info = [dict(num_chs=chans, reduction=2, module="stem")]
         planes, reduction = chans, 4
-        rates = iter([drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths))])
+        rates = drop_paths(drop_path_rate, depths)
         for number, depth in enumerate(depths):
             blocks = nn.ModuleList()
             for index in range(depth):
@@ -240,16 +237,7 @@ class CSN(TaskModel):
         )  # fmt: skip
         self.init_weights()
 
-    def init_weights(self) -> None:
-        """Fills all weights afresh (`models.fillers`)."""
-        fill_convolutional(self)
-
     # ---- what TaskModel asks ----------------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.stem.dtype
 
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         """The stem (0) and the stages up to number `last`: the output of the last, and of those to take."""
@@ -267,17 +255,6 @@ class CSN(TaskModel):
         if as_clip:
             outputs = [unfold_frames(output, batch) for output in outputs]
         return outputs[0], outputs[1:]
-
-    def _pool(self, features: Tensor, pathway: str) -> Tensor:
-        return features.mean(tuple(range(2, features.ndim)))
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        return dict(stem=r"^stem", blocks=r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)")
-
-    def explained_layers(self) -> tuple[list[str], list[str]]:
-        """The stem and the blocks; the blocks."""
-        blocks = [name for name, module in self.named_modules() if isinstance(module, Bottleneck)]
-        return ["stem", *blocks], blocks
 
     def fold(self) -> None:
         if self.stem.norm is None:
@@ -299,10 +276,6 @@ class CSN(TaskModel):
                     for key, value in moved.items()
                 }
         return adopted
-
-    def _prune(self, last: int) -> None:
-        self.stages = self.stages[:last]
-        self._own_arguments["depths"] = self._own_arguments["depths"][:last]
 
     def set_norm_eps(self, eps: float) -> None:
         """The eps of all BatchNorms from now on."""
@@ -442,11 +415,6 @@ def _first_conv(arguments: Arguments) -> str:
     return f"stem.conv.{IMAGE if IMAGE in arguments['pathways'] else VIDEO}"
 
 
-def _reduction(arguments: Arguments) -> int:
-    """Pixels of the input per position of the last features."""
-    return 32
-
-
 # ---- registered names -----------------------------------------------------------------------------------------------
 
 FAMILY = Family(
@@ -455,7 +423,7 @@ FAMILY = Family(
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
     first_conv=_first_conv,
-    reduction=_reduction,
+    reduction=32,
     about="a channel-separated network ([CSN](https://arxiv.org/abs/1904.02811)), alone or as a dual network in the "
     "spirit of [UniDual](https://arxiv.org/abs/1906.03857)",
 )

@@ -48,7 +48,8 @@ class Family:
         filter_fn: (state dict of any format the family reads, model, task=, fresh_heads=) -> exactly the weights of the
             model (see `weights.fit_to_model`). Another code base's classifier becomes the head of `task`.
         first_conv: the layer that sees the input, as timm's PretrainedCfg names it; it may depend on the arguments.
-        reduction: constructor arguments -> pixels of the input per position of the last features, for its pool_size.
+        reduction: pixels of the input per position of the last features, for its pool_size; it may depend on the
+            arguments, too.
         about: what the networks are, as model cards say it: a noun phrase in markdown that links to the paper.
         classifier_of: the modality whose first task another code base's classifier belongs to.
 
@@ -61,7 +62,7 @@ class Family:
     checkpoints: Mapping[str, Checkpoint]
     filter_fn: Callable[..., dict[str, Tensor]]
     first_conv: str | Callable[[Arguments], str]
-    reduction: Callable[[Arguments], int]
+    reduction: int | Callable[[Arguments], int]
     about: str = ""
     classifier_of: str = VIDEO
 
@@ -90,7 +91,8 @@ class Family:
         """What timm's PretrainedCfg can say of these arguments. It has no 128×171: `crop_pct` approximates it."""
         spec = arguments["spec"]
         assert isinstance(spec, InputSpec)
-        tasks, reduction = parse_tasks(arguments["tasks"]), self.reduction(arguments)
+        tasks = parse_tasks(arguments["tasks"])
+        reduction = self.reduction if isinstance(self.reduction, int) else self.reduction(arguments)
         primary = primary_task(tasks)
         return dict(
             input_size=(3, *spec.crop),

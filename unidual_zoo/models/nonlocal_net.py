@@ -19,11 +19,10 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.fillers import fill_convolutional
-from unidual_zoo.models.folding import FoldedBlock, FoldedConvs
+from unidual_zoo.models.folding import FoldedConvs
 from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.pathways import (
     SHARED,
@@ -38,8 +37,8 @@ from unidual_zoo.models.pathways import (
     time_to_rows,
     unfold_frames,
 )
+from unidual_zoo.models.residual import Block, ResidualNet, Stage, drop_paths
 from unidual_zoo.models.rows.nonlocal_net import ARCHITECTURES, CHECKPOINTS
-from unidual_zoo.models.unidual import Block, Stage
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
 from unidual_zoo.weights import HEADS, CheckpointError, KeyMap, fit_to_model
 
@@ -160,6 +159,12 @@ class Stem(nn.Module):
             self.conv[VIDEO] = nn.Conv3d(in_chans, out_chans, (frames, STEM_KERNEL, STEM_KERNEL), bias=False)
         self.conv_norm = norms.behind_own(out_chans)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        conv: Any = next(iter(self.conv.values())) if isinstance(self.conv, PerPathway) else self.conv
+        return conv.weight.dtype
+
     def weight(self, pathway: str) -> Tensor:
         """Filters (C', C*frames, 7, 7)."""
         weight: Any = (self.conv[pathway] if isinstance(self.conv, PerPathway) else self.conv).weight
@@ -245,6 +250,7 @@ class Bottleneck(Block):
     """t×1×1 or 1×1 -> 3×3 -> 1×1, a non-local block behind their sum perhaps. (B*T, C, H, W) -> (B*T, C', H', W')."""
 
     expansion = BOTTLENECK_EXPANSION
+    behind = "attention"
 
     def __init__(
         self,
@@ -280,40 +286,17 @@ class Bottleneck(Block):
         x = self.act2(self.conv2_norm(self.conv2(x), pathway))
         return self.conv3_norm(self.conv3(x), pathway)
 
-    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
-        x = super().forward(x, pathway, batch)
-        return x if self.attention is None else self.attention(x, pathway, batch)
-
     def folded_layers(self, pathways: Sequence[str]) -> list[FoldedConvs]:
         first = {p: self.conv1[p] if isinstance(self.conv1, PerPathway) else self.conv1 for p in pathways}
         second, third = (dict.fromkeys(pathways, conv) for conv in (self.conv2, self.conv3))
         norms = (self.conv1_norm, self.conv2_norm, self.conv3_norm)
         return [FoldedConvs(convs, norm) for convs, norm in zip((first, second, third), norms, strict=True)]
 
-    def served(self, pathways: Sequence[str]) -> nn.Module:
-        """The block that serves, its non-local block included."""
-        folded = self.folded(pathways)
-        if self.attention is None:
-            return folded
-        self.attention.fold(pathways)
-        return ServedBottleneck(folded, self.attention)
-
-
-class ServedBottleneck(nn.Module):
-    """A folded block and the non-local block behind it."""
-
-    def __init__(self, block: FoldedBlock, attention: NonLocal) -> None:
-        super().__init__()
-        self.block, self.attention = block, attention
-
-    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
-        return self.attention(self.block(x, pathway, batch), pathway, batch)
-
 
 # ---- the network ----------------------------------------------------------------------------------------------------
 
 
-class NonLocalNet(TaskModel):
+class NonLocalNet(ResidualNet):
     """Images (B, C, H, W) and clips (B, C, T, H, W) -> logits (B, classes) of a task.
 
     Args:
@@ -322,14 +305,12 @@ class NonLocalNet(TaskModel):
         nonlocal_blocks: in each stage the numbers of the blocks that a non-local block stands behind.
         affinity: of the non-local blocks, a name in `AFFINITIES`.
         form: how clips are shortened, a name in `FORMS`.
-        pathways, tasks, auxiliary, heads: as in `UniDual`.
+        pathways, tasks, auxiliary, heads, in_chans, drop_rate, drop_path_rate: as in `UniDual`.
         norms: "split" gives each pathway its own BatchNorms; "shared" shares those behind shared convolutions.
         width: multiplies all channels.
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.
         global_pool: "avg", or "" for unpooled features (only without heads).
     """
-
-    fully_convolutional = True
 
     def __init__(
         self,
@@ -376,7 +357,7 @@ class NonLocalNet(TaskModel):
         self.pool = nn.MaxPool2d(3, 2, self.form.pool_padding)
         self.feature_info = [dict(num_chs=chans, reduction=2, module="stem")]
         self.stages = nn.ModuleList()
-        drop_paths = iter([drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths))])
+        rates = drop_paths(drop_path_rate, depths)
         for stage, depth in enumerate(depths):
             planes, blocks = round(STEM_CHANS * width) * 2**stage, Stage()
             with_nonlocal = nonlocal_blocks[stage] if stage < len(nonlocal_blocks) else ()
@@ -384,7 +365,7 @@ class NonLocalNet(TaskModel):
                 blocks.append(
                     Bottleneck(
                         chans, planes, norms=pathway_norms, stride=2 if stage > 0 and index == 0 else 1,
-                        temporal=TEMPORAL[temporal](stage, index), drop_path=next(drop_paths),
+                        temporal=TEMPORAL[temporal](stage, index), drop_path=next(rates),
                         affinity=AFFINITIES[affinity] if index in with_nonlocal else None,
                         group=self.form.group if stage == GROUPED_STAGE else 0,
                     )
@@ -409,12 +390,6 @@ class NonLocalNet(TaskModel):
                 nn.init.zeros_(module.weight)
 
     # ---- what TaskModel asks ----------------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        conv: Any = next(iter(self.stem.conv.values())) if isinstance(self.stem.conv, PerPathway) else self.stem.conv
-        return conv.weight.dtype
 
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         """The stem (0) and the stages up to number `last`: the output of the last, and of those to take."""
@@ -452,7 +427,7 @@ class NonLocalNet(TaskModel):
 
     def _settle_limits(self) -> None:
         """The least frames of a clip and pixels of a side that leave every pool something to look at."""
-        halvings = [number for number, stage in enumerate(self.stages) if any(_nonlocal_blocks(stage))]  # 4, 8, … ×
+        halvings = [number for number, stage in enumerate(self.stages) if _looks_around(stage)]  # 4, 8, … ×
         second_pool = len(self.stages) > 1
 
         def frames_suffice(frames: int) -> bool:
@@ -478,31 +453,6 @@ class NonLocalNet(TaskModel):
             )
         if min(x.shape[-2:]) < self.least_pixels:
             raise ValueError(f"needs height and width of at least {self.least_pixels} pixels, got {tuple(x.shape)}")
-
-    def _pool(self, features: Tensor, pathway: str) -> Tensor:
-        return features.mean(tuple(range(2, features.ndim)))
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
-        return dict(stem=r"^stem", blocks=r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)")
-
-    def explained_layers(self) -> tuple[list[str], list[str]]:
-        """The stem and the residual blocks; the blocks."""
-        blocks = [
-            f"stages.{number}.{index}"
-            for number, stage in enumerate(self.stages)
-            for index, _ in enumerate(stage.children())
-        ]
-        return ["stem", *blocks], blocks
-
-    def fold(self) -> None:
-        if isinstance(self.stem.conv, FoldedConvs):
-            return
-        self.stem.fold(self.pathways)
-        for stage in self.stages:
-            assert isinstance(stage, Stage)
-            for index, block in enumerate(stage):
-                assert isinstance(block, Bottleneck)
-                stage[index] = block.served(self.pathways)
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A pathway that the weights lack is inflated or deflated from the other, as the paper starts (§4.1)."""
@@ -539,8 +489,7 @@ class NonLocalNet(TaskModel):
         return {**ours, **{key: value for key, value in plain.items() if key not in known}}
 
     def _prune(self, last: int) -> None:
-        self.stages = self.stages[:last]
-        self._own_arguments["depths"] = self._own_arguments["depths"][:last]
+        super()._prune(last)
         self._own_arguments["nonlocal_blocks"] = self._own_arguments["nonlocal_blocks"][:last]
         self._settle_limits()
 
@@ -554,8 +503,8 @@ def _check_nonlocal_blocks(nonlocal_blocks: Sequence[Sequence[int]], depths: Seq
         raise ValueError(f"nonlocal_blocks {given} names blocks that stages of {list(depths)} blocks do not have")
 
 
-def _nonlocal_blocks(stage: nn.Module) -> list[bool]:
-    return [getattr(block, "attention", None) is not None for block in stage.children()]
+def _looks_around(stage: nn.Module) -> bool:
+    return any(isinstance(module, NonLocal) for module in stage.modules())
 
 
 # ---- checkpoints of other code bases --------------------------------------------------------------------------------
@@ -840,18 +789,13 @@ def _first_conv(arguments: Arguments) -> str:
     return f"stem.conv.{IMAGE if IMAGE in arguments['pathways'] else VIDEO}"
 
 
-def _reduction(arguments: Arguments) -> int:
-    """Pixels of the input per position of the last features."""
-    return 32
-
-
 FAMILY = Family(
     model_class=NonLocalNet,
     architectures=ARCHITECTURES,
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
     first_conv=_first_conv,
-    reduction=_reduction,
+    reduction=32,
     about="an inflated (I3D) or frame-wise (C2D) ResNet, with or without "
     "[non-local blocks](https://arxiv.org/abs/1711.07971)",
 )

@@ -6,9 +6,8 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 import timm
@@ -17,14 +16,17 @@ from timm.utils import natural_key
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from unidual_zoo.checks import nearest
+from unidual_zoo.models.arguments import resolve
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model, local_dir
-from unidual_zoo.models.family import families, find_family
-from unidual_zoo.spec import IMAGE, Task
+from unidual_zoo.models.family import Family, families, find_family
+from unidual_zoo.models.heads import TaskHeads
+from unidual_zoo.spec import IMAGE, MODALITIES, InputSpec, Task, parse_tasks
 from unidual_zoo.weights import Checkpoint
 
 # Arguments of a network that change no multiply-add but those of its heads.
-_NOT_COUNTED = ("tasks", "heads", "auxiliary", "num_classes", "spec")
+_NOT_COUNTED = ("tasks", "heads", "auxiliary", "spec")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,19 @@ class Summary:
         """Plain data for a line of JSON."""
         tasks = {name: [task.modality, task.num_classes] for name, task in self.tasks.items()}
         return dataclasses.asdict(self) | {"tasks": tasks}
+
+    def short_cells(self) -> tuple[str, ...]:
+        """Name with tag, tasks, millions of parameters, billions of multiply-adds of an image and of a clip, where
+        weights come from and licence, as short as they can be."""
+        billions = (self.multiply_adds.get(pathway) for pathway in MODALITIES)
+        return (
+            f"{self.name}.{self.tag}" if self.tag else self.name,
+            " ".join(self.tasks),
+            f"{self.parameters / 1e6:.1f}",
+            *("-" if count is None else f"{count / 1e9:.3g}" for count in billions),
+            "none" if self.weights is None else "packaged" if self.weights == "packaged" else "fetched",
+            self.license or "-",
+        )
 
     def cells(self) -> tuple[str, ...]:
         """Name, tag, tasks, parameters, multiply-adds, weights and licence for a table."""
@@ -94,37 +109,83 @@ def registered_names(pattern: str | None = None) -> list[str]:
 def nearest_names(name: str) -> str:
     """The registered names and tags nearest to a wrong one, as the end of an error message."""
     known = registered_names()
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    untagged = [known_name for known_name in known if "." not in known_name]
-    return f"nearest: {', '.join(near)}" if near else f"allowed: {', '.join(untagged)}"
+    architecture, dot, _ = name.partition(".")
+    if dot and architecture in known:
+        known = [other for other in known if other.startswith(f"{architecture}.")] or [architecture]
+        return f"nearest: {', '.join(nearest(name, known, count=5, least=0))}"
+    near = nearest(name, known if dot else [other for other in known if "." not in other], least=0.6)
+    listed = "`unidual models` lists all"
+    return f"nearest: {', '.join(near)}; {listed}" if near else listed
+
+
+class _Body(NamedTuple):
+    """What is counted of a network without its heads."""
+
+    pathways: tuple[str, ...]
+    features: int  # pooled, which a head takes
+    parameters: int
+    multiply_adds: Mapping[str, int]
 
 
 def summarise(names: Iterable[str]) -> Iterator[Summary]:
-    """The rows of registered names or `name.tag`, counted on networks without memory (no weights are fetched)."""
-    counted: dict[str, int] = {}  # without heads: tags often differ in their weights and classes alone
+    """The rows of registered names or `name.tag`, counted on networks without memory (no weights are fetched).
+
+    Tags often differ in their weights and classes alone: a network is built once, and heads are added to its counts.
+    """
+    counted: dict[str, _Body] = {}
     for name in names:
-        with torch.device("meta"):
-            model = create_model(name)
-        body = {key: value for key, value in model._model_args.items() if key not in _NOT_COUNTED}
-        sizes = {}
-        for pathway in model.pathways:
-            network = repr((type(model), body, model.spec.crop, pathway))
-            task = model.default_task(pathway, pathway)
-            head = 0 if task is None else model.head_hidden_size * model.tasks[task].num_classes
-            if network not in counted:
-                counted[network] = multiply_adds(model, pathway) - head
-            sizes[pathway] = counted[network] + head
         architecture, _, tag = name.partition(".")
-        row = find_family(architecture).tags(architecture).get(tag)
+        family, spec, arguments = _resolved(architecture, tag or None)
+        own = {key: value for key, value in arguments.items() if key not in _NOT_COUNTED}
+        clip = (spec.clip.length, spec.image_frames)
+        network = repr((family.model_class, sorted(own.items()), spec.crop, clip))
+        if network not in counted:
+            counted[network] = _count_body(name)
+        body = counted[network]
+        with torch.device("meta"):
+            heads = TaskHeads(
+                parse_tasks(arguments["tasks"]), pathways=body.pathways, in_features=body.features,
+                auxiliary=arguments.get("auxiliary", False), assignment=arguments.get("heads"),
+            )  # fmt: skip
+        row = family.tags(architecture).get(tag)
         yield Summary(
             name=architecture,
             tag=tag or None,
-            tasks=model.tasks,
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            multiply_adds=sizes,
+            tasks=heads.tasks,
+            parameters=body.parameters + _count(heads),
+            multiply_adds={
+                pathway: number + _head_multiply_adds(heads, pathway) for pathway, number in body.multiply_adds.items()
+            },
             weights=_place_of_weights(row) if row else None,
             license=row.license if row else None,
         )
+
+
+def _resolved(architecture: str, tag: str | None) -> tuple[Family, InputSpec, dict[str, Any]]:
+    """The family, the spec and the constructor arguments that `create_model` takes for a registered name."""
+    family = find_family(architecture)
+    row = family.choose(architecture, tag, default=False)[1]
+    arguments = resolve(family.architectures[architecture], row, {}, {})
+    return family, arguments["spec"], arguments
+
+
+def _count_body(name: str) -> _Body:
+    with torch.device("meta"):
+        model = create_model(name)
+    sizes = {
+        pathway: multiply_adds(model, pathway) - _head_multiply_adds(model.heads, pathway) for pathway in model.pathways
+    }
+    return _Body(model.pathways, model.head_hidden_size, _count(model) - _count(model.heads), sizes)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _head_multiply_adds(heads: TaskHeads, pathway: str) -> int:
+    """Of the head that answers by default."""
+    task = heads.default_task(pathway, pathway)
+    return 0 if task is None else heads.in_features * heads.tasks[task].num_classes
 
 
 def _place_of_weights(row: Checkpoint) -> str | None:

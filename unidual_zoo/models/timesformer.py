@@ -127,7 +127,7 @@ class TimeSformer(TaskModel):
         embed_dim, depth, num_heads: of the transformer.
         patch_size: pixels of a patch's side.
         attention_type: "divided_space_time", "joint_space_time" or "space_only", of the video pathway.
-        tasks, auxiliary, heads: as in `UniDual`.
+        tasks, auxiliary, heads, in_chans, drop_rate: as in `UniDual`.
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.
         drop_path_rate: of the last block; the authors train with 0.1.
     """

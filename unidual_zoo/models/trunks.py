@@ -11,7 +11,6 @@ import inspect
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, ClassVar, NamedTuple
 
 import timm
@@ -23,7 +22,7 @@ from timm.models._efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, 
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from unidual_zoo.checks import shorten
+from unidual_zoo.checks import nearest, shorten
 
 Network = Any  # one of timm's, whose layers a Module's type does not show
 Project = Callable[[Tensor], Tensor]  # maps (N, C, H, W) -> maps (N, C', H, W)
@@ -392,7 +391,7 @@ def create_trunk(
             of a network's.
     """
     if not timm.is_model(name):
-        near = ", ".join(get_close_matches(name, timm.list_models(), n=3))
+        near = ", ".join(nearest(name, timm.list_models()))
         raise ValueError(f"timm has no network {name!r} to be a trunk{near and f', the nearest: {near}'}")
     if others := sorted({*_GIVEN, *inspect.signature(timm.create_model).parameters} & {*arguments}):
         raise ValueError(f"trunk_args must be arguments of the network alone, got {shorten(others)}")

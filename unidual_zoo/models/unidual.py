@@ -6,22 +6,16 @@ Widths and strides are VMZ's (the paper's code base): mid = floor(27·in·out / 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from timm.layers import DropPath
 from timm.models import register_model
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
-from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
-from unidual_zoo.models.fillers import fill_convolutional
-from unidual_zoo.models.folding import FoldedBlock, FoldedConvs, UnfoldedConv
+from unidual_zoo.models.folding import FoldedBlock, FoldedConvs
 from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.pathways import (
     SHARED,
@@ -32,10 +26,9 @@ from unidual_zoo.models.pathways import (
     inflate,
     pathway_of,
     select_pathway,
-    time_to_batch,
-    time_to_rows,
     unfold_frames,
 )
+from unidual_zoo.models.residual import Block, ResidualNet, Shortcut, Stage, drop_paths
 from unidual_zoo.models.rows.unidual import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
 from unidual_zoo.weights import KeyMap, fit_to_model
@@ -50,82 +43,9 @@ def mid_chans(in_chans: int, out_chans: int) -> int:
     return 27 * in_chans * out_chans // (9 * in_chans + 3 * out_chans)
 
 
-class Shortcut(nn.Module):
-    """1×1 projection of the residual connection, shared by the pathways: (B*T, C, H, W) -> (B*T', C', H', W')."""
-
-    def __init__(self, in_chans: int, out_chans: int, *, stride: int, temporal_stride: int, norms: Norms) -> None:
-        super().__init__()
-        self.temporal_stride = temporal_stride
-        self.conv = nn.Conv2d(in_chans, out_chans, 1, stride, bias=False)
-        self.conv_norm = norms.behind_shared(out_chans)
-
-    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
-        if pathway == VIDEO and self.temporal_stride > 1:
-            # A slice would be copied, and torch.export cannot tell that it has as many frames as a convolution gives.
-            frames = F.avg_pool2d(time_to_rows(x, batch), 1, (self.temporal_stride, 1))
-            x = time_to_batch(frames, x.shape[2])
-        return self.conv_norm(self.conv(x), pathway)
-
-    def fold(self, pathways: Sequence[str]) -> None:
-        """Folds the norm into the convolution."""
-        self.conv_norm = FoldedConvs(dict.fromkeys(pathways, self.conv), self.conv_norm)
-        self.conv = nn.Identity()
-
-    def unfolded(self, pathway: str) -> UnfoldedConv:
-        """The folded shortcut as a Conv3d, its stride in time included."""
-        folded: Any = self.conv_norm
-        return folded[pathway].unfolded(frame_stride=self.temporal_stride)
-
-
 def _fold_unit(unit: UniDualConv, pathways: Sequence[str]) -> list[FoldedConvs]:
     spatial = FoldedConvs(dict.fromkeys(pathways, unit.spatial), unit.spatial_norm)
     return [spatial, FoldedConvs({pathway: unit.pointwise[pathway] for pathway in pathways}, unit.norm)]
-
-
-class Block(nn.Module, ABC):
-    """A residual block of subclasses' layers. (B*T, C, H, W) -> (B*T', C', H', W')."""
-
-    expansion = 1
-
-    def __init__(
-        self,
-        in_chans: int,
-        planes: int,
-        *,
-        norms: Norms,
-        stride: int = 1,
-        temporal_stride: int = 1,
-        mid_per_block: bool = False,
-        drop_path: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.shortcut = None
-        if stride > 1 or in_chans != planes * self.expansion:
-            chans = planes * self.expansion
-            self.shortcut = Shortcut(in_chans, chans, stride=stride, temporal_stride=temporal_stride, norms=norms)
-        self.drop_path = DropPath(drop_path) if drop_path else None
-        self.act = nn.ReLU(inplace=True)
-
-    @abstractmethod
-    def residual(self, x: Tensor, pathway: str, batch: int) -> Tensor:
-        """What is added to the shortcut."""
-
-    @abstractmethod
-    def folded_layers(self, pathways: Sequence[str]) -> list[FoldedConvs]:
-        """The convolutions of the residual branch in their order, the norm behind each folded in."""
-
-    def folded(self, pathways: Sequence[str]) -> FoldedBlock:
-        """The block that serves."""
-        if self.shortcut is not None:
-            self.shortcut.fold(pathways)
-        return FoldedBlock(self.folded_layers(pathways), shortcut=self.shortcut)
-
-    def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:
-        shortcut = x if self.shortcut is None else self.shortcut(x, pathway, batch)
-        x = self.residual(x, pathway, batch)
-        if self.drop_path is not None:  # a clip is dropped as a whole
-            x = self.drop_path(x.unflatten(0, (batch, -1))).flatten(0, 1)
-        return self.act(x + shortcut)
 
 
 class BasicBlock(Block):
@@ -196,19 +116,10 @@ class Bottleneck(Block):
         return [first, *_fold_unit(self.conv2, pathways), last]
 
 
-class Stage(nn.ModuleList):
-    """Residual blocks in a row."""
-
-    def forward(self, x: Tensor, run_block: Callable[..., Tensor], pathway: str, batch: int) -> Tensor:
-        for block in self.children():
-            x = run_block(block, x, pathway, batch)
-        return x
-
-
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-class UniDual(TaskModel):
+class UniDual(ResidualNet):
     """Images (B, C, H, W) and clips (B, C, T, H, W) -> logits (B, classes) of a task.
 
     Args:
@@ -224,11 +135,14 @@ class UniDual(TaskModel):
         width: multiplies all channels.
         mid_planes: "conv" sizes each unit's middle from its own channels (VMZ), "block" from the block's (torchvision).
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.
+        norm_eps: of the BatchNorms.
+        in_chans: channels of the input.
+        drop_rate: of pooled features.
+        drop_path_rate: how often the last block's residual is dropped, the others' less the earlier they are.
         frame_pool: "mean" over a clip's frames, or "lstm" on the image pathway (paper §3.1, R2D-LSTM).
         global_pool: "avg", or "" for unpooled features (only without heads).
     """
 
-    fully_convolutional = True
     unfolded = False  # whether activations are (B, C, T, H, W), see `unfold`
 
     def __init__(
@@ -279,7 +193,7 @@ class UniDual(TaskModel):
         self.stages = nn.ModuleList()
         reduction = 4 if pool else 2
         self.feature_info = [dict(num_chs=chans, reduction=2, module="act")]  # behind the stem
-        drop_paths = iter([drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths))])
+        rates = drop_paths(drop_path_rate, depths)
         for stage, depth in enumerate(depths):
             planes, stage_stride = round(STEM_CHANS * width) * 2**stage, 1 if stage == 0 else 2
             blocks = Stage()
@@ -288,7 +202,7 @@ class UniDual(TaskModel):
                 blocks.append(
                     BLOCKS[block](
                         chans, planes, stride=stride, temporal_stride=stride,
-                        drop_path=next(drop_paths), mid_per_block=mid_planes == "block", norms=pathway_norms,
+                        drop_path=next(rates), mid_per_block=mid_planes == "block", norms=pathway_norms,
                     )
                 )  # fmt: skip
                 chans = planes * BLOCKS[block].expansion
@@ -308,16 +222,7 @@ class UniDual(TaskModel):
         )
         self.init_weights()
 
-    def init_weights(self) -> None:
-        """Fills all weights afresh (`models.fillers`)."""
-        fill_convolutional(self)
-
     # ---- what TaskModel asks ----------------------------------------------------------------------------------------
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.stem.dtype
 
     def _intermediates(self, x: Tensor, pathway: str, *, take: Sequence[int], last: int) -> tuple[Tensor, list[Tensor]]:
         """The stem (0) and the stages up to number `last`: the output of the last, and of those to take."""
@@ -340,7 +245,7 @@ class UniDual(TaskModel):
 
     def _pool(self, features: Tensor, pathway: str) -> Tensor:
         if self.lstm is None:
-            return features.mean(tuple(range(2, features.ndim)))
+            return super()._pool(features, pathway)
         x = features.mean((-2, -1))  # (B, D) of images, (B, D, T) of clips
         x = x.unsqueeze(1).expand(-1, self.num_frames, -1) if features.ndim == 4 else x.transpose(1, 2)
         return self.lstm(x)[0][:, -1]  # (B, T, D) -> (B, LSTM_UNITS)
@@ -354,16 +259,9 @@ class UniDual(TaskModel):
         units = [name for name, module in self.named_modules() if isinstance(module, UniDualConv)]
         return units, list({name.rpartition(".")[0]: name for name in units if "." in name}.values())
 
-    def fold(self) -> None:
-        if isinstance(self.stem, FoldedBlock):
-            return
+    def _fold_stem(self) -> None:
         self.stem = FoldedBlock(_fold_unit(self.stem, self.pathways), residual=False)
         self.act = nn.Identity()
-        for stage in self.stages:
-            assert isinstance(stage, Stage)
-            for index, block in enumerate(stage):
-                assert isinstance(block, Block)
-                stage[index] = block.folded(self.pathways)
 
     def unfold(self) -> None:
         if self.unfolded or self.pathways != (VIDEO,):
@@ -390,10 +288,6 @@ class UniDual(TaskModel):
             else:
                 adopted |= inflate(weights) if pathway == VIDEO else deflate(weights)
         return adopted
-
-    def _prune(self, last: int) -> None:
-        self.stages = self.stages[:last]
-        self._own_arguments["depths"] = [len(list(stage.children())) for stage in self.stages]
 
     def _drop_neck(self) -> None:
         self.lstm = None

@@ -22,7 +22,7 @@ class UniFormerV2(DualTrunk):
     """Clips (B, C, T, H, W) and images (B, C, H, W), which are clips of one frame, -> logits (B, classes) of a task.
 
     With `pathways=("image", "video")` images go through CLIP's transformer alone: the trunk of a file that was trained
-    frozen serves both.
+    frozen serves both. The arguments are those of `DualTrunk`: the size is the trunk's.
     """
 
     @property

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from unidual_zoo.checks import check_known
 from unidual_zoo.models.base import LEARNING, TaskModel
 from unidual_zoo.models.create import build
-from unidual_zoo.models.family import Arguments, Family
+from unidual_zoo.models.family import Family
 from unidual_zoo.models.heads import init_head
 from unidual_zoo.models.pathways import SHARED, PerPathway
 from unidual_zoo.models.rows.vjepa2_1 import ARCHITECTURES, CHECKPOINTS
@@ -37,6 +37,7 @@ POSITIONS = 15.0  # rows and columns count from 0 to this whatever the size: 256
 BASE = 10_000.0  # of the rotary frequencies
 EPS = 1e-6
 INIT_STD = 0.02
+_SHARED_NORM = f"norm.{SHARED}."
 
 
 class Tokeniser(nn.Module):
@@ -119,7 +120,7 @@ class VJepa21(TaskModel):
 
     Args:
         embed_dim, depth, num_heads: of the transformer.
-        tasks, auxiliary, heads: as in `UniDual`.
+        tasks, auxiliary, heads, in_chans, drop_rate, drop_path_rate: as in `UniDual`.
         norms: "shared" is the encoder's last LayerNorm for both pathways; "split" gives each its own.
         token_pool: "mean" of the tokens, or "attentive": a probe of `probe_depth` blocks for each pathway.
         spec: the InputSpec or its dict; `num_frames` overrides its clip length.
@@ -166,7 +167,8 @@ class VJepa21(TaskModel):
             block(norm_layer=norm, drop_path=drop_path_rate * index / max(1, depth - 1)) for index in range(depth)
         )
         self.head_dim = embed_dim // num_heads
-        self.norm = PerPathway({name: norm(embed_dim) for name in ((SHARED,) if norms == SHARED else self.pathways)})
+        shared = norms == SHARED and len(self.pathways) > 1
+        self.norm = PerPathway({name: norm(embed_dim) for name in ((SHARED,) if shared else self.pathways)})
         self.probe = PerPathway()
         if token_pool == "attentive":
             self.probe.update({p: AttentiveProbe(embed_dim, num_heads, depth=probe_depth) for p in self.pathways})
@@ -266,6 +268,14 @@ class VJepa21(TaskModel):
         height, width = (side // PATCH for side in self.spec.crop)
         return output.unflatten(1, (-1, height, width)).flatten(0, 1).permute(0, 3, 1, 2)
 
+    def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A norm that pathways shared becomes each one's own where this network has such."""
+        adopted = super().adopt(weights)
+        if SHARED in self.norm:
+            return adopted
+        shared = {key: adopted.pop(key) for key in list(adopted) if key.startswith(_SHARED_NORM)}
+        return {key.replace(SHARED, name): value for key, value in shared.items() for name in self.norm} | adopted
+
     def _prune(self, last: int) -> None:
         self.blocks = self.blocks[: last + 1]
         self._own_arguments["depth"] = last + 1
@@ -304,7 +314,7 @@ def from_upstream(state_dict: Mapping[str, Tensor], *, pathway: str, task: str) 
             name = name.removeprefix(prefix)
         if name.startswith("norms_block."):
             if key.rpartition(".")[0] == last_norm:
-                ours[f"norm.{SHARED}.{name.rpartition('.')[2]}"] = value
+                ours[f"{_SHARED_NORM}{name.rpartition('.')[2]}"] = value
             continue
         theirs = next((theirs for theirs in _NAMES if name.startswith(theirs)), None)
         if theirs is not None:
@@ -327,20 +337,13 @@ def checkpoint_filter_fn(
         task = task or "k400"
         pathway = next((pathway for pathway in model.pathways if task in model.heads[pathway]), model.pathways[-1])
         weights = from_upstream(state_dict, pathway=pathway, task=task)
-        for name in set(model.norm) - {SHARED}:
-            weights |= {key.replace(SHARED, name): weights[key] for key in weights if key.startswith(f"norm.{SHARED}.")}
-        kept = {
-            key: value for key, value in weights.items() if not key.startswith(("norm.", "tokeniser.")) or key in own
-        }
+        kept = model.adopt(weights)
         probes = {key: value for key, value in own.items() if key.startswith("probe.") and key not in kept}
         state_dict, fresh_heads = {**probes, **kept}, True
+    elif SHARED not in model.norm:
+        state_dict = model.adopt(state_dict)
     adaptable = [f"tokeniser.{pathway}.proj.weight" for pathway in model.pathways]
     return fit_to_model(state_dict, model, adaptable=adaptable, fresh_heads=fresh_heads)
-
-
-def _reduction(arguments: Arguments) -> int:
-    """Pixels of the input per token."""
-    return PATCH
 
 
 # ---- registered names -----------------------------------------------------------------------------------------------
@@ -351,7 +354,7 @@ FAMILY = Family(
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
     first_conv="tokeniser.image.proj",
-    reduction=_reduction,
+    reduction=PATCH,
     about="[V-JEPA 2.1](https://github.com/facebookresearch/vjepa2), one transformer behind a tokeniser for each "
     "modality",
 )

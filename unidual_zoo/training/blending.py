@@ -5,8 +5,9 @@ and overfits by ΔO, the growth of the gap between held-out and training files. 
 overfitting-to-generalisation ratio (OGR). Up to a common factor, the weights ΔG/ΔO² keep the joint OGR smallest.
 
 The paper weighs heads on several modalities of one label. Weighing the losses of image and video tasks by the same rule
-is our extension of it, and so are the two guards: a ΔO below `FLOOR`, by which the rule would give one loss everything,
-counts as `FLOOR`, and a loss that does not generalise gets no weight.
+is our extension of it, and so are the guards: a ΔO below `FLOOR`, by which the rule would give one loss everything,
+counts as `FLOOR`; a loss that does not generalise, or hardly does, keeps the share `LEAST` of what the losses have on
+average, since on few files a ΔG below zero may be noise; one that diverged alone gets no weight.
 """
 
 from __future__ import annotations
@@ -19,13 +20,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
 
 from unidual_zoo.data.joint import JointBatch, JointLoader
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.training.objective import JointObjective
 
 FLOOR = 0.01  # of ΔO, in nats
+LEAST = 0.1  # weight of a loss, of what the losses weigh on average before it gets that
+FEW = 100  # held-out files of a task: with fewer, the mean of a loss over them is uncertain by tenths of a nat
 MEASURED = 16  # batches at most of either kind on which losses are measured
 
 
@@ -50,6 +56,11 @@ class Course:
         return cls(gap, before.held_out - after.held_out)
 
     @property
+    def is_finite(self) -> bool:
+        """Whether the loss did not diverge."""
+        return math.isfinite(self.overfitting) and math.isfinite(self.generalisation)
+
+    @property
     def ratio(self) -> float:
         """The overfitting-to-generalisation ratio, infinite for a loss that stands still on held-out files."""
         return abs(self.overfitting / self.generalisation) if self.generalisation else math.inf
@@ -60,19 +71,14 @@ def blend(courses: Mapping[str, Course]) -> dict[str, float]:
 
     Where no loss generalises, all weigh the same, and a warning says so.
     """
-    shares = {name: _share(course) for name, course in courses.items()}
-    total = sum(shares.values())
-    if not total:
+    sound = {name: course for name, course in courses.items() if course.is_finite}
+    ruled = {name: max(c.generalisation, 0.0) / max(c.overfitting, FLOOR) ** 2 for name, c in sound.items()}
+    if not any(ruled.values()):
         warnings.warn("no loss fell on held-out files when it was trained alone: all weigh the same", stacklevel=2)
         return dict.fromkeys(courses, 1.0)
-    return {name: len(shares) * share / total for name, share in shares.items()}
-
-
-def _share(course: Course) -> float:
-    """ΔG/ΔO², with the guards; nothing for a loss that diverged when it was trained alone."""
-    if not (math.isfinite(course.overfitting) and math.isfinite(course.generalisation)):
-        return 0.0
-    return max(course.generalisation, 0.0) / max(course.overfitting, FLOOR) ** 2
+    least = LEAST * sum(ruled.values()) / len(ruled)
+    shares = dict.fromkeys(courses, 0.0) | {name: max(share, least) for name, share in ruled.items()}
+    return {name: len(shares) * share / sum(shares.values()) for name, share in shares.items()}
 
 
 class Blender:
@@ -80,7 +86,8 @@ class Blender:
 
     Args:
         training, held_out: batches of the training files, and of others drawn from the same source.
-        optimizer: makes the optimizer of a copy of the network.
+        optimizer: makes the optimizer of a copy of the network, and the schedule of its learning rate.
+        accumulate, clip_norm: batches per update, and the largest norm of its gradient, as in training.
         to_device: moves a batch's data; `autocast` gives the context of a forward.
     """
 
@@ -89,13 +96,16 @@ class Blender:
         *,
         training: JointLoader,
         held_out: JointLoader,
-        optimizer: Callable[[TaskModel], torch.optim.Optimizer],
+        optimizer: Callable[[TaskModel], tuple[Optimizer, Scheduler]],
+        accumulate: int = 1,
+        clip_norm: float | None = None,
         to_device: Callable[[JointBatch], dict[str, tuple[Tensor, Tensor]]],
         autocast: Callable[[], AbstractContextManager[None]],
         seed: int,
     ) -> None:
         self.training, self.held_out = training, held_out
-        self.optimizer, self.to_device, self.autocast, self.seed = optimizer, to_device, autocast, seed
+        self.optimizer, self.accumulate, self.clip_norm = optimizer, accumulate, clip_norm
+        self.to_device, self.autocast, self.seed = to_device, autocast, seed
 
     def measure(self, objective: JointObjective) -> dict[str, Level]:
         """Every loss as it is on training and on held-out files, in evaluation mode."""
@@ -112,15 +122,22 @@ class Blender:
         return {name: Course.between(before[name], after[name]) for name in objective.weights}
 
     def _alone(self, objective: JointObjective, loss: str, start: int, stop: int) -> JointObjective:
-        alone = copy.deepcopy(objective).train()
-        optimizer = self.optimizer(alone.model)
+        """A copy that was trained on one loss, by the optimizer and the schedule with which all are trained."""
+        shared = {id(objective.teachers): objective.teachers}  # they do not learn
+        alone = copy.deepcopy(objective, shared).train()
+        optimizer, schedule = self.optimizer(alone.model)
+        schedule.step_update(start // self.accumulate)
         for step, batch in self._batches(self.training, start, stop):
             torch.manual_seed(self.seed + step)
             with self.autocast():
                 value = alone(self.to_device(batch))[loss]
-            value.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            (value / self.accumulate).backward()
+            if (step + 1) % self.accumulate == 0:
+                if self.clip_norm is not None:
+                    clip_grad_norm_(alone.model.parameters(), self.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step_update((step + 1) // self.accumulate)
         return alone
 
     @torch.no_grad()
@@ -137,6 +154,17 @@ class Blender:
     @staticmethod
     def _batches(loader: JointLoader, start: int, stop: int) -> Iterable[tuple[int, JointBatch]]:
         return zip(range(start, stop), loader.batches(start, stop), strict=True)
+
+
+def warn_of_few(held_out: Mapping[str, int], *, monitor: float) -> None:
+    """Warns of tasks by whose held-out files, whose numbers are given, it cannot be told how a loss generalises."""
+    if few := {task: count for task, count in held_out.items() if count < FEW}:
+        counts = ", ".join(f"{count} of {task}" for task, count in few.items())
+        warnings.warn(
+            f"monitor={monitor:g} keeps {counts}: with fewer than {FEW} files weights of losses follow noise; keep "
+            "more, or say loss_weights yourself",
+            stacklevel=2,
+        )
 
 
 def described(courses: Mapping[str, Course]) -> Iterator[str]:

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DynamoBackend
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.training.recipes import RunSettings
 
 DTYPES = {"no": None, "bf16": torch.bfloat16}
@@ -40,9 +42,10 @@ def make_accelerator(settings: RunSettings, *, accumulate: int) -> Accelerator:
     """Accelerate's engine, on the CPU where there is nothing faster.
 
     Raises:
-        ValueError: the environment asks for something else than the recipe.
+        ValueError: the environment asks for something else than the recipe, or there is no such compiler.
     """
     told = {"accumulate": accumulate, "precision": settings.precision, "compile": settings.compile.lower()}
+    check_known("compile", told["compile"], [backend.value.lower() for backend in DynamoBackend])
     check_environment(told, os.environ)
     AcceleratorState._reset_state()  # a process may train several recipes, one after the other
     accelerator = Accelerator(

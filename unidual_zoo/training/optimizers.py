@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from timm.models import group_parameters
-from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -14,11 +14,10 @@ from torch.optim import Optimizer
 from unidual_zoo.checks import check_known
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import pathway_of
-from unidual_zoo.training.recipes import OptimSettings
+from unidual_zoo.training.recipes import SCHEDULES, OptimSettings
 
 TRUNK = "trunk"
 UNFIT = ("adahessian", "adafactorbv", "kron")
-SCHEDULES = ("constant", "multistep", "cosine", "tanh", "wsd", "rsqrt")  # timm's that a recipe can describe
 
 
 def freeze(model: TaskModel, part: int | str) -> list[str]:
@@ -42,6 +41,18 @@ def freeze(model: TaskModel, part: int | str) -> list[str]:
     return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
+def check_optimizer(settings: OptimSettings) -> None:
+    """Raises a ValueError for an optimizer or schedule that cannot be; it names the nearest of those that can."""
+    name = settings.optimizer.lower()
+    check_known("optimizer", name.rpartition("_")[2], map(str, list_optimizers()))
+    if any(kind in name for kind in UNFIT):
+        raise ValueError(f"optimizer {settings.optimizer!r} cannot be used: {', '.join(UNFIT)} and their variants need "
+                         "second derivatives, or keep what a checkpoint cannot hold")  # fmt: skip
+    if name in ("sgd", "nesterov") and not settings.momentum:
+        raise ValueError(f"optimizer={settings.optimizer} needs a momentum above 0; without it: optimizer=momentum")
+    check_known("schedule", settings.schedule, SCHEDULES)
+
+
 def make_optimizer(model: TaskModel, settings: OptimSettings, *, world: int) -> Optimizer:
     """timm's optimizer of that name; its learning rate grows with the examples per update (VMZ: × number of GPUs).
 
@@ -49,11 +60,9 @@ def make_optimizer(model: TaskModel, settings: OptimSettings, *, world: int) -> 
     the scales of norms.
 
     Raises:
-        ValueError: timm has no such optimizer, or it is of UNFIT.
+        ValueError: see `check_optimizer`.
     """
-    if any(kind in settings.optimizer for kind in UNFIT):
-        raise ValueError(f"optimizer {settings.optimizer!r} cannot be used: {', '.join(UNFIT)} and their variants need "
-                         "second derivatives, or keep what a checkpoint cannot hold")  # fmt: skip
+    check_optimizer(settings)
     undecayed = [name for name, weight in model.named_parameters() if _undecayed(name, weight, settings)]
     undecayed += sorted(model.no_weight_decay())
     rules: dict[str, Any] = dict(no_weight_decay_list=undecayed, weight_decay_exclude_1d=False)

@@ -19,39 +19,57 @@ from pydantic.dataclasses import dataclass
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
-from unidual_zoo.training.settings import STRICT, parse_settings, replace_settings
+from unidual_zoo.training.settings import STRICT, Setting, described, in_words, parse_settings, replace_settings
 
 RENAMED = {"rate": "lr", "warmup_rate": "warmup_lr"}  # names of settings in older versions -> theirs now
 NOT_MEASURED = "not measured"
+SCHEDULES = ("constant", "multistep", "cosine", "tanh", "wsd", "rsqrt")  # timm's that a recipe can describe
 
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Number = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Factor = Annotated[float, Field(gt=0)]
-Size = Annotated[tuple[Count, Count], Field(strict=False, description="[height, width]")]
-Sides = Annotated[tuple[Count, ...], Field(strict=False, min_length=1, description="a list of sides such as [256,320]")]
-Epochs = Annotated[tuple[Number, ...], Field(strict=False, description="a list of epochs such as [20,30]")]
+ShortSide = Annotated[Count, in_words("a short side from 1")]
+Size = Annotated[tuple[Count, Count], Field(strict=False), in_words("[height, width]")]
+Sides = Annotated[tuple[Count, ...], Field(strict=False, min_length=1), in_words("a list of sides such as [256,320]")]
+Epochs = Annotated[tuple[Number, ...], Field(strict=False), in_words("a list of epochs such as [20,30]")]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelSettings:
     """The network, the weights that it starts from, what it sees, and what of it learns."""
 
-    model: str = "unidual34_aux"
-    model_args: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of its constructor: {"norms": "shared"}
-    pretrained: bool = False  # start from the published weights of the name
-    init: str | None = None  # start from this run (its last checkpoint), inflated or deflated as the pathways ask
-    # Inputs; None leaves it as the model's own spec has it.
-    resize: Annotated[Count, Field(description="a short side from 1")] | Size | None = None
-    crop: Size | None = None
-    num_frames: Count | None = None
-    frame_stride: Count | None = None
-    single_frames: bool = False  # an image on the video pathway is a clip of one frame, whatever the model's own spec
-    # The first so many of stem, stage 1, ... stay as they are, or "trunk": all that is not to learn in any case.
-    freeze: Whole | Literal["trunk"] = 0
-    sync_norms: bool = False  # BatchNorm statistics over all processes
-    grad_checkpointing: bool = False
+    model: str = Field(default="unidual34_aux", description="A name of `unidual models`, hf-hub:… or local-dir:….")
+    model_args: Mapping[str, Any] = Field(
+        default_factory=dict,
+        description="Arguments of the network's class, which its docstring explains: width, depths, norms, …",
+        examples=['\'{"norms": "shared"}\''],
+    )
+    pretrained: bool = Field(default=False, description="Start from the published weights of the name.")
+    init: str | None = Field(
+        default=None,
+        description="Start from this run directory (its last checkpoint) or file, inflated or deflated as the pathways "
+        "ask; heads of other classes are fresh.",
+        examples=["runs/paper-34"],
+    )
+    resize: ShortSide | Size | None = Field(
+        default=None, description="Of an input, before it is cropped; null: the model's own, as below."
+    )
+    crop: Size | None = Field(default=None, description="What the network sees of it.", examples=["[224,224]"])
+    num_frames: Count | None = Field(default=None, description="Frames of a clip.")
+    frame_stride: Count | None = Field(default=None, description="From one frame of a clip to the next.")
+    single_frames: bool = Field(
+        default=False, description="An image on the video pathway is a clip of one frame, whatever the model's own is."
+    )
+    freeze: Whole | Literal["trunk"] = Field(
+        default=0,
+        description="The first so many of stem, stage 1, … stay as they are, or all that is not to learn in any case.",
+    )
+    sync_norms: bool = Field(default=False, description="BatchNorm statistics over all processes, on GPUs.")
+    grad_checkpointing: bool = Field(
+        default=False, description="Less memory: activations are computed again in the backward pass."
+    )
 
     def spec(self, spec: InputSpec) -> InputSpec:
         """The model's own spec with the inputs that are set."""
@@ -64,24 +82,57 @@ class ModelSettings:
 class DataSettings:
     """The tasks, their files, and how examples are drawn from them."""
 
-    tasks: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"in1k": IMAGE, "k400": VIDEO})  # modalities
-    data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of each task a folder, a list, LAYOUT:FOLDER
-    subsample: Mapping[str, Count] = dataclasses.field(default_factory=dict)  # of a task at most so many, by the seed
-    teachers: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # task without labels -> network that gives them
-    test_data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # if not in the same folder
-    hold_out: Share = 0.0  # part of the training files that is kept for testing where there are no test files
-    monitor: Share = 0.0  # part of the training files that is kept to measure how the losses overfit
-    mix: Literal["equal", "proportional"] | Mapping[str, Number] = "equal"  # proportional to files, or weights by task
-    # Examples of one task per epoch on average; None: the files of the task with most, or with a proportional mix all.
-    epoch_size: Count | None = None
-    batch_size: Count = 16  # of one process, over all tasks
-    short_sides: Sides | None = None  # training draws the short side from these, instead of `resize`
-    flip: bool = False
-    rand_augment: str | None = None  # timm's configuration, such as "rand-m9-mstd0.5"
-    max_failed: Whole = 100  # unreadable files that training does without
-    workers: Whole = min(4, os.cpu_count() or 1)  # loader processes of each process
+    tasks: Mapping[str, str] = Field(
+        default_factory=lambda: {"in1k": IMAGE, "k400": VIDEO},
+        description="Names of your own, each with the modality of its files. The first of a modality is the default.",
+        examples=["photos:image,clips:video"],
+    )
+    data: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="Of each task a folder, class/file or train/class/file, or a list path,label[,split,group]; as "
+        "--data; LAYOUT:FOLDER for a data set as its makers hand it out.",
+        examples=["photos:photos/,clips:clips.csv"],
+    )
+    subsample: Mapping[str, Count] = Field(
+        default_factory=dict,
+        description="Of a task at most so many training files, drawn by the seed.",
+        examples=["minisports:240000"],
+    )
+    teachers: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="Of a task of videos the network for images (any of timm's) that labels their frames: labels of "
+        "their own are not used.",
+        examples=["clips:unidual_efficientnet_lite0.in1k"],
+    )
+    test_data: Mapping[str, str] = Field(
+        default_factory=dict, description="Test files, if not in the same folder; as --test."
+    )
+    hold_out: Share = Field(
+        default=0.0, description="Part of the training files that is kept for testing where there are no test files."
+    )
+    monitor: Share = Field(
+        default=0.0,
+        description="Part of the training files that is kept to measure after each epoch how the losses overfit.",
+        examples=["0.1"],
+    )
+    mix: Literal["equal", "proportional"] | Mapping[str, Number] = Field(
+        default="equal", description="How many examples the tasks have: as many, by their files, or by these weights."
+    )
+    epoch_size: Count | None = Field(
+        default=None,
+        description="Examples of one task per epoch on average; null: the files of the task with most, or with a "
+        "proportional mix all.",
+    )
+    batch_size: Count = Field(default=16, description="Examples in a batch of one process, over all tasks.")
+    short_sides: Sides | None = Field(
+        default=None, description="Training draws the short side from these, instead of resize."
+    )
+    flip: bool = Field(default=False, description="Training mirrors every other example.")
+    rand_augment: str | None = Field(
+        default=None, description="timm's configuration of RandAugment.", examples=["rand-m9-mstd0.5"]
+    )
+    max_failed: Whole = Field(default=100, description="Unreadable files that training does without.")
+    workers: Whole = Field(default=min(4, os.cpu_count() or 1), description="Loader processes of each process.")
 
     def __post_init__(self) -> None:
         for task, modality in self.tasks.items():
@@ -98,46 +149,79 @@ class DataSettings:
 class OptimSettings:
     """The objective and how it is minimised. `lr` is for updates of one batch and grows with the batches per update."""
 
-    epochs: Count = 45
-    accumulate: Count = 1  # batches per update
-    optimizer: str = "sgd"  # any of timm's but `optimizers.UNFIT`
-    lr: Number = 0.01
-    momentum: Number = 0.9
-    weight_decay: Number = 1e-4  # of all weights but biases and those of the model's `no_weight_decay`
-    decay_norms: bool = True  # the scales of BatchNorms are among them (VMZ)
-    layer_decay: Factor | None = None  # of the learning rate, from each layer to the one before it
-    schedule: str = "multistep"  # any of timm's that need no metric
-    warmup_epochs: Number = 0
-    warmup_lr: Number = 0.0  # at the first update
-    milestones: Epochs = ()  # at which `multistep` multiplies the learning rate with `decay_rate`
-    decay_rate: Number = 0.1
-    clip_norm: Factor | None = None
-    ema: Share = 0.0  # decay of the averaged weights, which are then the ones evaluated and published; 0: off
-    loss_weights: Mapping[str, Number] = dataclasses.field(default_factory=dict)  # {"k400.image": 0.5}; the others: 1
-    blend: Literal["no", "offline", "online"] = (
-        "no"  # Gradient Blending: weights found at the start, or again and again
+    epochs: Count = Field(default=45, description="See epoch_size.")
+    accumulate: Count = Field(default=1, description="Batches per update of the weights.")
+    optimizer: str = Field(
+        default="sgd", description="Any of timm's but those that need second derivatives.", examples=["adamw"]
     )
-    blend_epochs: Count = 1  # for which each loss is trained alone; online, also those until weights are found anew
-    auxiliary_frames: Literal["one", "all"] = "one"  # of a clip for the auxiliary video loss: a random one, or all
-    label_smoothing: Share = 0.0
-    mixup: Number = 0.0  # alpha
-    freeze_norms: bool = False  # BatchNorms use and keep their running statistics
+    lr: Number = Field(
+        default=0.01,
+        description="Learning rate for updates of one batch; it grows with the batches per update, over all processes.",
+    )
+    momentum: Number = Field(default=0.9, description="Of sgd, above 0; of others what timm makes of it.")
+    weight_decay: Number = Field(
+        default=1e-4, description="Of all weights but biases and those that the network exempts."
+    )
+    decay_norms: bool = Field(default=True, description="The scales of norms decay, too.")
+    layer_decay: Factor | None = Field(
+        default=None, description="Factor of the learning rate from each layer to the one before it."
+    )
+    schedule: str = Field(
+        default="multistep", description=f"Of the learning rate: {', '.join(SCHEDULES)}.", examples=["cosine"]
+    )
+    warmup_epochs: Number = Field(default=0, description="In which the learning rate grows from warmup_lr to lr.")
+    warmup_lr: Number = Field(default=0.0, description="At the first update.")
+    milestones: Epochs = Field(default=(), description="Epochs at which multistep multiplies lr with decay_rate.")
+    decay_rate: Number = Field(default=0.1, description="See milestones.")
+    clip_norm: Factor | None = Field(default=None, description="Largest norm of an update's gradient.")
+    ema: Share = Field(
+        default=0.0,
+        description="Decay of the averaged weights, which are then the ones evaluated and published; 0: off.",
+    )
+    loss_weights: Mapping[str, Number] = Field(
+        default_factory=dict,
+        description="Of losses, each named task.pathway; the others weigh 1.",
+        examples=["clips.image:0.5"],
+    )
+    blend: Literal["no", "offline", "online"] = Field(
+        default="no",
+        description="Gradient Blending: weights of losses by how they overfit when each is trained alone, found at the "
+        "start, or again and again. Needs monitor.",
+        examples=["offline"],
+    )
+    blend_epochs: Count = Field(
+        default=1, description="For which each loss is trained alone; online, also until weights are found anew."
+    )
+    auxiliary_frames: Literal["one", "all"] = Field(
+        default="one", description="Frames of a clip that its auxiliary loss sees: a random one, or all."
+    )
+    label_smoothing: Share = Field(default=0.0, description="Of every loss.")
+    mixup: Number = Field(default=0.0, description="Alpha of the distribution by which examples are mixed; 0: off.")
+    freeze_norms: bool = Field(default=False, description="BatchNorms use and keep their running statistics.")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunSettings:
     """The engine, and what a run keeps, measures and publishes."""
 
-    seed: Whole = 0
-    precision: Literal["no", "bf16"] = "no"
-    compile: str = "no"  # a torch.compile backend, such as "inductor"
-    protocol: str = "unidual34"
-    eval_every: Whole = 1  # epochs; 0: only the published weights are evaluated
-    eval_clips: Count | None = None  # clips per video in the evaluation between epochs; None: the protocol's
-    log_every: Count = 10  # steps
-    save_every: Count = 500  # steps; the end of an epoch is always saved
-    publish: Literal["last", "best"] = "last"  # checkpoint; "best" on the test files, which flatters its figures
-    recompute_norms: Whole = 0  # training batches over which the published BatchNorm statistics are computed anew
+    seed: Whole = Field(default=0, description="Of all that is random.")
+    precision: Literal["no", "bf16"] = Field(default="no", description="What it computes in; no: the weights' type.")
+    compile: str = Field(default="no", description="A backend of torch.compile.", examples=["inductor"])
+    protocol: str = Field(default="unidual34", description="How videos are evaluated, see unidual_zoo.scoring.")
+    eval_every: Whole = Field(default=1, description="Epochs; 0: only the published weights are evaluated.")
+    eval_clips: Count | None = Field(
+        default=None, description="Clips per video in the evaluation between epochs; null: the protocol's."
+    )
+    log_every: Count = Field(default=10, description="Steps from one line of the log to the next.")
+    save_every: Count = Field(
+        default=500, description="Steps between checkpoints; the end of an epoch is always saved."
+    )
+    publish: Literal["last", "best"] = Field(
+        default="last", description='Checkpoint; "best" is so on the test files, which flatters its figures.'
+    )
+    recompute_norms: Whole = Field(
+        default=0, description="Training batches over which the published BatchNorm statistics are computed anew."
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,7 +256,7 @@ class Recipe:
             ValueError: an unknown setting (it names the nearest), or a value that is not allowed (it says what is).
         """
         for name in settings:
-            check_known("setting", name, _OWNERS)
+            check_known("setting", name, _OWNERS, listed=_LISTED)
         changed = {}
         for owner in _GROUPS:
             values = {name: value for name, value in settings.items() if _OWNERS[name] == owner}
@@ -190,6 +274,7 @@ class Recipe:
 _GROUPS: Mapping[str, type] = {
     "model": ModelSettings, "data": DataSettings, "optim": OptimSettings, "run": RunSettings
 }  # fmt: skip
+_LISTED = "`unidual train --settings` explains all"
 _OWNERS = {field.name: owner for owner, group in _GROUPS.items() for field in dataclasses.fields(group)}
 
 
@@ -342,7 +427,16 @@ def find_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
 
 def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """The recipe changed by settings `["lr=0.1", ...]`; see `find_recipe` for errors."""
-    return recipe.changed(**parse_settings(settings, tuple(_GROUPS.values()), renamed=RENAMED))
+    return recipe.changed(**parse_settings(settings, tuple(_GROUPS.values()), renamed=RENAMED, listed=_LISTED))
+
+
+def explained_settings(recipe: Recipe) -> dict[str, list[Setting]]:
+    """What a recipe has in each group, by what the group is: all settings, their meaning, what they may be, the values.
+
+    The one source for the command line's list and for documentation.
+    """
+    groups = (getattr(recipe, owner) for owner in _GROUPS)
+    return {" ".join((type(group).__doc__ or "").split()): described(group) for group in groups}
 
 
 def current_names(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from unidual_zoo.checks import shorten
 from unidual_zoo.files import make_readable, partial_name, read_unchanged, remove_partial, sync_file, sync_folder
 from unidual_zoo.training.lock import Lock, LockedError
 from unidual_zoo.weights import EXPORT
@@ -334,5 +335,23 @@ def _put_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 def _check_same(path: Path, saved: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
     differing = sorted(key for key in {*saved, *recipe} - MAY_CHANGE if saved.get(key) != recipe.get(key))
     if differing:
-        changes = ", ".join(f"{key} was {saved.get(key)!r} and is {recipe.get(key)!r}" for key in differing)
-        raise RunError(f"{path} was begun with another recipe ({changes}); resume it with the same one")
+        changes = [change for key in differing for change in _changes(key, saved.get(key), recipe.get(key))]
+        raise RunError(f"{path} was begun with another recipe ({shorten(changes)}); resume it with the same one")
+
+
+def _changes(name: str, before: Any, now: Any) -> Iterator[str]:
+    """How a setting differs, of pairs each that does, in words."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                yield from _changes(f"{name}[{key}]", before.get(key), now.get(key))
+        return
+    was, is_now = (_plain(value) for value in (before, now))
+    yield f"{name} was {was} and is {is_now}" if was != is_now else f"{name} are {was}, but others"
+
+
+def _plain(value: Any) -> str:
+    """A setting's value as a reader knows it: of files (`MediaSet.fingerprint`) their numbers, without the digest."""
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return " and ".join(part.rpartition(", ")[0] or part for part in value)
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,7 +1,7 @@
 """Settings as text, `name=value`, and what pydantic finds wrong with their values as one sentence.
 
-A group of settings is a pydantic dataclass with the configuration STRICT. Its JSON schema says what a setting may be;
-a type that needs other words than its own has a `description`.
+A group of settings is a pydantic dataclass with the configuration STRICT, whose fields have descriptions. Its JSON
+schema says what a setting may be; a type that needs other words than its own has them `in_words`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from unidual_zoo.checks import check_known
 
@@ -23,15 +23,48 @@ _TYPES = {
     "object": "pairs such as a:1,b:2", "array": "a list such as [1,2]",
 }  # fmt: skip
 _BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+_WORDS = "words"
 Group = TypeVar("Group")
 Schema = Mapping[str, Any]
 
 
-def parse_settings(settings: Sequence[str], groups: Sequence[type], *, renamed: Mapping[str, str]) -> dict[str, Any]:
+class Setting(NamedTuple):
+    """What a reader needs to know of a setting; `example` is a value as the command line takes it."""
+
+    name: str
+    meaning: str
+    allowed: str
+    value: Any
+    example: str | None
+
+
+def in_words(words: str) -> Any:
+    """What a type allows, where its JSON schema has no good words."""
+    return Field(json_schema_extra={_WORDS: words})
+
+
+def described(group: Any) -> list[Setting]:
+    """The settings of a group, with the values that it has."""
+    schemas = _schemas(type(group))
+    return [
+        Setting(
+            name,
+            schema["description"],
+            _allowed(schema),
+            getattr(group, name),
+            next(iter(schema.get("examples", ())), None),
+        )
+        for name, schema in schemas.items()
+    ]
+
+
+def parse_settings(
+    settings: Sequence[str], groups: Sequence[type], *, renamed: Mapping[str, str], listed: str = ""
+) -> dict[str, Any]:
     """`["lr=0.1", "tasks=in1k:image", "crop=[64,64]"]` -> `{"lr": 0.1, "tasks": {"in1k": "image"}, ...}`.
 
     A value is JSON, a plain text or, where the setting is a mapping, `key:value,key:value`. Names that settings once
-    had, and have no more, are `renamed`.
+    had, and have no more, are `renamed`; `listed` says where all are explained.
 
     Raises:
         ValueError: no `=`, or no group has such a setting; it names the nearest one.
@@ -43,7 +76,7 @@ def parse_settings(settings: Sequence[str], groups: Sequence[type], *, renamed: 
         if not equals:
             raise ValueError(f"a setting is name=value, got {setting!r}")
         name = renamed.get(name, name)
-        check_known("setting", name, known)
+        check_known("setting", name, known, listed=listed)
         pairs = "object" in _types(known[name]) and ":" in text and not text.startswith("{")
         values[name] = dict(map(_parse_pair, text.split(","))) if pairs else _parse(text)
     return values
@@ -78,8 +111,8 @@ def _sentence(error: ValidationError, schemas: Mapping[str, Schema], values: Map
 
 def _allowed(schema: Schema) -> str:
     """What a setting may be, in words."""
-    if "description" in schema:
-        return schema["description"]
+    if _WORDS in schema:
+        return schema[_WORDS]
     if "anyOf" in schema:
         return " or ".join(map(_allowed, schema["anyOf"]))
     if "const" in schema:

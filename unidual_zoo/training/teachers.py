@@ -12,9 +12,42 @@ import torch.nn.functional as F
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from unidual_zoo.checks import first_line
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.summary import check_registered
+from unidual_zoo.models.create import create_model
+from unidual_zoo.models.summary import check_registered, registered_names
 from unidual_zoo.spec import IMAGE
+from unidual_zoo.weights import WEIGHTS_FILE, cached_from_hub, check_hub
+
+
+def find_teacher(task: str, name: str) -> Teacher:
+    """The teacher of a task, as the setting `teachers` names it.
+
+    Raises:
+        ValueError, RuntimeError: see `Teacher`; the sentence names the setting.
+    """
+    try:
+        return Teacher(name)
+    except (ValueError, RuntimeError) as error:
+        raise type(error)(f"teachers={task}:{name}: {error}") from error
+
+
+def _load(name: str) -> nn.Module:
+    """A network with its weights, of this package or any of timm's; a server that is not there is given up soon."""
+    source, _, where = name.partition(":")
+    if not where and not timm.is_model(name):
+        check_registered(name)  # which names the nearest
+    if source == "local-dir" or name.partition(".")[0] in registered_names():
+        return create_model(name, pretrained=True)
+    try:
+        config = None if where else timm.get_pretrained_cfg(name)
+        repository = where or (config and config.hf_hub_id)
+        files = ("config.json",) if where else (WEIGHTS_FILE, "pytorch_model.bin")
+        if repository and not any(cached_from_hub(repository, file) for file in files):
+            check_hub()
+        return timm.create_model(name, pretrained=True)
+    except Exception as error:  # of timm, of the Hub's client and of whichever HTTP library that is built on
+        raise RuntimeError(f"it cannot be loaded: {first_line(error)}") from error
 
 
 class Teacher(nn.Module):
@@ -33,10 +66,8 @@ class Teacher(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        if not (timm.is_model(name) or ":" in name):
-            check_registered(name)  # which names the nearest
         self.name = name
-        self.network: nn.Module = timm.create_model(name, pretrained=True).eval().requires_grad_(False)
+        self.network = _load(name).eval().requires_grad_(False)
         config = resolve_model_data_config(self.network)
         self.size = config["input_size"][1:]
         shape = (1, -1, 1, 1)

@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import gather_object, send_to_device
 from timm.layers import convert_sync_batchnorm
+from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -38,17 +39,17 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.spec import IMAGE, InputSpec
-from unidual_zoo.training.blending import Blender, Course, Level, blend, described
+from unidual_zoo.training.blending import Blender, Course, Level, blend, described, warn_of_few
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective
-from unidual_zoo.training.optimizers import freeze, make_optimizer, make_schedule
+from unidual_zoo.training.optimizers import check_optimizer, freeze, make_optimizer, make_schedule
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
 from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
 from unidual_zoo.training.sources import read_sources, set_aside
-from unidual_zoo.training.teachers import Teacher
+from unidual_zoo.training.teachers import Teacher, find_teacher
 from unidual_zoo.weights import EXPORT
 
 
@@ -73,6 +74,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, *, out: str | Path, resume: bool = False) -> None:
         check_known("protocol", recipe.run.protocol, PROTOCOLS)
+        check_optimizer(recipe.optim)
         self.recipe = recipe
         self.accelerator = make_accelerator(recipe.run, accumulate=recipe.optim.accumulate)
         world = self.accelerator.num_processes
@@ -80,7 +82,9 @@ class Trainer:
         replaced = resume and self.run.has_checkpoint()  # the weights that `init` names are
         start = dataclasses.replace(recipe.model, init=None) if replaced else recipe.model
 
-        teachers = {task: Teacher(name).to(self.accelerator.device) for task, name in recipe.data.teachers.items()}
+        teachers = {task: find_teacher(task, name) for task, name in recipe.data.teachers.items()}
+        for teacher in teachers.values():
+            teacher.to(self.accelerator.device)
         taught = {task: teacher.classes for task, teacher in teachers.items()}
         self.media, self.test_media = read_sources(recipe.data, seed=recipe.run.seed, taught=taught)
         self.media, held_out = set_aside(self.media, recipe.data.monitor, seed=recipe.run.seed)
@@ -89,8 +93,7 @@ class Trainer:
         self.loader = make_loader(recipe.data, self.media, self.model.spec, self.accelerator, seed=recipe.run.seed)
         self.plain_objective = make_objective(self.model, recipe.optim, teachers)
         plain_optimizer = make_optimizer(self.model, recipe.optim, world=world)
-        updates_per_epoch = self.steps_per_epoch // recipe.optim.accumulate
-        self.schedule = make_schedule(plain_optimizer, recipe.optim, updates_per_epoch=updates_per_epoch)
+        self.schedule = make_schedule(plain_optimizer, recipe.optim, updates_per_epoch=self.updates_per_epoch)
         self.objective, self.optimizer = prepare(self.accelerator, self.plain_objective, plain_optimizer)
 
         self.blender = self._make_blender(held_out)
@@ -114,6 +117,11 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         """Batches of every process in an epoch."""
         return self.loader.sampler.steps_per_epoch
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Updates of the weights in an epoch."""
+        return self.steps_per_epoch // self.recipe.optim.accumulate
 
     @property
     def published(self) -> TaskModel:
@@ -244,6 +252,9 @@ class Trainer:
             courses = self.blender.courses(self.plain_objective, start=self.done, stop=self.done + span)
         self.plain_objective.weights = blend(courses)
         self.blended = self.done
+        if self.run.writes:
+            weights = ", ".join(f"{name} {weight:.2f}" for name, weight in self.plain_objective.weights.items())
+            self.meter.bar.write(f"losses weigh from step {self.done}: {weights}", file=sys.stderr)
         facts = {
             name: {**vars(course), "weight": self.plain_objective.weights[name]} for name, course in courses.items()
         }
@@ -336,15 +347,24 @@ class Trainer:
         if self.accelerator.num_processes > 1:
             raise ValueError("monitor and blend measure losses on one process, and give loss_weights for many")
         recipe, device = self.recipe, self.accelerator.device
+        if recipe.optim.blend != "no":
+            warn_of_few({task: len(media) for task, media in held_out.items()}, monitor=recipe.data.monitor)
         kept = dataclasses.replace(recipe.data, epoch_size=None, mix="equal")
         return Blender(
             training=self.loader,
             held_out=make_loader(kept, held_out, self.model.spec, self.accelerator, seed=recipe.run.seed),
-            optimizer=lambda model: make_optimizer(model, recipe.optim, world=1),
+            optimizer=self._optimizer_alone,
+            accumulate=recipe.optim.accumulate,
+            clip_norm=recipe.optim.clip_norm,
             to_device=lambda batch: send_to_device(batch.data, device),
             autocast=lambda: self.accelerator.autocast(),
             seed=recipe.run.seed,
         )
+
+    def _optimizer_alone(self, model: TaskModel) -> tuple[Optimizer, Scheduler]:
+        """The recipe's optimizer and schedule for a copy of the network on this process."""
+        optimizer = make_optimizer(model, self.recipe.optim, world=1)
+        return optimizer, make_schedule(optimizer, self.recipe.optim, updates_per_epoch=self.updates_per_epoch)
 
     def close(self) -> None:
         """Ends the progress bar and the logs."""

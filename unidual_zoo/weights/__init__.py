@@ -2,7 +2,7 @@
 
 from unidual_zoo.spec import InputSpec
 from unidual_zoo.weights.config import check_config, check_saved, check_size, read_config
-from unidual_zoo.weights.fetch import cached_from_hub, check_hash, fetch, fetch_from_hub, fetch_url
+from unidual_zoo.weights.fetch import cached_from_hub, check_hash, check_hub, fetch, fetch_from_hub, fetch_url
 from unidual_zoo.weights.files import CONFIG, EXPORT, WEIGHTS_FILE, sha256_of
 from unidual_zoo.weights.fit import HEADS, check_finite, check_plain, fit_to_model, is_finite, read_weights
 from unidual_zoo.weights.key_map import KeyMap
@@ -22,6 +22,7 @@ __all__ = [
     "check_config",
     "check_finite",
     "check_hash",
+    "check_hub",
     "check_plain",
     "check_saved",
     "check_size",

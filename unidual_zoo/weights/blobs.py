@@ -11,6 +11,7 @@ import io
 import math
 import pickle
 import pickletools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ from torch import Tensor
 
 from unidual_zoo.checks import short_repr
 
-_BLOBS = "blobs"
+_BLOBS, _DEPTH = "blobs", 2  # tables within each other
 _OF_TRAINING, _MOMENTUM = ("lr", "model_iter", "epoch"), "_momentum"  # what the solver keeps beside the weights
 _BEGINNINGS = (b"\x80", b"(", b"}")  # of pickles of dicts: those that name their protocol, and older ones
 _BY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch wrote first before it had archives
 _LONGEST_BEGINNING = 32
 _MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
-_TYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8")
+_MOST_PARTS = 500_000  # of a pickle; an array has some fifty
+_TYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 _ORDERS = ("<", ">", "|", "=")
 
 
@@ -37,18 +39,24 @@ def is_pickle(path: Path) -> bool:
     return beginning.startswith(_BEGINNINGS) and _BY_TORCH not in beginning
 
 
-def read_blobs(path: Path) -> dict[str, Tensor | Any]:
+def read_blobs(path: Path, *, tables: Sequence[str] = ()) -> dict[str, Tensor | Any]:
     """The arrays of a pickle as tensors by their names, without what belongs to the training; other values as they are.
+
+    They may lie in a dict within the dict, called "blobs" or one of `tables`, of which the first counts; there in
+    another one, perhaps.
 
     Raises:
         UnpicklingError: it would call anything else than numpy's makers of arrays ("GLOBAL module.name").
-        ValueError: it is damaged, or claims more values than it holds. AttributeError: it is no dict by names.
+        ValueError: it is damaged, claims more values than it holds, or has more parts than any file of weights.
+        AttributeError: it is no dict by names.
         Other errors are those of pickle on damaged files.
     """
     content = path.read_bytes()
     _check_memo(content)
-    table = _Reader(io.BytesIO(content)).load()
-    blobs = table.get(_BLOBS, table)
+    blobs = _Reader(io.BytesIO(content)).load()
+    for _ in range(_DEPTH):
+        inner = (blobs[name] for name in (_BLOBS, *tables) if name in blobs.keys())  # noqa: SIM118  (or it is none)
+        blobs = next((table for table in inner if not isinstance(table, _Array)), blobs)
     blobs = {key: value for key, value in blobs.items() if not key.endswith(_MOMENTUM) and key not in _OF_TRAINING}
     held = sum(len(value.raw) for value in blobs.values() if isinstance(value, _Array))
     if held > len(content):  # the same bytes again and again
@@ -57,8 +65,13 @@ def read_blobs(path: Path) -> dict[str, Tensor | Any]:
 
 
 def _check_memo(content: bytes) -> None:
-    """Raises a ValueError for a number of a remembered value beyond those so far: there would be memory up to it."""
+    """Raises a ValueError for a number of a remembered value beyond those so far: there would be memory up to it.
+
+    Also for more parts than any file of weights has, which would take as long as they are many.
+    """
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if number >= _MOST_PARTS:
+            raise ValueError(f"it has more than {_MOST_PARTS:,} parts")
         if opcode.name in _MEMO and (argument or 0) > number:
             raise ValueError(f"its value number {argument:,} comes after {number:,} others")
 
@@ -76,6 +89,8 @@ class _Reader(pickle.Unpickler):
             return lambda *_: _Array()
         if name == "numpy.core.multiarray.scalar":
             return lambda dtype, raw: _Array(dtype, (), raw)
+        if name == "numpy.core.numeric._frombuffer":  # since protocol 5
+            return lambda raw, dtype, shape, order: _Array(dtype, shape, raw, columns_first=order == "F")
         if name == "numpy.dtype":
             return lambda code, *_: _Type(code)
         if name == "_codecs.encode":  # how Python 3 pickles bytes for Python 2
@@ -102,8 +117,8 @@ class _Type:
 class _Array:
     """What a pickle says of an array."""
 
-    def __init__(self, dtype: Any = None, shape: Any = (), raw: Any = b"") -> None:
-        self.dtype, self.shape, self.raw, self.columns_first = dtype, shape, raw, False
+    def __init__(self, dtype: Any = None, shape: Any = (), raw: Any = b"", *, columns_first: bool = False) -> None:
+        self.dtype, self.shape, self.raw, self.columns_first = dtype, shape, raw, columns_first
 
     def __setstate__(self, state: Any) -> None:
         _, self.shape, self.dtype, self.columns_first, self.raw = state
@@ -111,7 +126,7 @@ class _Array:
     def tensor(self) -> Tensor:
         """The array in memory of its own, else a ValueError."""
         raw = self.raw.encode("latin1") if isinstance(self.raw, str) else self.raw
-        if not (isinstance(self.dtype, _Type) and isinstance(raw, bytes) and _is_shape(self.shape)):
+        if not (isinstance(self.dtype, _Type) and isinstance(raw, bytes | bytearray) and _is_shape(self.shape)):
             raise ValueError("an array in it is described by something else than shape, type and bytes")
         dtype = self.dtype.known()
         if len(raw) != math.prod(self.shape) * dtype.itemsize:

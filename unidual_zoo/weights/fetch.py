@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socket
 import threading
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from urllib.error import HTTPError
 from urllib.parse import urlparse
-from urllib.request import Request, urlopen
+from urllib.request import Request, getproxies, urlopen
 
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -151,6 +152,26 @@ class _Download:
             raise OSError(f"the download broke off after {self.received} of {size} bytes")
 
 
+def check_hub() -> None:
+    """Raises a CheckpointError if the Hub's server cannot be reached, which its client would try for half a minute."""
+    try:
+        _reach_hub()
+    except LocalEntryNotFoundError as error:
+        raise CheckpointError(f"cannot reach {constants.ENDPOINT}: {_hub_cause(error)}") from error
+
+
+def _reach_hub() -> None:
+    """Raises what the Hub's client would raise after many tries, if nobody answers at its server's address."""
+    url = urlparse(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE or getproxies().keys() & {url.scheme, "all"}:
+        return  # the client knows
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname or "", port), timeout=constants.HF_HUB_ETAG_TIMEOUT).close()
+    except OSError as error:
+        raise LocalEntryNotFoundError(f"{constants.ENDPOINT} does not answer") from error
+
+
 def fetch_from_hub(repository: str, filename: str = WEIGHTS_FILE, *, cache_dir: str | None = None) -> Path:
     """A file of the Hub's `organisation/name` or `organisation/name@revision`, in the Hub client's cache.
 
@@ -159,6 +180,8 @@ def fetch_from_hub(repository: str, filename: str = WEIGHTS_FILE, *, cache_dir: 
     """
     name, _, revision = repository.partition("@")
     try:
+        if not cached_from_hub(repository, filename, cache_dir=cache_dir):
+            _reach_hub()
         path = Path(hf_hub_download(name, filename, revision=revision or None, cache_dir=cache_dir))
     except Exception as error:  # the client raises its own errors and those of whichever HTTP library it is built on
         cause = _hub_cause(error)
@@ -175,9 +198,10 @@ def fetch_from_hub(repository: str, filename: str = WEIGHTS_FILE, *, cache_dir: 
     return path
 
 
-def cached_from_hub(repository: str, filename: str = WEIGHTS_FILE) -> Path | None:
+def cached_from_hub(repository: str, filename: str = WEIGHTS_FILE, *, cache_dir: str | None = None) -> Path | None:
     """A file of the Hub that is in its client's cache, or None; nothing is downloaded."""
-    found = try_to_load_from_cache(repository, filename)
+    name, _, revision = repository.partition("@")
+    found = try_to_load_from_cache(name, filename, cache_dir=cache_dir, revision=revision or None)
     return Path(found) if isinstance(found, str) else None
 
 

@@ -16,7 +16,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from timm.models import load_state_dict
+from timm.models import clean_state_dict, load_state_dict
 from timm.models._hub import load_state_dict_from_path
 from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from unidual_zoo.weights.rows import CheckpointError
 
 HEADS = "heads."
 _SAFETENSORS = ".safetensors"
+_TIMMS_TABLES = ("state_dict_ema", "model_ema", "state_dict", "model")  # where timm looks in files of torch
 _TABLES = (  # where a training keeps the weights to evaluate beside much else, and timm does not look; the first counts
     "model_state",  # PySlowFast, PyTorchVideo
     "ema_encoder", "target_encoder", "encoder",  # V-JEPA
@@ -39,7 +40,8 @@ def read_weights(path: str | Path, *, what: str | None = None) -> dict[str, Tens
     """The weights in a file or in a folder (its `model.safetensors` before others): safetensors, or a plain pickle.
 
     A dict around them and DistributedDataParallel's prefix are taken off, as timm does; so are PySlowFast's dict, and
-    V-JEPA's, of whose encoders it is the average or the target. A pickle may also hold numpy's arrays, as Caffe2's do.
+    V-JEPA's, of whose encoders it is the average or the target. A pickle may also hold numpy's arrays, as Caffe2's do,
+    within the same dicts.
     `what` names the weights in errors.
 
     Raises:
@@ -56,17 +58,18 @@ def _read_weights(path: Path, what: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{what} {foreign}")
     try:
         weights = _load(path)
+        tables = (weights.get(name) for name in _TABLES)
+        weights = clean_state_dict(next((dict(table) for table in tables if isinstance(table, Mapping)), weights))
     except Exception as error:  # torch, pickle and safetensors each raise their own
         raise CheckpointError(f"{what} {_unreadable(error)}") from error
-    tables = (weights.get(name) for name in _TABLES)
-    return check_plain(next((table for table in tables if isinstance(table, Mapping)), weights), what=what)
+    return check_plain(weights, what=what)
 
 
-def _load(path: Path) -> Mapping[str, Any]:
+def _load(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return load_state_dict_from_path(path, weights_only=True)
     if path.suffix != _SAFETENSORS and is_pickle(path):
-        return read_blobs(path)
+        return read_blobs(path, tables=(*_TIMMS_TABLES, *_TABLES))
     return load_state_dict(str(path), weights_only=True)
 
 

@@ -11,7 +11,8 @@ that can be read all the same is one `MediaWarning` when the file is closed.
 
 What a file may cost: FFmpeg's index of an MP4 600 MB (MAX_SAMPLES), what is known of its packets 400 MB (MAX_PACKETS),
 packets and frames that are kept HELD_BYTES each, the frames of one read MAX_READ_BYTES; and the decoder has up to 17
-frames of MAX_FRAME_PIXELS, 0.9 GB in 8-bit 4:2:0. A file that asks for more is refused.
+frames of MAX_FRAME_PIXELS, 0.9 GB in 8-bit 4:2:0. A file that asks for more is refused; `data/limits.py` says how the
+limits are raised.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
+from unidual_zoo.data.limits import MAX_FRAME_PIXELS, MAX_PACKETS, MAX_READ_BYTES
 from unidual_zoo.data.media import (
     MediaError,
     MediaWarning,
@@ -56,9 +58,6 @@ from unidual_zoo.data.packets import (
 from unidual_zoo.data.stacks import StackedClip, is_stacked
 
 MAX_SAMPLES = 2**23  # of all tracks of an MP4 together
-MAX_PACKETS = 2**20  # 11 hours at 25 frames a second
-MAX_FRAME_PIXELS = 35_651_584  # the largest picture of level 6.2 of H.264 and HEVC; 8K has 33 million
-MAX_READ_BYTES = 2**31  # 345 frames of 1920x1080 at once
 HELD_BYTES = 64 * 2**20  # packets, or counted frames, that take more memory are read or decoded again
 PACKET_BYTES = 1024  # that a packet takes besides its data
 UNKNOWN_RATE = Fraction(25)  # FFmpeg's own guess where a stream states no time
@@ -74,6 +73,7 @@ CONTAINERS = (
 )
 OPEN_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 CODEC_OPTIONS = {"max_pixels": str(MAX_FRAME_PIXELS)}
+STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # a packet with any fault is undecodable, none is mended
 
 Size = Callable[[int, int], tuple[int, int]]  # displayed (height, width) -> (height, width) to scale to
 
@@ -144,11 +144,15 @@ class Video:
 
     What is wrong with the file is one `MediaWarning` at the end of that. Where decoding contradicts what the packets
     promise, as behind damage, `frames` and `rate` change to what it gives.
+
+    `strict`: FFmpeg shall find fault with what it could mend. Frames are then lost that others see, so this is for
+    telling damaged files from whole ones.
     """
 
-    def __init__(self, path: PathLike) -> None:
+    def __init__(self, path: PathLike, *, strict: bool = False) -> None:
         check_file(path)
         self._path = os.fspath(path)
+        self._codec_options = CODEC_OPTIONS | (STRICT if strict else {})
         self._packets: list[av.Packet] | None = None  # all of them, unless they are too large
         self._pictures: list[av.VideoFrame] | None = None  # all frames, if they had to be counted and are small
         self._cut: str | None = None  # why there are no more packets, if that is not the end
@@ -213,6 +217,30 @@ class Video:
         frames, rate = self.frames, self.rate
         return VideoInfo(frames, rate, width, height, display.rotation, frames / rate)
 
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec."""
+        return self._codec.codec.canonical_name
+
+    def survey(self, count: int, *, side: int) -> np.ndarray:
+        """Decodes everything -> (N, side, side) uint8, grey pictures of N <= `count` frames spread over the video.
+
+        After it everything that decoding can find wrong with the file has been found.
+        """
+        wanted = {(2 * i + 1) * self._promised // (2 * count) for i in range(count)}
+        reformatter = VideoReformatter()
+        pictures = []
+        with self._explained("its frames cannot be decoded"):
+            for number, frame in self._decode_all():
+                if number in wanted:
+                    grey = reformatter.reformat(
+                        frame, width=side, height=side, format="gray", interpolation="AREA", threads=1
+                    )
+                    pictures.append(grey.to_ndarray())
+        if not self._stamps:
+            raise self._no_frame()
+        return np.stack(pictures) if pictures else np.empty((0, side, side), np.uint8)
+
     def read(self, indices: Iterable[int], *, size: Size | None = None) -> np.ndarray:
         """Frames by number -> (T, H, W, 3) uint8; see `read_frames`. `size` says what to scale them to."""
         numbers = [operator.index(i) for i in indices]
@@ -236,7 +264,7 @@ class Video:
         # Not the bare path: FFmpeg takes "a:b.mp4" for protocol a. Metadata in unknown encodings is no reason to fail.
         self._container: InputContainer = av.open(
             os.path.abspath(self._path),
-            options=CODEC_OPTIONS,
+            options=self._codec_options,
             container_options=OPEN_OPTIONS,
             metadata_errors="ignore",
         )
@@ -250,7 +278,7 @@ class Video:
         self._stream = best
         self._codec = best.codec_context
         self._codec.thread_count = 1
-        self._codec.options = CODEC_OPTIONS
+        self._codec.options = self._codec_options
         width, height = self._codec.width, self._codec.height
         if width * height > MAX_FRAME_PIXELS:
             self._container.close()
@@ -287,7 +315,7 @@ class Video:
         for packet in self._demux():
             notes.append(take_note(packet))
             if max(stated, len(notes)) > MAX_PACKETS:
-                raise MediaError(self._path, f"it has more than {MAX_PACKETS:,} packets, which are not read at once")
+                raise MediaError(self._path, f"it has more than {MAX_PACKETS:,} packets (UNIDUAL_MAX_PACKETS allows more)")
             held_bytes += packet.size + PACKET_BYTES
             if held_bytes <= HELD_BYTES:
                 packets.append(packet)
@@ -483,7 +511,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _too_large(size: str) -> str:
-    return f"{size}, at most {MAX_FRAME_PIXELS:,} are read"
+    return f"{size}, at most {MAX_FRAME_PIXELS:,} are read (UNIDUAL_MAX_FRAME_PIXELS allows more)"
 
 
 class Display(NamedTuple):
@@ -574,7 +602,7 @@ class Pictures:
             )
         if (needed := self._count * height * width * 3) > MAX_READ_BYTES:
             what = f"{self._count} frames of {width}x{height} take {needed:,} bytes"
-            raise MediaError(self._path, f"{what}, at most {MAX_READ_BYTES:,} are read at once")
+            raise MediaError(self._path, f"{what}, at most {MAX_READ_BYTES:,} are read at once (UNIDUAL_MAX_READ_BYTES)")
         self.array = np.empty((self._count, height, width, 3), np.uint8)
         self._stored = self._display.size(height, width)
         return self._stored

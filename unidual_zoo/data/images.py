@@ -12,6 +12,7 @@ from itertools import chain
 import numpy as np
 from PIL import Image
 
+from unidual_zoo.data.limits import MAX_IMAGE_PIXELS
 from unidual_zoo.data.media import MediaError, PathLike, check_file, file_boundary
 from unidual_zoo.data.metadata import leaner
 from unidual_zoo.data.stacks import is_stacked, read_stacked
@@ -19,7 +20,6 @@ from unidual_zoo.data.warned import pillow_quiet
 
 # Those of media.IMAGE_EXTENSIONS. Of Pillow's many others some run programs (EPS) or follow paths, and few are tested.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "AVIF", "TIFF", "PPM")
-MAX_IMAGE_PIXELS = 150_000_000  # a larger image is refused before it is decoded
 BYTES_PER_PIXEL = 16  # that reading takes at most: Pillow holds a WebP four times over, most formats once
 MAX_HELD_BYTES = 2**30  # a larger WebP or AVIF is refused, because Pillow holds such a file as a whole
 MAX_TRIMMED_BYTES = 2**28  # a larger file that Pillow refuses is not tried again without its metadata
@@ -125,8 +125,10 @@ def _tile_size(image: Image.Image) -> tuple[int, int]:
 
 @lru_cache(maxsize=1)
 def known_formats() -> list[str]:
-    """FORMATS, as far as this Pillow has them."""
+    """FORMATS, as far as this Pillow has them. Where our limit was raised above Pillow's own, that is raised, too."""
     Image.init()
+    if Image.MAX_IMAGE_PIXELS and MAX_IMAGE_PIXELS > 2 * Image.MAX_IMAGE_PIXELS:  # of which it refuses twice as many
+        Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
     return [name for name in FORMATS if name in Image.OPEN]
 
 
@@ -188,4 +190,4 @@ def _turned(picture: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _too_large(path: PathLike, size: str) -> MediaError:
-    return MediaError(path, f"the image has {size}, at most {MAX_IMAGE_PIXELS:,} are allowed")
+    return MediaError(path, f"the image has {size}, at most {MAX_IMAGE_PIXELS:,} are allowed (UNIDUAL_MAX_IMAGE_PIXELS)")

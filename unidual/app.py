@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unidual.check_data import check_data
-from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.options import DEFAULT_MODEL, FileSeconds, json_lines
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
 
@@ -50,6 +50,7 @@ BatchSize = Annotated[int, typer.Option(help="Views that go through the network 
 Workers = Annotated[int | None, typer.Option(help="Processes that decode ahead [default: 0 on a CPU, else up to 8].")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps … [default: cuda if it is there].")]
 Dtype = Annotated[str, typer.Option(help=f"What the network computes in: {', '.join(DTYPES)}.")]
+Skip = Annotated[Path | None, typer.Option(help="A list of files to leave out, such as check-data writes.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result there, as lines of JSON.")]
 
 
@@ -138,6 +139,8 @@ def evaluate(
     pathway: Annotated[str | None, typer.Option(help="image or video [default: the data's modality].")] = None,
     batch_size: BatchSize = 16,
     workers: Workers = None,
+    file_seconds: FileSeconds = None,
+    skip: Skip = None,
     device: Device = None,
     dtype: Dtype = "float32",
     output: JsonFile = None,
@@ -154,7 +157,7 @@ def evaluate(
     unreadable = None
     with json_lines(output) as write:
         place = _device(device)
-        found = find_media(sources, data=data, split=split, modality=modality)
+        found = find_media(sources, data=data, split=split, modality=modality, skip=skip)
         default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
         network = load_model(model or default, checkpoint=checkpoint)
         for media, source, benchmark in found:
@@ -168,10 +171,12 @@ def evaluate(
                 pathway=branch,
                 batch_size=batch_size,
                 workers=_workers(workers, place),
+                file_seconds=file_seconds,
                 device=place,
                 facts={
                     **({"benchmark": benchmark} if benchmark else {}),
                     "data": source,
+                    **({"skip": str(skip)} if skip else {}),
                     **_origin(model or default, checkpoint),
                 },
             )

@@ -1,4 +1,4 @@
-"""What the commands have in common: the default model, and the results of `--json FILE`."""
+"""What the commands have in common: the default model, the limit of a file, and the results of `--json FILE`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 DEFAULT_MODEL = "unidual_efficientnet_lite0"  # it ships with the package and knows ImageNet's classes
+
+
+FileSeconds = Annotated[
+    float | None,
+    typer.Option(
+        help="That reading one file may take before it is given up [default: UNIDUAL_FILE_SECONDS, else any]."
+    ),
+]
 
 
 @contextlib.contextmanager

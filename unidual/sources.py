@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
     from unidual_zoo.data.datasets import MediaSet
+    from unidual_zoo.data.media import PathLike
 
 EMBEDDED_SPLIT = "test"
 
@@ -40,8 +42,15 @@ class Source(NamedTuple):
     benchmark: str | None
 
 
-def find_media(sources: Sequence[str], *, data: str | None, split: str | None, modality: str | None) -> list[Source]:
-    """The benchmark's files, or those of every source and modality.
+def find_media(
+    sources: Sequence[str],
+    *,
+    data: str | None,
+    split: str | None,
+    modality: str | None,
+    skip: PathLike | None = None,
+) -> list[Source]:
+    """The benchmark's files, or those of every source and modality, without those of the list `skip`.
 
     Raises:
         ValueError: a source is not there, or holds no files of the modality.
@@ -54,7 +63,7 @@ def find_media(sources: Sequence[str], *, data: str | None, split: str | None, m
     if named and (len(sources) > 1 or modality is not None):
         raise ValueError(f"benchmark {named[0]!r} stands alone, got {' '.join(sources)}; a folder is ./{named[0]}")
     if named:
-        return [Source(*_benchmark_data(BENCHMARKS[named[0]], data, split), named[0])]
+        return [Source(*_benchmark_data(BENCHMARKS[named[0]], data, split, skip), named[0])]
     if data is not None:
         check_known("benchmark", sources[0], BENCHMARKS)
     if modality is not None:
@@ -69,16 +78,19 @@ def find_media(sources: Sequence[str], *, data: str | None, split: str | None, m
         if not kinds:
             raise ValueError(f"{source}: no image or video files")
         name = source if part is None else f"{source}, {part}"
-        found += [Source(read_media(source, modality=kind, split=part, mixed=True), name, None) for kind in kinds]
+        read = partial(read_media, source, split=part, mixed=True, skip=skip)
+        found += [Source(read(modality=kind), name, None) for kind in kinds]
     return found
 
 
-def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tuple[MediaSet, str]:
+def _benchmark_data(row: Benchmark, data: str | None, split: str | None, skip: PathLike | None) -> tuple[MediaSet, str]:
     """The files of a benchmark or the embedded ones in their place, and their name for the report."""
     from unidual_zoo.data.datasets import TESTS, find_split, read_media
     from unidual_zoo.data.synthetic import toy
     from unidual_zoo.spec import IMAGE
 
+    if data is None and skip is not None:
+        raise ValueError("a skip list is of your own files: give --data, too")
     if data is None:
         split = split or EMBEDDED_SPLIT
         media = toy.images(split) if row.modality == IMAGE else toy.videos(split)
@@ -87,4 +99,6 @@ def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tupl
         typer.echo(f"unidual: {source}, {what} {row.title}; --data takes the real files", err=True)
         return media, source
     split = split or find_split(data, TESTS)
-    return read_media(data, modality=row.modality, split=split), data if split is None else f"{data}, {split}"
+    return read_media(
+        data, modality=row.modality, split=split, skip=skip
+    ), data if split is None else f"{data}, {split}"

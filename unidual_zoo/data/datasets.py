@@ -9,7 +9,7 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,6 +26,7 @@ from unidual_zoo.data.images import read_image
 from unidual_zoo.data.layouts import find_layout
 from unidual_zoo.data.listing import files_below, look_into, warn_of_left_out
 from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_video
+from unidual_zoo.data.skipping import base_folder, read_skip_list
 from unidual_zoo.data.transforms import Framing, RandomFraming
 from unidual_zoo.names import from_csv_cell, tidy, tidy_all
 from unidual_zoo.spec import IMAGE, MODALITIES
@@ -84,6 +85,7 @@ def read_media(
     split: str | None = None,
     classes: Sequence[str] | None = None,
     mixed: bool = False,
+    skip: PathLike | None = None,
 ) -> MediaSet:
     """A folder `split/class/file` (or `class/file` without a split), or a CSV list `path,label` -> its MediaSet.
 
@@ -92,8 +94,9 @@ def read_media(
     begin with a header, which may name further columns; with a column `split` the argument of that name chooses rows,
     and a column `group` names the recording, patient or customer of which a file is a part. Its paths are relative to
     its own folder, its labels are class names. `classes` fixes which classes there are and their order; without it they
-    are those found, sorted. With `mixed`, a list's rows of the other modality are left out, not refused. Files are not
-    opened here: a damaged or missing one is found when it is read.
+    are those found, sorted. With `mixed`, a list's rows of the other modality are left out, not refused. `skip` is a
+    list of files to leave out (`data/skipping.py`); their classes stay. Files are not opened here: a damaged or missing
+    one is found when it is read.
 
     A folder may also have a layout of `data/layouts.py`, which then says what its splits and classes are.
 
@@ -104,10 +107,22 @@ def read_media(
     any, for malformed rows, for labels outside `classes`, and for a file that has two labels.
     """
     check_known("modality", modality, MODALITIES)
+    base = base_folder(source)
     source, rows, own = _rows(Path(source), split, modality)
     if mixed:
         rows = [row for row in rows if _belongs(row.file, modality)]
-    return _labelled(source, rows, modality, own if classes is None else classes)
+    classes = own if classes is None else classes
+    if skip is not None:
+        classes = sorted({row.label for row in rows}) if classes is None else classes
+        rows = _without_skipped(source, rows, read_skip_list(skip, base))
+    return _labelled(source, rows, modality, classes)
+
+
+def _without_skipped(source: Path, rows: Sequence[_Row], skipped: Mapping[str, str]) -> list[_Row]:
+    """The rows whose files are not to be skipped; a warning tells how many are not there."""
+    kept = [row for row in rows if os.path.abspath(row.file) not in skipped]
+    warnings.warn(f"{source}: the skip list leaves out {len(rows) - len(kept):,} of {len(rows):,} files", stacklevel=3)
+    return kept
 
 
 def modalities_in(source: PathLike, split: str | None = None) -> tuple[str, ...]:
@@ -177,8 +192,13 @@ def splits(source: PathLike) -> list[str]:
 
 
 def load_image(path: PathLike, transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """An image file -> (C, H, W) uint8 as the transform makes it; with several crops (crops, C, H, W)."""
-    picture = torch.from_numpy(read_image(path))
+    """An image file -> (C, H, W) uint8 as the transform makes it; with several crops (crops, C, H, W).
+
+    Where the transform begins with a resize that makes a JPEG smaller by half or more, its decoder does a part of it.
+    """
+    if isinstance(transform, RandomFraming):
+        transform = transform.draw()
+    picture = torch.from_numpy(read_image(path, fit=transform.size if isinstance(transform, Framing) else None))
     return transform(picture.permute(2, 0, 1))  # (H, W, C) -> (C, H, W)
 
 

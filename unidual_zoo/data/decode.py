@@ -315,7 +315,9 @@ class Video:
         for packet in self._demux():
             notes.append(take_note(packet))
             if max(stated, len(notes)) > MAX_PACKETS:
-                raise MediaError(self._path, f"it has more than {MAX_PACKETS:,} packets (UNIDUAL_MAX_PACKETS allows more)")
+                raise MediaError(
+                    self._path, f"it has more than {MAX_PACKETS:,} packets (UNIDUAL_MAX_PACKETS allows more)"
+                )
             held_bytes += packet.size + PACKET_BYTES
             if held_bytes <= HELD_BYTES:
                 packets.append(packet)
@@ -602,7 +604,9 @@ class Pictures:
             )
         if (needed := self._count * height * width * 3) > MAX_READ_BYTES:
             what = f"{self._count} frames of {width}x{height} take {needed:,} bytes"
-            raise MediaError(self._path, f"{what}, at most {MAX_READ_BYTES:,} are read at once (UNIDUAL_MAX_READ_BYTES)")
+            raise MediaError(
+                self._path, f"{what}, at most {MAX_READ_BYTES:,} are read at once (UNIDUAL_MAX_READ_BYTES)"
+            )
         self.array = np.empty((self._count, height, width, 3), np.uint8)
         self._stored = self._display.size(height, width)
         return self._stored

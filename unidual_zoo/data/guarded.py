@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidual_zoo.data.limits import FILE_MEMORY, check_seconds
+from unidual_zoo.data.limits import FILE_MEMORY, FILE_SECONDS, check_seconds
 from unidual_zoo.data.media import MediaError, MediaWarning
 from unidual_zoo.data.warned import collected
 
@@ -53,6 +53,10 @@ class Guard(Generic[Out]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_child": None}
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # what it needs may be gone when the interpreter ends
+            self.close()
 
     def __call__(self, path: str, *arguments: Any) -> Out:
         """What `read` makes of the file.
@@ -133,6 +137,12 @@ class Guard(Generic[Out]):
         if number is None:
             return f"the process that read it ended with status {os.WEXITSTATUS(status)}"
         return f"the process that read it died of {signal.Signals(number).name}"
+
+
+def guarded(read: Callable[..., Out], seconds: float | None) -> Callable[..., Out]:
+    """`read` behind a Guard if a file may take only so many seconds, else itself. None: UNIDUAL_FILE_SECONDS says."""
+    limit = FILE_SECONDS if seconds is None else check_seconds(seconds)
+    return Guard(read, seconds=limit) if limit else read
 
 
 def read_guarded(

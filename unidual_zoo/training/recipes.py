@@ -79,12 +79,16 @@ class DataSettings:
     short_sides: Sides | None = None  # training draws the short side from these, instead of `resize`
     flip: bool = False
     rand_augment: str | None = None  # timm's configuration, such as "rand-m9-mstd0.5"
+    skip: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of a task, what to leave out of `data`
+    file_seconds: Number = 0  # that reading one file may take; 0: what UNIDUAL_FILE_SECONDS says, else any
     max_failed: Whole = 100  # unreadable files that training does without
     workers: Whole = min(4, os.cpu_count() or 1)  # loader processes of each process
 
     def __post_init__(self) -> None:
         for task, modality in self.tasks.items():
             check_known(f"modality of {task}", modality, MODALITIES)
+        for task in self.skip:
+            check_known("task with a skip list", task, self.tasks)
         for task in self.teachers:
             check_known("task with a teacher", task, self.tasks)
             if self.tasks[task] != VIDEO:

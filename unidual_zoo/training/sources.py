@@ -16,6 +16,7 @@ from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_m
 from unidual_zoo.data.identity import bundles, check_one_label, identities
 from unidual_zoo.data.listing import files_below
 from unidual_zoo.data.media import is_image, is_video
+from unidual_zoo.data.skipping import base_folder, read_skip_list
 from unidual_zoo.data.synthetic import toy
 from unidual_zoo.names import LISTED, check_fits_file_names
 from unidual_zoo.spec import IMAGE
@@ -47,14 +48,15 @@ def read_sources(
     _check_parted(pairs)
     for task, (train, test) in pairs.items():
         _warn_of_classes(task, train, test)
-    unlabelled = {task: _read_unlabelled(settings.data[task], settings.tasks[task], taught[task]) for task in taught}
+    unlabelled = {task: _read_unlabelled(settings, task, taught[task]) for task in taught}
     training = {task: unlabelled[task] if task in taught else pairs[task][0] for task in settings.tasks}
     return training, {task: test for task, (_, test) in pairs.items()}
 
 
-def _read_unlabelled(source: str, modality: str, classes: Sequence[str]) -> MediaSet:
+def _read_unlabelled(settings: DataSettings, task: str, classes: Sequence[str]) -> MediaSet:
     """The training files of a folder or list that has splits, else all there is; labels and names of folders are left
     aside."""
+    source, modality, skip = settings.data[task], settings.tasks[task], settings.skip.get(task)
     split = None if source == TOY else find_split(source, TRAIN)
     if source == TOY:
         files = toy.videos("train").files
@@ -63,6 +65,9 @@ def _read_unlabelled(source: str, modality: str, classes: Sequence[str]) -> Medi
         files = [os.path.join(source, file) for file in files_below(source).files if belongs(file)]
     else:
         files = read_media(source, modality=modality, split=split).files
+    if skip is not None:
+        skipped = read_skip_list(skip, base_folder(source))
+        files = [file for file in files if os.path.abspath(file) not in skipped]
     if not files:
         raise ValueError(f"{source}: no {modality} files")
     return MediaSet(modality, tuple(classes), tuple(files), (0,) * len(files))
@@ -147,13 +152,17 @@ def _read_task(settings: DataSettings, task: str, *, seed: int) -> tuple[MediaSe
     if source == TOY:
         if test_source is not None:
             raise ValueError(f"{task} is the embedded data, which has test files: leave out --test")
+        if task in settings.skip:
+            raise ValueError(f"{task} is the embedded data, of which no files are skipped: leave out --skip")
         read = toy.images if modality == IMAGE else toy.videos
         return read("train"), read("test")
-    train = read_media(source, modality=modality, split=_train_split(task, source))
+    skip = settings.skip.get(task)
+    train = read_media(source, modality=modality, split=_train_split(task, source), skip=skip)
     place = test_source or source
     split = find_split(place, TESTS)
     if split or test_source:
-        return train, read_media(place, modality=modality, split=split, classes=train.classes)
+        skip = skip if place == source else None  # its paths are relative to the source
+        return train, read_media(place, modality=modality, split=split, classes=train.classes, skip=skip)
     if not settings.hold_out:
         raise ValueError(
             f"no test files for {task}: {source} has no split {', '.join(TESTS)}; "

@@ -77,7 +77,10 @@ def check_entries(
     duplicates = find_duplicates(entries, findings, {fault.entry.name for fault in faults})
     skipped = files_to_skip(faults, duplicates)
     report = make_report(title, entries, findings, faults, duplicates, skipped, asdict(settings))
-    comments = [f"files of {title} to leave out, a path a line, a tab, the reason", *left_to_people(duplicates, skipped)]
+    comments = [
+        f"files of {title} to leave out, a path a line, a tab, the reason",
+        *left_to_people(duplicates, skipped),
+    ]
     write_skip_list(out / SKIP_LIST, skipped, comments=comments)
     (out / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (out / PAGE).write_text(to_html(report), encoding="utf-8")
@@ -85,7 +88,7 @@ def check_entries(
 
 
 def _examine_all(entries: list[Entry], state: Path, settings: CheckSettings, progress: bool) -> dict[str, Finding]:
-    """The finding about every entry, by name: those of the state that still hold, and new ones, which are added to it."""
+    """The finding about every entry by name: those of the state that still hold, and new ones, which are added."""
     known = read_state(state)
     found: dict[str, Finding] = {}
     for entry in entries:

@@ -81,7 +81,7 @@ def perceptual_bits(pictures: np.ndarray) -> np.ndarray:
 
 
 def _alike(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which of the small pictures (files, N * S * S) are as good as equal to one, apart from brightness and contrast."""
+    """Which of (files, N * S * S) are as good as equal to one of them, apart from brightness and contrast."""
     one, others = one - one.mean(), others - others.mean(1, keepdims=True)
     scale = np.sqrt((one**2).mean() / np.maximum((others**2).mean(1, keepdims=True), 1e-9))
     differences = np.sqrt(((one - others * scale) ** 2).mean(1))

@@ -85,4 +85,3 @@ def _plain_entries(source: Path, known: list[str]) -> list[Entry]:
         modality = IMAGE if is_image(name) else VIDEO
         entries.append(Entry(name, str(source / name), modality, label, split))
     return entries
-

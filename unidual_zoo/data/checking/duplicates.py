@@ -1,8 +1,8 @@
 """Which files are the same, by their bytes, and which look the same, by small pictures of them.
 
-Two files look the same if every one of their small pictures does: the signs of their lowest frequencies differ in at
-most NEAR_BITS places (a perceptual hash, which finds the pairs among many), and then their pixels, too, are as good as
-equal. What was scaled, compressed anew or converted is found; what was cropped, mirrored or cut to another length is
+Two files look the same if their small pictures do: the lowest frequencies of each are above or below their median alike
+but for NEAR_BITS on average (a perceptual hash, which finds the pairs among many), and their pixels, too, are as good
+as equal. What was scaled, compressed anew or converted is found; what was cropped, mirrored or cut to another length is
 not.
 """
 
@@ -15,9 +15,10 @@ from itertools import pairwise
 import numpy as np
 
 FREQUENCIES = 8  # of each direction: 64 bits
-NEAR_BITS = 5
+NEAR_BITS = 6
 NEAR_CONTRAST = 0.2  # logarithm of how many times the contrast of one may be that of the other
-NEAR_LEVELS = 3.0  # grey levels of 255, root mean square, once brightness and contrast are the same
+NEAR_LEVELS = 2.0  # grey levels of 255, root mean square, once brightness and contrast are the same
+ONES = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)  # of each byte
 LEAST_DEVIATION = 2.0  # grey levels; a flatter picture looks like too many others
 
 
@@ -56,17 +57,19 @@ def _groups_of(places: Iterable[int], key: Callable[[int], Hashable]) -> list[li
 def _near_pairs(stack: np.ndarray) -> Iterator[tuple[int, int]]:
     """Pairs of (files, N, S, S) that look the same."""
     flat = stack.reshape(len(stack), -1)
-    bits = perceptual_bits(stack[:, len(stack[0]) // 2])  # one picture of each finds the candidates
-    # Of NEAR_BITS + 1 parts of the bits, one at least is equal in both of a pair.
-    for part in np.array_split(np.arange(bits.shape[1]), NEAR_BITS + 1):
-        keys = bits[:, part] @ (1 << np.arange(len(part)))
+    count = stack.shape[1]
+    bits = perceptual_bits(stack.reshape(-1, *stack.shape[2:])).reshape(len(stack), count, -1)  # (files, N, 64)
+    packed = np.packbits(bits.reshape(len(stack), -1), axis=1)
+    # Of NEAR_BITS + 1 parts of the bits of one picture, one at least is equal in both of a pair.
+    for part in np.array_split(np.arange(bits.shape[2]), NEAR_BITS + 1):
+        keys = bits[:, count // 2, part] @ (1 << np.arange(len(part)))
         order = np.argsort(keys, kind="stable")
         edges = [0, *(np.flatnonzero(np.diff(keys[order])) + 1).tolist(), len(order)]
         for start, stop in pairwise(edges):
             for at in range(start, stop - 1):
                 place, others = order[at], order[at + 1 : stop]
-                others = others[(bits[others] != bits[place]).sum(1) <= NEAR_BITS]
-                others = others[_alike(flat[place], flat[others])]
+                others = others[ONES[packed[others] ^ packed[place]].sum(1) <= NEAR_BITS * count]
+                others = others[_alike(flat[place], flat[others])] if len(others) else others
                 yield from ((int(place), int(other)) for other in others)
 
 

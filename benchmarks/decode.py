@@ -13,9 +13,9 @@ What is run, each by one thread:
     memory      resident memory after many clips in one process, and open files
 
 All contestants run in turn, round after round, and the median counts; CPU seconds are those of all threads, and the
-ones to look at on a machine that others use, too. Random places are the same for all. `memory` of a row is the peak of a
-first round above what the process had before it. A library that is not installed is named and left out. The files made
-on the spot: 340×256, 30 frames/s, 10 s, H.264, a key frame every 235 frames, as most of Kinetics; and the same at
+ones to look at on a machine that others use, too. Random places are the same for all. `memory` of a row is the peak of
+a first round above what the process had before it. A library that is not installed is named and left out. The files
+made on the spot: 340×256, 30 frames/s, 10 s, H.264, a key frame every 235 frames, as most of Kinetics; and the same at
 1280×720. The last line is one JSON object.
 
 Cost: three minutes on one core. To expect: figures in docs/results/reading.md.

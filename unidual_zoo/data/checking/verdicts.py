@@ -67,13 +67,18 @@ def find_duplicates(entries: Sequence[Entry], findings: Sequence[Finding], fault
     Files that are `faulty` look like others by their fault, and are compared by their bytes alone.
     """
     exact = exact_duplicates([finding.sha256 for finding in findings])
-    copies = {place for group in exact for place in group[1:]}  # the first stands for all
+    copies = {group[0]: group for group in exact}  # the first stands for all
+    others = {place for group in exact for place in group[1:]}
     looks = [
-        finding.pictures if place not in copies and finding.name not in faulty else None
+        finding.pictures if place not in others and finding.name not in faulty else None
         for place, finding in enumerate(findings)
     ]
-    groups = [Duplicates(EXACT, tuple(entries[place] for place in group)) for group in exact]
-    groups += [Duplicates(NEAR, tuple(entries[place] for place in group)) for group in near_duplicates(looks)]
+    near = [[other for place in group for other in copies.get(place, [place])] for group in near_duplicates(looks)]
+    groups = [
+        Duplicates(kind, tuple(entries[place] for place in group))
+        for kind, found in ((EXACT, exact), (NEAR, near))
+        for group in found
+    ]
     return sorted(groups, key=lambda group: (not group.across, not group.labels_differ, group.kind != EXACT))
 
 

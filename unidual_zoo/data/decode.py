@@ -48,6 +48,7 @@ from unidual_zoo.data.media import (
 )
 from unidual_zoo.data.mp4 import stated_samples
 from unidual_zoo.data.packets import (
+    GAP,
     FrameIndex,
     NoteTaker,
     PacketNote,
@@ -73,6 +74,7 @@ CONTAINERS = (
 )
 OPEN_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 CODEC_OPTIONS = {"max_pixels": str(MAX_FRAME_PIXELS)}
+COUNTLESS = ("mpegts", "mpeg")  # containers that do not say how many frames there should be
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # a packet with any fault is undecodable, none is mended
 
 Size = Callable[[int, int], tuple[int, int]]  # displayed (height, width) -> (height, width) to scale to
@@ -239,6 +241,10 @@ class Video:
                     pictures.append(grey.to_ndarray())
         if not self._stamps:
             raise self._no_frame()
+        if self._container.format.name in COUNTLESS:
+            steps = np.diff(np.sort([stamp for stamp in self._stamps if stamp is not None]))
+            if gaps := int((steps >= GAP * np.median(steps)).sum()) if len(steps) else 0:
+                self._faults[f"{_count(gaps, 'gap')} in its time stamps where packets may be missing"] = None
         return np.stack(pictures) if pictures else np.empty((0, side, side), np.uint8)
 
     def read(self, indices: Iterable[int], *, size: Size | None = None) -> np.ndarray:
@@ -311,9 +317,10 @@ class Video:
         """The index of all frames where the packets tell it surely; on the way the packets are kept."""
         take_note = NoteTaker(self._stream)
         stated = len(self._stream.index_entries) if "mp4" in self._container.format.name else 0
-        notes, packets, held_bytes = [], [], 0
+        notes, packets, held_bytes, marked = [], [], 0, 0
         for packet in self._demux():
             notes.append(take_note(packet))
+            marked += packet.is_corrupt
             if max(stated, len(notes)) > MAX_PACKETS:
                 raise MediaError(
                     self._path, f"it has more than {MAX_PACKETS:,} packets (UNIDUAL_MAX_PACKETS allows more)"
@@ -327,6 +334,8 @@ class Video:
             self._empty = max(self._empty, sum(entry.size == 0 for entry in self._stream.index_entries))
         self._missing = max(0, stated - len(notes) - self._empty)
         self._promised = promised_frames(notes) + self._empty
+        if marked:  # something is missing in it, or before it (MPEG transport streams)
+            self._faults[f"its container marks {_count(marked, 'packet')} as damaged"] = None
         self._note_end(notes)
         if self._cut is not None:
             return None

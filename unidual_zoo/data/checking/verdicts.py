@@ -15,7 +15,7 @@ from unidual_zoo.spec import VIDEO
 UNREADABLE, TRUNCATED, DAMAGED, SHORT, BLANK = FAULTS = ("unreadable", "truncated", "damaged", "too short", "blank")
 EXACT, NEAR = "exact", "near"
 _CUT = re.compile(r"it ends early|truncated")
-_DAMAGE = re.compile(r"packets promise|undecodable|damaged frame|empty packet")
+_DAMAGE = re.compile(r"packets promise|undecodable|damaged frame|empty packet|as damaged|packets may be missing")
 
 
 class Fault(NamedTuple):

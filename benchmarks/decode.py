@@ -64,6 +64,7 @@ IMAGE_SPEC = InputSpec(resize=256, crop=(224, 224))
 OURS = "unidual-zoo"
 MADE = {"kinetics": (256, 340), "720p": (720, 1280)}  # height, width
 FRAMES, RATE, KEY_FRAMES = 300, 30, 235
+CASES = ("clip", "clips10", "short", "null", "jpeg", "memory")
 SHORT_GOP = {"g": "16", "crf": "20", "tune": "fastdecode"}
 WARM_CLIPS = 200  # before memory is looked at
 
@@ -91,13 +92,20 @@ def main(argv: list[str] | None = None) -> None:
         for name, why in missing.items():
             print(f"{name}: left out ({why})")
         for name, paths in sources.items():
-            found.append(race(f"clip, {name}", clip_rows(paths), options, per="clip", count=len(paths)))
-            found.append(race(f"clips10, {name}", clips_rows(paths), options, per="video", count=len(paths)))
-            found.append(race(f"short, {name}", short_rows(paths, Path(folder)), options, per="clip", count=len(paths)))
-            found.append(race(f"null, {name}", null_rows(paths), options, per="video", count=len(paths)))
-        photos = images(options, Path(folder), next(iter(sources.values()))[0])
-        found.append(race("jpeg", image_rows(photos), options, per="image", count=len(photos)))
-        held = memory_over(next(iter(sources.values())), options.memory_clips)
+            cases = {
+                "clip": (clip_rows(paths), "clip"),
+                "clips10": (clips_rows(paths), "video"),
+                "short": (short_rows(paths, Path(folder)), "clip"),
+                "null": (null_rows(paths), "video"),
+            }
+            for case in (case for case in cases if case in options.cases):
+                rows, per = cases[case]
+                found.append(race(f"{case}, {name}", rows, options, per=per, count=len(paths)))
+        first = next(iter(sources.values()))
+        if "jpeg" in options.cases:
+            photos = images(options, Path(folder), first[0])
+            found.append(race("jpeg", image_rows(photos), options, per="image", count=len(photos)))
+        held = memory_over(first, options.memory_clips) if "memory" in options.cases else None
     machine = dict(cpu=processor(), cores=os.cpu_count(), **versions())
     line = json.dumps(
         {"benchmark": "decode", **machine, "rounds": options.rounds, "missing": missing, "tables": found, "held": held}
@@ -111,6 +119,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder of videos in place of those made on the spot")
     parser.add_argument("--images", type=Path, help="a folder of JPEGs in place of frames of a video")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--made", nargs="+", choices=list(MADE), default=list(MADE), help="which files to make")
     parser.add_argument("--files", type=int, default=8, help="of a folder, at most")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory-clips", type=int, default=10_000, help="clips of the case `memory`")
@@ -134,7 +144,9 @@ def videos(options: argparse.Namespace, folder: Path) -> dict[str, list[str]]:
         return {options.data.name: [str(options.data / name) for name in names]}
     if options.quick:
         return {"tiny": [str(write_video(folder / "tiny.mp4", 48, 64, frames=20))]}
-    return {name: [str(write_video(folder / f"{name}.mp4", *size))] for name, size in MADE.items()}
+    return {
+        name: [str(write_video(folder / f"{name}.mp4", *size))] for name, size in MADE.items() if name in options.made
+    }
 
 
 def write_video(path: Path, height: int, width: int, *, frames: int = FRAMES) -> Path:

@@ -64,6 +64,7 @@ PACKET_BYTES = 1024  # that a packet takes besides its data
 UNKNOWN_RATE = Fraction(25)  # FFmpeg's own guess where a stream states no time
 RATE_TOLERANCE = 0.01
 LAST_FRAME, LAST_FRAME_SHARE = 1.0, 0.1  # seconds and share of a stated duration that the last frame may last
+STRICT_LAST_FRAMES = 2.5  # usual frames that the last one may last to a strict reader
 DEFAULT_BONUS = 5_000_000  # pixels that a file's default stream counts more when ffmpeg chooses one
 STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
@@ -154,6 +155,7 @@ class Video:
     def __init__(self, path: PathLike, *, strict: bool = False) -> None:
         check_file(path)
         self._path = os.fspath(path)
+        self._strict = strict
         self._codec_options = CODEC_OPTIONS | (STRICT if strict else {})
         self._packets: list[av.Packet] | None = None  # all of them, unless they are too large
         self._pictures: list[av.VideoFrame] | None = None  # all frames, if they had to be counted and are small
@@ -349,7 +351,8 @@ class Video:
         elif self._cut is not None:
             self._faults[f"it ends early, after {_count(count, 'packet')} ({self._cut})"] = None
         seconds = self._stated_seconds()
-        if seconds and seconds - (latest := self._seconds(notes)) > max(LAST_FRAME, LAST_FRAME_SHARE * seconds):
+        allowed = max(self._last_frame(), LAST_FRAME_SHARE * seconds)
+        if seconds and seconds - (latest := self._seconds(notes)) > allowed:
             self._faults[f"it ends early, after {latest:.1f} of its {seconds:.1f} seconds"] = None
         if self._empty:
             self._faults[f"it has {_count(self._empty, 'empty packet')}"] = None
@@ -365,6 +368,11 @@ class Video:
         if self._corrupt:
             faults.append(f"it has {_count(len(self._corrupt), 'damaged frame')}")
         return faults
+
+    def _last_frame(self) -> float:
+        """Seconds that the last frame may last; to a strict reader not many times as long as the others."""
+        rate = self._stream.average_rate if self._strict else None
+        return min(LAST_FRAME, STRICT_LAST_FRAMES / float(rate)) if rate else LAST_FRAME
 
     def _seconds(self, notes: Sequence[PacketNote]) -> float:
         """The latest time stamp."""

@@ -2,7 +2,7 @@
 
 The files are made here, in several codecs, and mutated by seed: bits turned over, stretches overwritten or made zero,
 pieces cut out, the end cut off. Each is read in a process with limits of time and memory, whose death would be told. By
-default this takes four seconds, so that it is part of every run of the tests; at length, with as many other seeds:
+default this takes three seconds, so that it is part of every run of the tests; at length, with as many other seeds:
 
     UNIDUAL_FUZZ_SECONDS=3600 UNIDUAL_FUZZ_SEED=7 pytest -n 0 tests/fuzz
 """
@@ -25,7 +25,7 @@ from unidual_zoo.spec import ClipSpec
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that can be ended")
 
-SECONDS = float(os.environ.get("UNIDUAL_FUZZ_SECONDS", "4"))
+SECONDS = float(os.environ.get("UNIDUAL_FUZZ_SECONDS", "3"))
 SEED = int(os.environ.get("UNIDUAL_FUZZ_SEED", "0"))
 FILE_SECONDS, FILE_MEMORY = 20, 2**30  # that a tiny file may take, on a busy machine
 VIDEOS = {

@@ -336,7 +336,7 @@ class Video:
             self._empty = max(self._empty, sum(entry.size == 0 for entry in self._stream.index_entries))
         self._missing = max(0, stated - len(notes) - self._empty)
         self._promised = promised_frames(notes) + self._empty
-        if marked:  # something is missing in it, or before it (MPEG transport streams)
+        if marked and self._strict:  # something is missing in it, or before it (MPEG transport streams)
             self._faults[f"its container marks {_count(marked, 'packet')} as damaged"] = None
         self._note_end(notes)
         if self._cut is not None:

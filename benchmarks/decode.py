@@ -180,7 +180,7 @@ def short_copy(path: str, folder: Path) -> str:
         height, width = fit_short_side(source.height, source.width, short_side=SHORT_SIDE)
         stream.height, stream.width, stream.pix_fmt = height // 2 * 2, width // 2 * 2, "yuv420p"
         for number, frame in enumerate(old.decode(source)):
-            small = frame.reformat(stream.width, stream.height, "yuv420p")
+            small: Any = frame.reformat(stream.width, stream.height, "yuv420p")
             small.pts, small.time_base = number, 1 / rate
             new.mux(stream.encode(small))
         new.mux(stream.encode())

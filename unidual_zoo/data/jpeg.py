@@ -27,9 +27,10 @@ def decode_jpeg(source: str | BytesIO, divisor: int = 1) -> np.ndarray | None:
         return None
     try:
         data = source.getvalue() if isinstance(source, BytesIO) else _bytes_of(source)
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        *sides, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in COLOURS:
             return None
+        height, width = map(int, sides)
         least = {"min_height": height // divisor, "min_width": width // divisor} if divisor > 1 else {}
         return simplejpeg.decode_jpeg(data, "RGB", min_factor=divisor, **least)
     except ValueError:

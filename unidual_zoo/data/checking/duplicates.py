@@ -36,12 +36,12 @@ def near_duplicates(pictures: Sequence[np.ndarray | None]) -> list[list[int]]:
             parents[i] = i = parents[parents[i]]
         return i
 
-    by_count: dict[int, list[int]] = defaultdict(list)
+    by_count: dict[int, dict[int, np.ndarray]] = defaultdict(dict)
     for i, each in enumerate(pictures):
         if each is not None and len(each) and each.std(axis=(1, 2)).max() >= LEAST_DEVIATION:
-            by_count[len(each)].append(i)
-    for places in by_count.values():
-        stack = np.stack([pictures[i] for i in places]).astype(np.float32)  # (files, N, S, S)
+            by_count[len(each)][i] = each
+    for alike in by_count.values():
+        places, stack = list(alike), np.stack(list(alike.values())).astype(np.float32)  # (files, N, S, S)
         for a, b in _near_pairs(stack):
             parents[root(places[a])] = root(places[b])
     return _groups_of(range(len(pictures)), root)

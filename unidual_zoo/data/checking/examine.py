@@ -92,7 +92,7 @@ def examine(name: str, entry: Entry) -> Finding:
 def content_hash(path: str, modality: str) -> str:
     """SHA-256 of a file's bytes, or of an entry of a stack."""
     if is_stacked(path):
-        return hashlib.sha256(np.ascontiguousarray(read_stacked(path, ndim=3 if modality == IMAGE else 4))).hexdigest()
+        return hashlib.sha256(read_stacked(path, ndim=3 if modality == IMAGE else 4).tobytes()).hexdigest()
     check_file(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:

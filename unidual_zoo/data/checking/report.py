@@ -128,7 +128,9 @@ def to_html(report: dict[str, Any]) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["printable"] = lambda text: _valid(printable(text))
-    template = environment.from_string(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
+    template = environment.from_string(
+        files("unidual_zoo.data.checking").joinpath("report.html").read_text(encoding="utf-8")
+    )
     return template.render(listed=LISTED, **report)
 
 

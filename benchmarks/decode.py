@@ -1,7 +1,7 @@
 """How fast files become pixels, and what they cost in memory: this package against the others that are installed.
 
-    python benchmarks/decode.py                                   # on files made on the spot
-    python benchmarks/decode.py --data /data/videos --images /data/photos --rounds 5 --memory-clips 10000
+    uv run benchmarks/decode.py                                   # on files made on the spot
+    uv run benchmarks/decode.py --data /data/videos --images /data/photos --rounds 5 --memory-clips 10000
 
 What is run, each by one thread:
 

@@ -1,7 +1,7 @@
 """Whether files are read as fast as a network trains on them: joint training of images and videos, examples a second.
 
-    python benchmarks/throughput.py                                   # the shipped networks, on files made on the spot
-    python benchmarks/throughput.py --models unidual34_aux --gpu-rate unidual34_aux=900 --cores 1
+    uv run benchmarks/throughput.py                                   # the shipped networks, on files made on the spot
+    uv run benchmarks/throughput.py --models unidual34_aux --gpu-rate unidual34_aux=900 --cores 1
 
 Half of the examples are photos (500×375 JPEGs) and half are random clips of videos like those of Kinetics (340×256, 10
 s, a key frame every 235 frames), or of the same videos encoded anew ("short": short side 128, a key frame every 16);

@@ -31,8 +31,8 @@ def decode_jpeg(source: str | BytesIO, divisor: int = 1) -> np.ndarray | None:
         if colours not in COLOURS:
             return None
         height, width = map(int, sides)
-        least = {"min_height": height // divisor, "min_width": width // divisor} if divisor > 1 else {}
-        return simplejpeg.decode_jpeg(data, "RGB", min_factor=divisor, **least)
+        lowest, narrowest = (height // divisor, width // divisor) if divisor > 1 else (0, 0)  # 0: any
+        return simplejpeg.decode_jpeg(data, "RGB", min_height=lowest, min_width=narrowest, min_factor=divisor)
     except ValueError:
         return None
 

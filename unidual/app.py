@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unidual.check_data import check_data
 from unidual.export import export
-from unidual.options import DEFAULT_MODEL, HELP, json_lines
+from unidual.options import DEFAULT_MODEL, HELP, FileSeconds, json_lines
 from unidual.packing import pack
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
@@ -58,6 +59,7 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps … [de
 Dtype = Annotated[
     str | None, typer.Option(help=f"What the network computes in: {', '.join(DTYPES)} [default: its weights' own].")
 ]
+Skip = Annotated[Path | None, typer.Option(help="A list of files to leave out, such as check-data writes.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the result there, as lines of JSON.")]
 
 
@@ -151,6 +153,8 @@ def evaluate(
     pathway: Annotated[str | None, typer.Option(help="image or video [default: the data's modality].")] = None,
     batch_size: BatchSize = 16,
     workers: Workers = None,
+    file_seconds: FileSeconds = None,
+    skip: Skip = None,
     device: Device = None,
     dtype: Dtype = None,
     output: JsonFile = None,
@@ -168,7 +172,7 @@ def evaluate(
     unreadable = None
     with json_lines(output) as write:
         place = _device(device)
-        found = find_media(sources, data=data, split=split, modality=modality, layout=layout)
+        found = find_media(sources, data=data, split=split, modality=modality, layout=layout, skip=skip)
         default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
         network = load_model(model or default, checkpoint=checkpoint)
         for media, source, benchmark in found:
@@ -182,10 +186,12 @@ def evaluate(
                 pathway=branch,
                 batch_size=batch_size,
                 workers=_workers(workers, place),
+                file_seconds=file_seconds,
                 device=place,
                 facts={
                     **({"benchmark": benchmark} if benchmark else {}),
                     "data": source,
+                    **({"skip": str(skip)} if skip else {}),
                     **_origin(model or default, checkpoint),
                 },
             )
@@ -267,6 +273,7 @@ app.command(cls=TrainCommand)(train)
 app.command()(finetune)
 app.command()(pack)
 app.command()(export)
+app.command("check-data")(check_data)
 
 
 def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:

@@ -1,4 +1,4 @@
-"""What the commands have in common: the default model, how they are asked for help, the results of `--json FILE`."""
+"""What the commands have in common: the default model, help, the limit of a file, the results of `--json FILE`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,14 @@ def run_script(function: Callable[..., None]) -> None:
     application = typer.Typer(add_completion=False, context_settings=HELP)
     application.command()(function)
     application()
+
+
+FileSeconds = Annotated[
+    float | None,
+    typer.Option(
+        help="That reading one file may take before it is given up [default: UNIDUAL_FILE_SECONDS, else any]."
+    ),
+]
 
 
 @contextlib.contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
     from unidual_zoo.data.datasets import MediaSet
+    from unidual_zoo.data.media import PathLike
 
 EMBEDDED_SPLIT = "test"
 
@@ -41,9 +43,16 @@ class Source(NamedTuple):
 
 
 def find_media(
-    sources: Sequence[str], *, data: str | None, split: str | None, modality: str | None, layout: str | None = None
+    sources: Sequence[str],
+    *,
+    data: str | None,
+    split: str | None,
+    modality: str | None,
+    layout: str | None = None,
+    skip: PathLike | None = None,
 ) -> list[Source]:
-    """The benchmark's files, or those of every source and modality, all of them in the layout if one is named.
+    """The benchmark's files, or those of every source and modality, all of them in the layout if one is named, without
+    those of the list `skip`.
 
     Raises:
         ValueError: a source is not there, or holds no files of the modality.
@@ -62,7 +71,7 @@ def find_media(
         if data is None and layout is not None:
             raise ValueError(f"layout {layout!r} is that of files: say where they are with --data")
         place = data if data is None else in_layout(data, layout)
-        return [Source(*_benchmark_data(BENCHMARKS[named[0]], place, split), named[0])]
+        return [Source(*_benchmark_data(BENCHMARKS[named[0]], place, split, skip), named[0])]
     if data is not None:
         check_known("benchmark", sources[0], BENCHMARKS)
     if modality is not None:
@@ -77,16 +86,19 @@ def find_media(
         if not kinds:
             raise ValueError(f"{source}: no image or video files")
         name = source if part is None else f"{source}, {part}"
-        found += [Source(read_media(source, modality=kind, split=part, mixed=True), name, None) for kind in kinds]
+        read = partial(read_media, source, split=part, mixed=True, skip=skip)
+        found += [Source(read(modality=kind), name, None) for kind in kinds]
     return found
 
 
-def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tuple[MediaSet, str]:
+def _benchmark_data(row: Benchmark, data: str | None, split: str | None, skip: PathLike | None) -> tuple[MediaSet, str]:
     """The files of a benchmark or the embedded ones in their place, and their name for the report."""
     from unidual_zoo.data.datasets import TESTS, find_split, read_media
     from unidual_zoo.data.synthetic import toy
     from unidual_zoo.spec import IMAGE
 
+    if data is None and skip is not None:
+        raise ValueError("a skip list is of your own files: give --data, too")
     if data is None:
         split = split or EMBEDDED_SPLIT
         media = toy.images(split) if row.modality == IMAGE else toy.videos(split)
@@ -95,4 +107,6 @@ def _benchmark_data(row: Benchmark, data: str | None, split: str | None) -> tupl
         typer.echo(f"unidual: {source}, {what} {row.title}; --data takes the real files", err=True)
         return media, source
     split = split or find_split(data, TESTS)
-    return read_media(data, modality=row.modality, split=split), data if split is None else f"{data}, {split}"
+    return read_media(
+        data, modality=row.modality, split=split, skip=skip
+    ), data if split is None else f"{data}, {split}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from unidual.options import DEFAULT_MODEL
+from unidual.options import DEFAULT_MODEL, FileSeconds
 
 if TYPE_CHECKING:
     from unidual_zoo.training.recipes import Recipe
@@ -81,6 +81,10 @@ def train(
     test: Annotated[
         list[str] | None, typer.Option(help="TASK=FOLDER or LIST.csv of test files, if not beside the others.")
     ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(help="TASK=LIST of files to leave out, such as check-data writes; repeatable.")
+    ] = None,
+    file_seconds: FileSeconds = None,
     freeze_norms: FreezeNorms = False,
     out: Out = None,
     resume: Resume = False,
@@ -90,9 +94,14 @@ def train(
     """Train a recipe, here or on many processes (accelerate launch -m unidual train RECIPE …)."""
     from unidual_zoo.training.recipes import find_recipe
 
-    found = find_recipe(recipe, [*(["freeze_norms=true"] if freeze_norms else []), *(settings or ())])
-    trained, tested = (_by_task(given, found.data.tasks) for given in (data or (), test or ()))
-    found = found.changed(data={**found.data.data, **trained}, test_data={**found.data.test_data, **tested})
+    given = [*(["freeze_norms=true"] if freeze_norms else []), *_given_seconds(file_seconds), *(settings or ())]
+    found = find_recipe(recipe, given)
+    trained, tested, skipped = (_by_task(given, found.data.tasks) for given in (data or (), test or (), skip or ()))
+    found = found.changed(
+        data={**found.data.data, **trained},
+        test_data={**found.data.test_data, **tested},
+        skip={**found.data.skip, **skipped},
+    )
     _run(found, out=out or Path("runs") / recipe, resume=resume)
 
 
@@ -109,6 +118,10 @@ def finetune(
             "and a trunk's operators over time."
         ),
     ] = "0",
+    skip: Annotated[
+        str | None, typer.Option(help="A list of images and videos to leave out, such as check-data writes.")
+    ] = None,
+    file_seconds: FileSeconds = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the larger data set.")] = None,
     freeze_norms: FreezeNorms = False,
     out: Out = None,
@@ -121,17 +134,23 @@ def finetune(
 
     given = [f"freeze={freeze}", *(["freeze_norms=true"] if freeze_norms else [])]
     given += [f"epochs={epochs}"] if epochs is not None else []
+    given += _given_seconds(file_seconds)
     recipe = finetune_recipe(
         model,
         images=images,
         videos=videos,
         test_images=test_images,
         test_videos=test_videos,
+        skip=skip,
         settings=[*given, *(settings or ())],
     )
     if not recipe.model.pretrained:
         typer.echo(f"unidual: {model} starts from random weights", err=True)
     _run(recipe, out=out or Path("runs/finetune"), resume=resume)
+
+
+def _given_seconds(file_seconds: float | None) -> list[str]:
+    return [] if file_seconds is None else [f"file_seconds={file_seconds}"]
 
 
 def experiments() -> str:

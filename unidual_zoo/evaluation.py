@@ -154,6 +154,7 @@ def evaluate(
     pathway: str | None = None,
     batch_size: int = 16,
     workers: int = 0,
+    file_seconds: float | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     progress: bool = True,
@@ -168,6 +169,7 @@ def evaluate(
         task: the head (default: the first of the data's modality on the pathway); `pathway` likewise.
         batch_size: views, of one file or several, that go through the network together.
         workers: processes that decode ahead; with 0 this one decodes.
+        file_seconds: that reading one file may take, see `score_files`.
         device: moves the model there; None leaves it where it is.
         dtype: computes in this type by autocast; None is the weights' own type.
         shard: (rank, number of ranks): this rank's files alone, to be put together by `Report.merge`.
@@ -187,7 +189,14 @@ def evaluate(
     start, results = time.perf_counter(), []
     reading = Reading([path for path, _ in files], workers)
     bar = tqdm(total=len(files), unit="file", disable=not progress or rank > 0)
-    scores = score_files(files, {media.modality: route}, batch_size=batch_size, workers=workers, reading=reading)
+    scores = score_files(
+        files,
+        {media.modality: route},
+        batch_size=batch_size,
+        workers=workers,
+        file_seconds=file_seconds,
+        reading=reading,
+    )
     with reading.deaths_explained(), evaluation_mode(model), bar:
         for scored in scores:
             index = indices[scored.index]

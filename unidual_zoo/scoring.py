@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.datasets import load_sized_clips, load_sized_image
+from unidual_zoo.data.guarded import guarded
 from unidual_zoo.data.loaders import Reading
 from unidual_zoo.data.media import MediaError, MediaWarning, file_boundary
 from unidual_zoo.data.sampling import STARTS, uniform_clips
@@ -153,8 +154,15 @@ class _Decoded(NamedTuple):
 class _Files(Dataset):
     """Files (path, modality) -> their views, by the reader of their modality."""
 
-    def __init__(self, files: Sequence[tuple[str, str]], readers: Mapping[str, ViewReader], reading: Reading) -> None:
-        self.files, self.readers, self.reading = list(files), dict(readers), reading
+    def __init__(
+        self,
+        files: Sequence[tuple[str, str]],
+        readers: Mapping[str, ViewReader],
+        reading: Reading,
+        file_seconds: float | None = None,
+    ) -> None:
+        self.files, self.reading = list(files), reading
+        self.readers = {modality: guarded(reader, file_seconds) for modality, reader in readers.items()}
 
     def __len__(self) -> int:
         return len(self.files)
@@ -325,12 +333,15 @@ def score_files(
     *,
     batch_size: int = 16,
     workers: int = 0,
+    file_seconds: float | None = None,
     reading: Reading | None = None,
 ) -> Iterator[FileScores]:
     """Files (path, modality) -> their scores in the same order, in batches of `batch_size` views of one modality.
 
-    `workers` processes decode ahead, and note in `reading` at which of the files they are; with 0 this one decodes. The
-    models must be in evaluation mode. Each file's warnings are given in this process, as one MediaWarning.
+    `workers` processes decode ahead, and note in `reading` at which of the files they are; with 0 this one decodes.
+    With `file_seconds` each of them has another process read its files, which is ended when one takes longer
+    (`data/guarded.py`); None: UNIDUAL_FILE_SECONDS says. The models must be in evaluation mode. Each file's warnings
+    are given in this process, as one MediaWarning.
 
     Raises:
         LoaderError: a loader process died. Where results are used it may be reported, too: see `Reading`.
@@ -339,7 +350,7 @@ def score_files(
         raise ValueError(f"needs batch_size >= 1 and workers >= 0, got {batch_size} and {workers}")
     batches = _Batches(routes, batch_size)
     reading = reading or Reading([path for path, _ in files], workers)
-    dataset = _Files(files, {modality: route.reader for modality, route in routes.items()}, reading)
+    dataset = _Files(files, {modality: route.reader for modality, route in routes.items()}, reading, file_seconds)
     with reading.deaths_explained():
         for file in DataLoader(dataset, batch_size=None, num_workers=workers):
             if file.warning:

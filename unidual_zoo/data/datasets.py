@@ -10,7 +10,7 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,11 +22,12 @@ from torch import Tensor
 from unidual_zoo.checks import check_known, nearest
 from unidual_zoo.data.decode import open_video, read_clips
 from unidual_zoo.data.identity import check_one_label, identities
-from unidual_zoo.data.images import read_image
+from unidual_zoo.data.images import read_sized_image
 from unidual_zoo.data.layouts import Labelled, Row, find_layout
 from unidual_zoo.data.listing import files_below, look_into, warn_of_left_out
 from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_media, is_video
 from unidual_zoo.data.shards import is_remote
+from unidual_zoo.data.skipping import base_folder, read_skip_list
 from unidual_zoo.data.transforms import Framing, RandomFraming
 from unidual_zoo.names import from_csv_cell, tidy, tidy_all
 from unidual_zoo.spec import IMAGE, MODALITIES
@@ -91,6 +92,7 @@ def read_media(
     split: str | None = None,
     classes: Sequence[str] | None = None,
     mixed: bool = False,
+    skip: PathLike | None = None,
 ) -> MediaSet:
     """A folder `split/class/file` (or `class/file` without a split), or a CSV list `path,label` -> its MediaSet.
 
@@ -99,8 +101,9 @@ def read_media(
     begin with a header, which may name further columns; with a column `split` the argument of that name chooses rows,
     and a column `group` names the recording, patient or customer of which a file is a part. Its paths are relative to
     its own folder, its labels are class names. `classes` fixes which classes there are and their order; without it they
-    are those found, sorted. With `mixed`, a list's rows of the other modality are left out, not refused. Files are not
-    opened here: a damaged or missing one is found when it is read.
+    are those found, sorted. With `mixed`, a list's rows of the other modality are left out, not refused. `skip` is a
+    list of files to leave out (`data/skipping.py`); their classes stay. Files are not opened here: a damaged or missing
+    one is found when it is read.
 
     A folder may also have a layout of `data/layouts`, which then says what its splits and classes are, and files of
     which have several labels or are missing; `kinetics:FOLDER` names it. Shards may lie at an address http(s)://….
@@ -114,8 +117,29 @@ def read_media(
     check_known("modality", modality, MODALITIES)
     place, found = _rows(source, split, modality)
     rows = [row for row in found.rows if _belongs(row.file, modality)] if mixed else found.rows
-    media = _labelled(place, rows, modality, (found.classes or None) if classes is None else classes)
+    classes = (found.classes or None) if classes is None else classes
+    if skip is not None:
+        classes = sorted({row.label for row in rows}) if classes is None else classes
+        rows = _without_skipped(place, rows, skip_list_of(source, skip))
+    media = _labelled(place, rows, modality, classes)
     return dataclasses.replace(media, missing=found.missing)
+
+
+def skip_list_of(source: PathLike, skip: PathLike) -> dict[str, str]:
+    """The absolute paths of the files that a skip list leaves out of a source, each with its reason.
+
+    Raises:
+        ValueError: there is no such list.
+    """
+    layout = find_layout(source)
+    return read_skip_list(skip, base_folder(layout.folder if layout else source))
+
+
+def _without_skipped(source: PathLike, rows: Sequence[Row], skipped: Mapping[str, str]) -> list[Row]:
+    """The rows whose files are not to be skipped; a warning tells how many are not there."""
+    kept = [row for row in rows if os.path.abspath(row.file) not in skipped]
+    warnings.warn(f"{source}: the skip list leaves out {len(rows) - len(kept):,} of {len(rows):,} files", stacklevel=3)
+    return kept
 
 
 def read_splits(source: PathLike, *, modality: str | None = None) -> dict[str, MediaSet]:
@@ -216,14 +240,19 @@ class Loaded(NamedTuple):
 
 
 def load_image(path: PathLike, transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """An image file -> (C, H, W) uint8 as the transform makes it; with several crops (crops, C, H, W)."""
+    """An image file -> (C, H, W) uint8 as the transform makes it; with several crops (crops, C, H, W).
+
+    Where the transform begins with a resize that makes a JPEG smaller by half or more, its decoder does a part of it.
+    """
     return load_sized_image(path, transform).pixels
 
 
 def load_sized_image(path: PathLike, transform: Callable[[Tensor], Tensor]) -> Loaded:
     """As `load_image`, with the size of the file."""
-    picture = torch.from_numpy(read_image(path)).permute(2, 0, 1)  # (H, W, C) -> (C, H, W)
-    return Loaded(transform(picture), (picture.shape[2], picture.shape[1]))
+    if isinstance(transform, RandomFraming):
+        transform = transform.draw()
+    picture, shown = read_sized_image(path, fit=transform.size if isinstance(transform, Framing) else None)
+    return Loaded(transform(torch.from_numpy(picture).permute(2, 0, 1)), shown)  # (H, W, C) -> (C, H, W)
 
 
 def load_clips(

@@ -11,7 +11,8 @@ that can be read all the same is one `MediaWarning` when the file is closed.
 
 What a file may cost: FFmpeg's index of an MP4 600 MB (MAX_SAMPLES), what is known of its packets 400 MB (MAX_PACKETS),
 packets and frames that are kept HELD_BYTES each, the frames of one read MAX_READ_BYTES; and the decoder has up to 17
-frames of MAX_FRAME_PIXELS, 0.9 GB in 8-bit 4:2:0. A file that asks for more is refused.
+frames of MAX_FRAME_PIXELS, 0.9 GB in 8-bit 4:2:0. A file that asks for more is refused; `data/limits.py` says how the
+limits are raised.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
+from unidual_zoo.data.limits import MAX_FRAME_PIXELS, MAX_PACKETS, MAX_READ_BYTES
 from unidual_zoo.data.media import (
     MediaError,
     MediaWarning,
@@ -48,6 +50,7 @@ from unidual_zoo.data.media import (
 from unidual_zoo.data.members import NamedBytes, is_member, read_member
 from unidual_zoo.data.mp4 import samples_in, stated_samples
 from unidual_zoo.data.packets import (
+    GAP,
     FrameIndex,
     NoteTaker,
     PacketNote,
@@ -58,14 +61,12 @@ from unidual_zoo.data.packets import (
 from unidual_zoo.data.stacks import StackedClip, is_stacked
 
 MAX_SAMPLES = 2**23  # of all tracks of an MP4 together
-MAX_PACKETS = 2**20  # 11 hours at 25 frames a second
-MAX_FRAME_PIXELS = 35_651_584  # the largest picture of level 6.2 of H.264 and HEVC; 8K has 33 million
-MAX_READ_BYTES = 2**31  # 345 frames of 1920x1080 at once
 HELD_BYTES = 64 * 2**20  # packets, or counted frames, that take more memory are read or decoded again
 PACKET_BYTES = 1024  # that a packet takes besides its data
 UNKNOWN_RATE = Fraction(25)  # FFmpeg's own guess where a stream states no time
 RATE_TOLERANCE = 0.01
 LAST_FRAME, LAST_FRAME_SHARE = 1.0, 0.1  # seconds and share of a stated duration that the last frame may last
+STRICT_LAST_FRAMES = 2.5  # usual frames that the last one may last to a strict reader
 DEFAULT_BONUS = 5_000_000  # pixels that a file's default stream counts more when ffmpeg chooses one
 STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
@@ -76,6 +77,8 @@ CONTAINERS = (
 )
 OPEN_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 CODEC_OPTIONS = {"max_pixels": str(MAX_FRAME_PIXELS)}
+COUNTLESS = ("mpegts", "mpeg")  # containers that do not say how many frames there should be
+STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # a packet with any fault is undecodable, none is mended
 
 Size = Callable[[int, int], tuple[int, int]]  # displayed (height, width) -> (height, width) to scale to
 
@@ -147,12 +150,17 @@ class Video:
     What is wrong with the file is one `MediaWarning` at the end of that. Where decoding contradicts what the packets
     promise, as behind damage, `frames` and `rate` change to what it gives. `size` is the (height, width) of the frames
     as they are displayed, once some are read.
+
+    `strict`: FFmpeg shall find fault with what it could mend. Frames are then lost that others see, so this is for
+    telling damaged files from whole ones.
     """
 
     size: tuple[int, int]
 
-    def __init__(self, path: PathLike) -> None:
+    def __init__(self, path: PathLike, *, strict: bool = False) -> None:
         self._path = os.fspath(path)
+        self._strict = strict
+        self._codec_options = CODEC_OPTIONS | (STRICT if strict else {})
         self._bytes = read_member(path) if is_member(path) else None  # of a file that lies within another
         if self._bytes is None:
             check_file(path)
@@ -221,6 +229,34 @@ class Video:
         frames, rate = self.frames, self.rate
         return VideoInfo(frames, rate, width, height, display.rotation, frames / rate)
 
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the codec."""
+        return self._codec.codec.canonical_name
+
+    def survey(self, count: int, *, side: int) -> np.ndarray:
+        """Decodes everything -> (N, side, side) uint8, grey pictures of N <= `count` frames spread over the video.
+
+        After it everything that decoding can find wrong with the file has been found.
+        """
+        wanted = {(2 * i + 1) * self._promised // (2 * count) for i in range(count)}
+        reformatter = VideoReformatter()
+        pictures = []
+        with self._explained("its frames cannot be decoded"):
+            for number, frame in self._decode_all():
+                if number in wanted:
+                    grey = reformatter.reformat(
+                        frame, width=side, height=side, format="gray", interpolation="AREA", threads=1
+                    )
+                    pictures.append(grey.to_ndarray())
+        if not self._stamps:
+            raise self._no_frame()
+        if self._container.format.name in COUNTLESS:
+            steps = np.diff(np.sort([stamp for stamp in self._stamps if stamp is not None]))
+            if gaps := int((steps >= GAP * np.median(steps)).sum()) if len(steps) else 0:
+                self._faults[f"{_count(gaps, 'gap')} in its time stamps where packets may be missing"] = None
+        return np.stack(pictures) if pictures else np.empty((0, side, side), np.uint8)
+
     def read(self, indices: Iterable[int], *, size: Size | None = None) -> np.ndarray:
         """Frames by number -> (T, H, W, 3) uint8; see `read_frames`. `size` says what to scale them to."""
         numbers = [operator.index(i) for i in indices]
@@ -256,7 +292,7 @@ class Video:
         self._container: InputContainer = av.open(
             source or os.path.abspath(self._path),
             "r",
-            options=CODEC_OPTIONS,
+            options=self._codec_options,
             container_options=OPEN_OPTIONS,
             metadata_errors="ignore",
         )
@@ -270,7 +306,7 @@ class Video:
         self._stream = best
         self._codec = best.codec_context
         self._codec.thread_count = 1
-        self._codec.options = CODEC_OPTIONS
+        self._codec.options = self._codec_options
         width, height = self._codec.width, self._codec.height
         if width * height > MAX_FRAME_PIXELS:
             self._container.close()
@@ -303,11 +339,14 @@ class Video:
         """The index of all frames where the packets tell it surely; on the way the packets are kept."""
         take_note = NoteTaker(self._stream)
         stated = len(self._stream.index_entries) if "mp4" in self._container.format.name else 0
-        notes, packets, held_bytes = [], [], 0
+        notes, packets, held_bytes, marked = [], [], 0, 0
         for packet in self._demux():
             notes.append(take_note(packet))
+            marked += packet.is_corrupt
             if max(stated, len(notes)) > MAX_PACKETS:
-                raise MediaError(self._path, f"it has more than {MAX_PACKETS:,} packets, which are not read at once")
+                raise MediaError(
+                    self._path, f"it has more than {MAX_PACKETS:,} packets (UNIDUAL_MAX_PACKETS allows more)"
+                )
             held_bytes += packet.size + PACKET_BYTES
             if held_bytes <= HELD_BYTES:
                 packets.append(packet)
@@ -317,6 +356,8 @@ class Video:
             self._empty = max(self._empty, sum(entry.size == 0 for entry in self._stream.index_entries))
         self._missing = max(0, stated - len(notes) - self._empty)
         self._promised = promised_frames(notes) + self._empty
+        if marked and self._strict:  # something is missing in it, or before it (MPEG transport streams)
+            self._faults[f"its container marks {_count(marked, 'packet')} as damaged"] = None
         self._note_end(notes)
         if self._cut is not None:
             return None
@@ -330,7 +371,8 @@ class Video:
         elif self._cut is not None:
             self._faults[f"it ends early, after {_count(count, 'packet')} ({self._cut})"] = None
         seconds = self._stated_seconds()
-        if seconds and seconds - (latest := self._seconds(notes)) > max(LAST_FRAME, LAST_FRAME_SHARE * seconds):
+        allowed = max(self._last_frame(), LAST_FRAME_SHARE * seconds)
+        if seconds and seconds - (latest := self._seconds(notes)) > allowed:
             self._faults[f"it ends early, after {latest:.1f} of its {seconds:.1f} seconds"] = None
         if self._empty:
             self._faults[f"it has {_count(self._empty, 'empty packet')}"] = None
@@ -346,6 +388,11 @@ class Video:
         if self._corrupt:
             faults.append(f"it has {_count(len(self._corrupt), 'damaged frame')}")
         return faults
+
+    def _last_frame(self) -> float:
+        """Seconds that the last frame may last; to a strict reader not many times as long as the others."""
+        rate = self._stream.average_rate if self._strict else None
+        return min(LAST_FRAME, STRICT_LAST_FRAMES / float(rate)) if rate else LAST_FRAME
 
     def _seconds(self, notes: Sequence[PacketNote]) -> float:
         """The latest time stamp."""
@@ -503,7 +550,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _too_large(size: str) -> str:
-    return f"{size}, at most {MAX_FRAME_PIXELS:,} are read"
+    return f"{size}, at most {MAX_FRAME_PIXELS:,} are read (UNIDUAL_MAX_FRAME_PIXELS allows more)"
 
 
 class Display(NamedTuple):
@@ -598,7 +645,9 @@ class Pictures:
             )
         if (needed := self._count * height * width * 3) > MAX_READ_BYTES:
             what = f"{self._count} frames of {width}x{height} take {needed:,} bytes"
-            raise MediaError(self._path, f"{what}, at most {MAX_READ_BYTES:,} are read at once")
+            raise MediaError(
+                self._path, f"{what}, at most {MAX_READ_BYTES:,} are read at once (UNIDUAL_MAX_READ_BYTES)"
+            )
         self.array = np.empty((self._count, height, width, 3), np.uint8)
         self._stored = self._display.size(height, width)
         return self._stored

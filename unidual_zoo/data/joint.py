@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unidual_zoo.data.datasets import MediaSet, load_clips, load_image
+from unidual_zoo.data.guarded import guarded
 from unidual_zoo.data.loaders import LoaderError, Reading
 from unidual_zoo.data.media import MediaError, MediaWarning, file_boundary
 from unidual_zoo.data.sampling import random_clip
@@ -183,6 +184,7 @@ class JointDataset(Dataset):
         transform: crops frames (..., 3, H, W) uint8, all frames of a clip alike (`train_transform`).
         augment: changes images (3, H, W) or clips (3, T, H, W), uint8. Both draw random numbers from torch alone.
         num_workers: the number of loader processes; each notes which file it is reading, in `reading`.
+        file_seconds: that reading one file may take, by a process that is then ended; None: UNIDUAL_FILE_SECONDS says.
     """
 
     def __init__(
@@ -194,6 +196,7 @@ class JointDataset(Dataset):
         augment: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        file_seconds: float | None = None,
     ) -> None:
         self.media = dict(media)
         self.clip = clip
@@ -201,6 +204,7 @@ class JointDataset(Dataset):
         self.augment = augment
         self.seed = seed
         self.num_workers = num_workers
+        self._loads = guarded(self._load, file_seconds)
         sizes = [len(each) for each in self.media.values()]
         self._first = dict(zip(self.media, accumulate(sizes, initial=0), strict=False))  # of the files of all tasks
         self.reading = Reading(tuple(chain.from_iterable(each.files for each in self.media.values())), num_workers)
@@ -227,13 +231,16 @@ class JointDataset(Dataset):
 
     def _read(self, media: MediaSet, index: int, rng: np.random.Generator) -> Tensor:
         path = media.files[index]
+        return self._loads(path, media.modality, int(rng.integers(2**63)), rng)
+
+    def _load(self, path: str, modality: str, seed: int, rng: np.random.Generator) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(rng.integers(2**63)))  # torch.manual_seed seeds absent GPUs, too
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed seeds absent GPUs, too
             with file_boundary(path):
-                x = self._load(media.modality, path, rng)
+                x = self._decoded(path, modality, rng)
             return x if self.augment is None else self.augment(x)
 
-    def _load(self, modality: str, path: str, rng: np.random.Generator) -> Tensor:
+    def _decoded(self, path: str, modality: str, rng: np.random.Generator) -> Tensor:
         if modality == IMAGE:
             return load_image(path, self.transform)
         return load_clips(path, lambda n, rate: [random_clip(n, self.clip, rate=rate, rng=rng)], self.transform)[0]

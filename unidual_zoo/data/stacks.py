@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from unidual_zoo.data.limits import MAX_READ_BYTES
 from unidual_zoo.data.media import MediaError, PathLike, VideoInfo, file_boundary
 from unidual_zoo.names import csv_cell
 
 SUFFIX = ".npy"
 RATE = 25.0  # frames per second of every stacked clip
 REASON_LETTERS = 100  # of what numpy says, which may quote a whole header
-MAX_READ_BYTES = 2**31  # frames of a clip that are read at once
 
 
 def is_stacked(path: PathLike) -> bool:

@@ -20,12 +20,14 @@ def finetune_recipe(
     videos: str | None = None,
     test_images: str | None = None,
     test_videos: str | None = None,
+    skip: str | None = None,
     settings: Sequence[str] = (),
 ) -> Recipe:
     """The recipe `finetune` for a folder or CSV list of labelled images, of labelled videos, or for both.
 
     Class names come from the folders or the list, head sizes from their number. A part of the files is kept for testing
-    where there are no test files. A network without published weights starts from random ones.
+    where there are no test files. `skip` is a list of files to leave out, of the images and of the videos. A network
+    without published weights starts from random ones.
 
     Raises:
         ValueError: an unknown model, neither images nor videos, test files of what is not learnt, or a setting that the
@@ -41,4 +43,5 @@ def finetune_recipe(
     tasks = {name: TASKS[name] for name in data}
     pretrained = model.startswith(("local-dir:", "hf-hub:")) or timm.is_model_pretrained(model)
     recipe = find_recipe("finetune").changed(model=model, pretrained=pretrained)
-    return change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests), settings)
+    skipped = dict.fromkeys(tasks, skip) if skip is not None else {}
+    return change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests, skip=skipped), settings)

@@ -131,6 +131,14 @@ class DataSettings:
     rand_augment: str | None = Field(
         default=None, description="timm's configuration of RandAugment.", examples=["rand-m9-mstd0.5"]
     )
+    skip: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="Of a task a list of files to leave out of its data, such as check-data writes; as --skip.",
+        examples=["photos:skip.txt"],
+    )
+    file_seconds: Number = Field(
+        default=0, description="That reading one file may take; 0: what UNIDUAL_FILE_SECONDS says, else any."
+    )
     max_failed: Whole = Field(default=100, description="Unreadable files that training does without.")
     workers: Whole = Field(default=min(4, os.cpu_count() or 1), description="Loader processes of each process.")
 
@@ -139,6 +147,8 @@ class DataSettings:
             check_known(f"modality of {task}", modality, MODALITIES)
         for task in self.subsample:
             check_known("task to subsample", task, self.tasks)
+        for task in self.skip:
+            check_known("task with a skip list", task, self.tasks)
         for task in self.teachers:
             check_known("task with a teacher", task, self.tasks)
             if self.tasks[task] != VIDEO:

@@ -32,7 +32,7 @@ from unidual_zoo.weights import EXPORT
 RECIPE, LOG, CURVES, TENSORBOARD, LOCK = "recipe.json", "log.jsonl", "curves.png", "tensorboard", "run.lock"
 LAST, BEST = "last.safetensors", "best.safetensors"
 # Of the recipe, when a run is resumed. Data may lie elsewhere: what counts is in `files`.
-MAY_CHANGE = frozenset({"data", "test_data", "workers", "max_failed", "log_every", "publish"})
+MAY_CHANGE = frozenset({"data", "test_data", "workers", "file_seconds", "max_failed", "log_every", "publish"})
 ADVICE = "a lower lr or clip_norm may help"  # where numbers are not finite
 _STATE, _HASH, _TENSOR = "state", "sha256", "tensor of this file"
 _RECIPE_OF_STATE = "recipe"

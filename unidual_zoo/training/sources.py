@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_media, splits
+from unidual_zoo.data.datasets import TESTS, TRAIN, MediaSet, find_split, read_media, skip_list_of, splits
 from unidual_zoo.data.identity import bundles, check_one_label, identities
 from unidual_zoo.data.layouts import find_layout
 from unidual_zoo.data.listing import files_below
@@ -54,7 +54,7 @@ def read_sources(
 def _read_unlabelled(settings: DataSettings, task: str, classes: Sequence[str], *, seed: int) -> MediaSet:
     """The training files of a folder or list that has splits, else all there is; labels and names of folders are left
     aside."""
-    source, modality = settings.data[task], settings.tasks[task]
+    source, modality, skip = settings.data[task], settings.tasks[task], settings.skip.get(task)
     split = None if source == TOY else find_split(source, TRAIN)
     if source == TOY:
         files = toy.videos("train").files
@@ -63,6 +63,9 @@ def _read_unlabelled(settings: DataSettings, task: str, classes: Sequence[str], 
         files = [os.path.join(source, file) for file in files_below(source).files if belongs(file)]
     else:
         files = read_media(source, modality=modality, split=split).files
+    if skip is not None:
+        skipped = skip_list_of(source, skip)
+        files = [file for file in files if os.path.abspath(file) not in skipped]
     if not files:
         raise ValueError(f"{source}: no {modality} files")
     media = MediaSet(modality, tuple(classes), tuple(files), (0,) * len(files))
@@ -154,14 +157,18 @@ def _read_task(settings: DataSettings, task: str, *, seed: int) -> tuple[MediaSe
     if source == TOY:
         if test_source is not None:
             raise ValueError(f"{task} is the embedded data, which has test files: leave out --test")
+        if task in settings.skip:
+            raise ValueError(f"{task} is the embedded data, of which no files are skipped: leave out --skip")
         read = toy.images if modality == IMAGE else toy.videos
         return _drawn(settings, task, read("train"), seed=seed), read("test")
-    train = read_media(source, modality=modality, split=_train_split(task, source))
+    skip = settings.skip.get(task)
+    train = read_media(source, modality=modality, split=_train_split(task, source), skip=skip)
     train = _drawn(settings, task, train, seed=seed)
     place = test_source or source
     split = find_split(place, TESTS)
     if split or test_source:
-        return train, read_media(place, modality=modality, split=split, classes=train.classes)
+        skip = skip if place == source else None  # its paths are relative to the source
+        return train, read_media(place, modality=modality, split=split, classes=train.classes, skip=skip)
     if not settings.hold_out:
         raise ValueError(
             f"no test files for {task}: {source} has no split {', '.join(TESTS)}; "

@@ -272,6 +272,7 @@ class Trainer:
                 task=task,
                 batch_size=self.recipe.data.batch_size,
                 workers=self.recipe.data.workers,
+                file_seconds=self.recipe.data.file_seconds or None,
                 dtype=DTYPES[self.recipe.run.precision],
                 shard=(self.accelerator.process_index, self.accelerator.num_processes),
             )
@@ -466,6 +467,7 @@ def make_loader(
         augment=RandAugment(settings.rand_augment) if settings.rand_augment else None,
         seed=seed,
         num_workers=settings.workers,
+        file_seconds=settings.file_seconds or None,
     )
     return JointLoader(dataset, sampler, max_failed=settings.max_failed, pin=accelerator.device.type == "cuda")
 

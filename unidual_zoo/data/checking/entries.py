@@ -1,0 +1,87 @@
+"""Which files a data set has, with their labels and splits."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from unidual_zoo.data.datasets import TESTS, TRAIN, modalities_in, read_media, splits
+from unidual_zoo.data.listing import files_below
+from unidual_zoo.data.media import PathLike, is_image, is_media
+from unidual_zoo.data.skipping import base_folder, relative_name
+from unidual_zoo.data.stacks import is_stacked
+from unidual_zoo.spec import IMAGE, VIDEO
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One labelled image or video. `name` tells it from others, in reports and skip lists; `path` is where it lies.
+
+    A medium that lies within another file overrides `stamp`, and `file` with one that unpacks it.
+    """
+
+    name: str
+    path: str
+    modality: str
+    label: str = ""
+    split: str = ""
+
+    def stamp(self) -> tuple[int, int]:
+        """(size in bytes, time of change in ns), by which a changed file is known; (-1, -1) where it cannot be seen."""
+        try:
+            facts = os.stat(os.path.dirname(self.path) if is_stacked(self.path) else self.path)
+        except (OSError, ValueError):
+            return -1, -1
+        return facts.st_size, facts.st_mtime_ns
+
+    @contextmanager
+    def file(self) -> Iterator[str]:
+        """A path from which the medium can be read within the block."""
+        yield self.path
+
+
+def find_entries(source: PathLike) -> list[Entry]:
+    """The files of a folder or CSV list as `read_media` knows them, of all splits and both modalities.
+
+    A folder that is no labelled data set is taken as it is: every image and video in it, labelled by the folder in
+    which it lies.
+
+    Raises:
+        ValueError: there is no such folder or list, the list is malformed, or there are no images or videos.
+    """
+    source = Path(source)
+    there = splits(source)
+    known = [split for split in (*TRAIN, *TESTS) if split in there]
+    try:
+        entries = [entry for split in known or [None] for entry in _entries_of(source, split)]
+    except ValueError as error:
+        if not source.is_dir():
+            raise
+        warnings.warn(f"it is checked as a plain folder of files, for as a labelled one: {error}", stacklevel=2)
+        entries = _plain_entries(source, known)
+    if not entries:
+        raise ValueError(f"{source}: no images or videos")
+    return list({entry.name: entry for entry in entries}.values())
+
+
+def _entries_of(source: Path, split: str | None) -> Iterator[Entry]:
+    base = base_folder(source)
+    for modality in modalities_in(source, split):
+        media = read_media(source, modality=modality, split=split, mixed=True)
+        for file, label in zip(media.files, media.labels, strict=True):
+            yield Entry(relative_name(file, base), file, modality, media.classes[label], split or "")
+
+
+def _plain_entries(source: Path, known: list[str]) -> list[Entry]:
+    entries = []
+    for name in filter(is_media, files_below(source).files):
+        *folders, _ = Path(name).parts
+        split = folders[0] if folders and folders[0] in known else ""
+        label = folders[-1] if folders and folders[-1] != split else ""
+        modality = IMAGE if is_image(name) else VIDEO
+        entries.append(Entry(name, str(source / name), modality, label, split))
+    return entries

@@ -14,6 +14,7 @@ STAGES = [
     ["models"],
     ["scoring"],
     ["inference", "evaluation", "explain"],
+    ["report"],
     ["training"],
     ["cli"],
 ]

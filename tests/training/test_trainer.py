@@ -51,6 +51,7 @@ def test_a_run_leaves_everything_in_its_directory(media, tmp_path, pictures):
     assert {file.name for file in out.iterdir()} == {
         "recipe.json", "log.jsonl", "curves.png", "tensorboard", "last.safetensors", "best.safetensors", "export",
         "confusion-pictures.png", "confusion-films.png", "predictions-pictures.csv", "predictions-films.csv",
+        "report.html",
     }  # fmt: skip
     written = json.loads((out / "recipe.json").read_text())
     assert written.pop("files").keys() == {"pictures", "films"}

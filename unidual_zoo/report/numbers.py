@@ -50,7 +50,9 @@ def class_rows(report: Report) -> list[ClassRow]:
     predicted = Counter(result.top[0] for result in report.results if result.top)
     right = Counter(result.label for result in report.results if is_right(result))
     return [
-        ClassRow(name=class_name(report, number), files=labels[number], predicted=predicted[number], right=right[number])
+        ClassRow(
+            name=class_name(report, number), files=labels[number], predicted=predicted[number], right=right[number]
+        )
         for number in sorted({*labels, *predicted})
     ]
 

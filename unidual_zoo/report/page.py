@@ -23,6 +23,7 @@ from unidual_zoo.report import numbers
 from unidual_zoo.report.pictures import data_address, preview
 from unidual_zoo.spec import VIDEO
 
+SUFFIXES = (".html", ".htm")
 TEMPLATE = "page.html.jinja"
 MOST_CELLS = 20  # classes of a confusion matrix
 MOST_PAIRS = 20  # of classes, where the matrix would be too large
@@ -61,6 +62,24 @@ def write_page(page: Page, path: Path) -> None:
         OSError: it cannot be written.
     """
     path.write_text(render(page), encoding="utf-8")
+
+
+def check_page(path: Path) -> None:
+    """Raises a ValueError unless `write_page` can write a page of that name."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"the report's name must end in {', '.join(SUFFIXES)}, got {path}")
+    if not path.parent.is_dir():
+        raise ValueError(f"no folder {path.parent} for the report {path}")
+
+
+def evaluation_page(model: str, reports: Mapping[str, Report]) -> Page:
+    """The page of what `unidual evaluate` measured, a section for each report by its title."""
+    sections = []
+    for title, report in reports.items():
+        name, share = numbers.majority_share([result.label for result in report.results], report)
+        sections.append(Section(title=title, report=report, baselines={f"always {name!r}": share}))
+    modalities = list(dict.fromkeys(report.modality for report in reports.values()))
+    return Page(title=f"{model}, evaluated", sections=sections, commands=next_commands(model, modalities=modalities))
 
 
 def render(page: Page) -> str:
@@ -160,7 +179,8 @@ def _card(report: Report, result: FileResult) -> dict[str, Any]:
 
 def _is_fact(name: str, value: Any, report: Report) -> bool:
     """Whether an entry of the report's JSON line is for the table of facts: the rest has a place of its own."""
-    return name not in {*report.metrics(), "failures", "warnings", "failed", "warned"} and value not in (None, {}, "")
+    elsewhere = {*report.metrics(), "baselines", "failures", "warnings", "failed", "warned"}
+    return name not in elsewhere and value not in (None, {}, "")
 
 
 def _shown(value: Any) -> Any:

@@ -71,6 +71,7 @@ class DataSettings:
     )  # task without labels -> network that gives them
     test_data: Mapping[str, str] = dataclasses.field(default_factory=dict)  # if not in the same folder
     hold_out: Share = 0.0  # part of the training files that is kept for testing where there are no test files
+    validation: Share = 0.0  # part of the training files that is evaluated between epochs, in place of the test files
     monitor: Share = 0.0  # part of the training files that is kept to measure how the losses overfit
     mix: Literal["equal", "proportional"] | Mapping[str, Number] = "equal"  # proportional to files, or weights by task
     # Examples of one task per epoch on average; None: the files of the task with most, or with a proportional mix all.
@@ -116,6 +117,7 @@ class OptimSettings:
     )
     blend_epochs: Count = 1  # for which each loss is trained alone; online, also those until weights are found anew
     auxiliary_frames: Literal["one", "all"] = "one"  # of a clip for the auxiliary video loss: a random one, or all
+    class_weights: Literal["no", "balanced"] = "no"  # balanced: every class weighs alike in its task's losses
     label_smoothing: Share = 0.0
     mixup: Number = 0.0  # alpha
     freeze_norms: bool = False  # BatchNorms use and keep their running statistics
@@ -130,10 +132,12 @@ class RunSettings:
     compile: str = "no"  # a torch.compile backend, such as "inductor"
     protocol: str = "unidual34"
     eval_every: Whole = 1  # epochs; 0: only the published weights are evaluated
+    patience: Whole = 0  # evaluations without a better score after which training ends; 0: it goes on to the last epoch
+    baselines: bool = False  # also evaluate what videos' frames alone tell
     eval_clips: Count | None = None  # clips per video in the evaluation between epochs; None: the protocol's
     log_every: Count = 10  # steps
     save_every: Count = 500  # steps; the end of an epoch is always saved
-    publish: Literal["last", "best"] = "last"  # checkpoint; "best" on the test files, which flatters its figures
+    publish: Literal["last", "best"] = "last"  # checkpoint; "best" flatters its figures, unless `validation` chose it
     recompute_norms: Whole = 0  # training batches over which the published BatchNorm statistics are computed anew
 
 
@@ -142,8 +146,8 @@ class Recipe:
     """A training run.
 
     Raises:
-        ValueError: the best checkpoint is to be published, and none is evaluated or can be; or losses are to be
-            blended, and no files are kept to measure them, or they have weights.
+        ValueError: training is to end early or the best checkpoint to be published, and none is evaluated or can be; or
+            losses are to be blended, and no files are kept to measure them, or they have weights.
     """
 
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
@@ -159,6 +163,8 @@ class Recipe:
         every = self.run.eval_every
         if self.run.publish == "best" and not set(self.data.tasks) - set(self.data.teachers):
             raise ValueError("publish=best needs test files, and every task has a teacher in place of labels")
+        if self.run.patience and not 0 < every <= self.optim.epochs:
+            raise ValueError(f"patience={self.run.patience} needs evaluations between epochs, eval_every is {every}")
         if self.run.publish == "best" and not 0 < every <= self.optim.epochs:
             raise ValueError(f"publish=best needs evaluations between epochs, eval_every is {every}")
 
@@ -318,6 +324,7 @@ RECIPES: Mapping[str, Experiment] = {
             optim=OptimSettings(
                 lr=0.005, epochs=20, schedule="cosine", warmup_epochs=0.5, layer_decay=0.8, label_smoothing=0.1
             ),
+            run=RunSettings(baselines=True),
         ),
         command="unidual finetune --images photos/ --videos clips/",
     ),

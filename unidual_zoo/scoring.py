@@ -41,8 +41,8 @@ class Protocol:
     begins at int(j·N/K); "sparse": see `data.sampling`), read at `rate` frames/s (None: the spec's). `crops` 1: the
     spec's resize and centre crop; 3: squares as large as the short side, along the long side. `dense`: the network runs
     fully convolutionally, with an average pool as large as the training features and stride 1, T pooled whole, and the
-    mean over positions. `still`: a clip is its middle frame, repeated, so that nothing moves. Views are averaged as probabilities or as logits. An image has one view, the spec's resize and
-    centre crop.
+    mean over positions. `still`: a clip is its middle frame, repeated, so that nothing moves. Views are averaged as
+    probabilities or as logits. An image has one view, the spec's resize and centre crop.
     """
 
     name: str

@@ -172,6 +172,7 @@ def _card(report: Report, result: FileResult) -> dict[str, Any]:
     return {
         "picture": preview(report.files[result.index], report.modality),
         "file": report.files[result.index],
+        "short": "/".join(Path(report.files[result.index]).parts[-2:]),
         "label": numbers.class_name(report, result.label),
         "answers": [(numbers.class_name(report, number), share) for number, share in answers],
     }

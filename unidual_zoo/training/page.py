@@ -26,7 +26,7 @@ def run_page(
     unreadable: Mapping[str, str],
 ) -> Page:
     """The page of the run in that directory, of its final reports. `unreadable` are training files and why."""
-    told = {task.task: task.lines() for task in plan}
+    copies = {task.task: task.copies_line() for task in plan}
     return Page(
         title=f"{recipe.model.model}, trained on {' and '.join(recipe.data.tasks)}",
         facts=_facts(recipe, plan),
@@ -38,7 +38,7 @@ def run_page(
                 title=task,
                 report=report,
                 baselines=report.facts.get("baselines", {}),
-                notes=told.get(task, ())[1:],  # the first line stands among the facts
+                notes=[copies[task]] if copies[task] else [],
             )
             for task, report in reports.items()
         ],
@@ -59,7 +59,7 @@ def _facts(recipe: Recipe, plan: Sequence[TaskPlan]) -> dict[str, Any]:
         "network": model.model,
         "started from": start,
         **(frozen if model.freeze else {}),
-        **{task.task: task.lines()[0].partition(": ")[2] for task in plan},
+        **{task.task: task.line() for task in plan},
         "training": f"{optim.epochs} epochs, {optim.optimizer}, lr {optim.lr:g}, schedule {optim.schedule}, "
         f"batches of {recipe.data.batch_size}",
         "losses": "every class weighs alike" if optim.class_weights == "balanced" else "every file weighs alike",

@@ -44,22 +44,28 @@ class TaskPlan:
         there = [count for count in self.counts.values() if count]
         return max(there) / min(there)
 
-    def lines(self) -> list[str]:
-        """The plan for a reader."""
+    def line(self) -> str:
+        """The files for a reader."""
         names = list(self.counts)
         ends = f"from {names[0]!r} with {self.counts[names[0]]} to {names[-1]!r} with {self.counts[names[-1]]}"
         balance = f"{ends}: {self.imbalance:.1f} to 1" if self.imbalance > 1 else "all of one size"
-        told = [
-            f"{self.task}: {self.num_files} training files of {len(names)} classes ({balance}); "
+        return (
+            f"{self.num_files} training files of {len(names)} classes ({balance}); "
             f"{self.num_tests} test files ({self.split})"
-        ]
-        if self.copies:
-            first = "; ".join(f"{test} = {train}" for test, train in self.copies[:LISTED])
-            told.append(
-                f"{self.task}: {len(self.copies)} test files are copies of training files, which flatters figures: "
-                f"{first}{'; …' if len(self.copies) > LISTED else ''}"
-            )
-        return told
+        )
+
+    def copies_line(self) -> str | None:
+        """The copies for a reader, the first of them by name; None without any."""
+        if not self.copies:
+            return None
+        first = "; ".join(f"{test} = {train}" for test, train in self.copies[:LISTED])
+        count = "a test file is a copy" if len(self.copies) == 1 else f"{len(self.copies)} test files are copies"
+        more = "; …" if len(self.copies) > LISTED else ""
+        return f"{count} of training files, which flatters figures: {first}{more}"
+
+    def lines(self) -> list[str]:
+        """The plan for a reader, its lines beginning with the task."""
+        return [f"{self.task}: {line}" for line in (self.line(), self.copies_line()) if line]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ def curve_pictures(log: Path) -> dict[str, bytes]:
     lines, pictures = read_log(log), {}
     with _plain_text():
         for panel in PANELS:
-            figure = Figure(figsize=(6, 4), layout="constrained")
+            figure = Figure(figsize=(5, 3.6), layout="constrained")
             if _draw_panel(figure.subplots(), panel, lines):
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -88,7 +88,7 @@ def _draw_panel(axes: Axes, panel: Panel, lines: Sequence[Mapping[str, Any]]) ->
     if names:
         longest = max(len(_shown(name)) for name in names)
         columns = max(1, min(len(names), LEGEND_LETTERS // (longest + 4)))
-        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, frameon=False)
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, frameon=False)
     return bool(names)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unidual.demo import demo
 from unidual.options import DEFAULT_MODEL, json_lines
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
@@ -250,6 +251,7 @@ def models(
 
 app.command(cls=TrainCommand)(train)
 app.command()(finetune)
+app.command()(demo)
 
 
 def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:

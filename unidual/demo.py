@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +30,7 @@ def demo(
     from unidual_zoo.inference import load_model
 
     require("gradio", "demo")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was uploaded is removed then, too
     limits = Limits(megabytes=max_megabytes, seconds=max_seconds)
     with (
         json_lines(output) as write,

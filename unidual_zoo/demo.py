@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ class Looker:
         """What the model sees in a file.
 
         Raises:
-            ValueError: the file is larger or longer than allowed, is neither image nor video, or of no use to the model.
+            ValueError: the file is larger or longer than allowed, or of no use to the model.
+            MediaError: it is neither an image nor a video.
         """
         modality = check_file(path, self.limits)
         routes = {pathway: route for (kind, pathway), route in self.routes.items() if kind == modality}
@@ -157,7 +159,7 @@ class Looker:
         explanation = explain(self.model, view, top=1)
         frame = explanation.frames[len(explanation.frames) // 2]
         when = f" at {sum(span) / 2:.1f} s" if span else ""
-        for pathway, response in explanation.responses.items():
+        for pathway, response in sorted(explanation.responses.items()):  # as the labels stand
             if (named := response.class_map) is not None:
                 caption = f"{pathway} pathway{when}: {named.label} {named.probability:.0%}"
                 yield overlaid(frame, named.cam), printable(caption)
@@ -167,7 +169,8 @@ def check_file(path: str, limits: Limits) -> str:
     """The modality of a file that may be looked at.
 
     Raises:
-        ValueError: it is too large or too long, or cannot be read; it says what is allowed.
+        ValueError: it is too large or too long; it says what is allowed.
+        MediaError: it has the name of a video, or no name that is known, and cannot be read.
     """
     megabytes = os.path.getsize(path) / 1e6
     if megabytes > limits.megabytes:
@@ -206,7 +209,7 @@ def window_ranges(num_frames: int, rate: float, clip: ClipSpec) -> list[tuple[in
     least = max(WINDOW_SECONDS * rate, clip.length * clip.stride if clip.sampling == "dense" else clip.length)
     count = max(1, min(MOST_WINDOWS, math.floor(num_frames / least)))
     bounds = [round(part * num_frames / count) for part in range(count + 1)]
-    return list(zip(bounds, bounds[1:], strict=False))
+    return list(pairwise(bounds))
 
 
 def overlaid(frame: Tensor, cam: Tensor) -> Image.Image:
@@ -260,7 +263,8 @@ def told(sight: Sight, name: str, device: str) -> str:
 def example_files(folder: Path) -> list[str]:
     """A few drawn photos and videos, copied to the folder."""
     media = (toy.images("test", count=EXAMPLES), toy.videos("test", count=EXAMPLES))
-    return [shutil.copy(file, folder) for part in media for file in part.files]
+    named = [(file, part.classes[label]) for part in media for file, label in zip(part.files, part.labels, strict=True)]
+    return [shutil.copy(file, folder / f"{name}{Path(file).suffix}") for file, name in named]
 
 
 def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
@@ -356,21 +360,23 @@ def served(
         OSError: the port is in use.
     """
     looker = Looker(model, limits=limits, device=device)
-    with tempfile.TemporaryDirectory(prefix="unidual-demo-", ignore_cleanup_errors=True) as folder:
-        with _environment(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False"):
-            gradio = require("gradio", "demo")
-            (Path(folder) / "examples").mkdir()
-            page = build_page(looker, examples=example_files(Path(folder) / "examples") if examples else ())
-            fonts = ["system-ui", "sans-serif"]  # gradio's own are fetched from elsewhere
-            page.launch(
-                server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
-                max_file_size=int(looker.limits.megabytes * 1e6), footer_links=[],
-                theme=gradio.themes.Default(font=fonts, font_mono=["monospace"]),
-            )  # fmt: skip
-            try:
-                yield page
-            finally:
-                page.close(verbose=False)
+    with (
+        tempfile.TemporaryDirectory(prefix="unidual-demo-", ignore_cleanup_errors=True) as folder,
+        _environment(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False"),
+    ):
+        gradio = require("gradio", "demo")
+        (Path(folder) / "examples").mkdir()
+        page = build_page(looker, examples=example_files(Path(folder) / "examples") if examples else ())
+        fonts = ["system-ui", "sans-serif"]  # gradio's own are fetched from elsewhere
+        page.launch(
+            server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
+            max_file_size=int(looker.limits.megabytes * 1e6), footer_links=[],
+            theme=gradio.themes.Default(font=fonts, font_mono=["monospace"]),
+        )  # fmt: skip
+        try:
+            yield page
+        finally:
+            page.close(verbose=False)
 
 
 @contextlib.contextmanager

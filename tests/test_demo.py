@@ -63,7 +63,7 @@ def test_both_pathways_answer_for_a_photo_and_over_the_time_of_a_video(model, fi
             assert all(share >= 1 / 3 and label in top for label, share in windows)
         assert len(sight.pictures) == 2 * max(1, len(sight.windows))
         assert all(picture.size == (32, 32) for picture, _ in sight.pictures)
-    assert "at 0.5 s: <img" in sight.pictures[0][1]
+    assert "image, 0.5 s: <img" in sight.pictures[0][1]
     assert "3 clips over the whole video" in told(sight, "net", "cpu")
     assert draw_timeline(sight.windows).width == 880
     assert model.training

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 from torch import Tensor
 
@@ -54,6 +55,7 @@ CAM_SHARE = 0.6  # of the colours of a Grad-CAM in a picture, where it is larges
 BATCH = 4  # windows that go through the network together
 KEPT_SECONDS = 600  # how long what a page was sent or made may lie in its folder
 WAITING = 16  # visitors in the queue
+CSS = "#frames .grid-wrap { max-height: none; height: auto; }"  # no frame is cut
 EXAMPLES = 2  # photos and videos each
 _PROTOCOL = Protocol(name="demo", clips=1)
 
@@ -158,10 +160,10 @@ class Looker:
         """The middle frame of a view under the Grad-CAM of each pathway, with a caption."""
         explanation = explain(self.model, view, top=1)
         frame = explanation.frames[len(explanation.frames) // 2]
-        when = f" at {sum(span) / 2:.1f} s" if span else ""
+        when = f", {sum(span) / 2:.1f} s" if span else ""
         for pathway, response in sorted(explanation.responses.items()):  # as the labels stand
             if (named := response.class_map) is not None:
-                caption = f"{pathway} pathway{when}: {named.label} {named.probability:.0%}"
+                caption = f"{pathway}{when}: {named.label} {named.probability:.0%}"
                 yield overlaid(frame, named.cam), printable(caption)
 
 
@@ -240,7 +242,8 @@ def draw_timeline(windows: Sequence[Window]) -> Image.Image:
             axes.set(ylim=(0, 1), ylabel=pathway, xlim=(0, windows[-1].end), yticks=(0, 1))
             axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel("seconds")
-        handles = [matplotlib.patches.Patch(color=colours[label]) for label in labels]
+        figure.suptitle("labels over time, as high as their probability", fontsize="medium")
+        handles = [Patch(color=colours[label]) for label in labels]
         figure.legend(
             handles, [f" {label[:40]}" for label in labels], loc="outside lower center", ncols=2, frameon=False
         )
@@ -264,7 +267,7 @@ def example_files(folder: Path) -> list[str]:
     """A few drawn photos and videos, copied to the folder."""
     media = (toy.images("test", count=EXAMPLES), toy.videos("test", count=EXAMPLES))
     named = [(file, part.classes[label]) for part in media for file, label in zip(part.files, part.labels, strict=True)]
-    return [shutil.copy(file, folder / f"{name}{Path(file).suffix}") for file, name in named]
+    return [str(shutil.copy(file, folder / f"{name}{Path(file).suffix}")) for file, name in named]
 
 
 def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
@@ -324,11 +327,12 @@ def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
                                      show_heading=False, visible=pathway in looker.model.pathways)
                         for pathway in (IMAGE, VIDEO)
                     ]  # fmt: skip
-                facts = gradio.Textbox(label="Model and time", interactive=False, elem_id="facts", lines=2)
+                facts = gradio.Textbox(label="Model and time", interactive=False, elem_id="facts", lines=4, max_lines=8)
         timeline = gradio.Image(
-            label="Labels over time", interactive=False, visible=False, elem_id="timeline", type="pil", format="png"
+            show_label=False, interactive=False, visible=False, elem_id="timeline", type="pil", format="png"
         )
-        gallery = gradio.Gallery(label="Frames that mattered (Grad-CAM)", columns=2, elem_id="frames", height="auto")
+        gradio.Markdown("### Frames that mattered (Grad-CAM)")
+        gallery = gradio.Gallery(show_label=False, columns=2, elem_id="frames", height="auto")
         outputs = [*labels, timeline, gallery, facts]
         dropped.upload(shown(remove=True), dropped, outputs, api_name="look")
         camera.input(shown(remove=True), camera, outputs)
@@ -369,7 +373,7 @@ def served(
         page = build_page(looker, examples=example_files(Path(folder) / "examples") if examples else ())
         fonts = ["system-ui", "sans-serif"]  # gradio's own are fetched from elsewhere
         page.launch(
-            server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
+            css=CSS, server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
             max_file_size=int(looker.limits.megabytes * 1e6), footer_links=[],
             theme=gradio.themes.Default(font=fonts, font_mono=["monospace"]),
         )  # fmt: skip

@@ -270,7 +270,7 @@ def decoder_version(modality: str) -> str:
 
 
 def _result(scored: FileScores, index: int, label: int, num_views: int, average: str) -> FileResult:
-    about = dict(size=scored.size, error=scored.error, warning=scored.warning, seconds=scored.seconds)
+    about: dict[str, Any] = dict(size=scored.size, error=scored.error, warning=scored.warning, seconds=scored.seconds)
     if scored.scores is None:
         return FileResult(index, label, (), 0, num_views, **about)
     mean = scored.scores.mean(0)  # (views, classes) -> (classes,)

@@ -26,7 +26,7 @@ def run_page(
     unreadable: Mapping[str, str],
 ) -> Page:
     """The page of the run in that directory, of its final reports. `unreadable` are training files and why."""
-    copies = {task.task: task.copies_line() for task in plan}
+    copies = {task.task: line for task in plan if (line := task.copies_line())}
     return Page(
         title=f"{recipe.model.model}, trained on {' and '.join(recipe.data.tasks)}",
         facts=_facts(recipe, plan),
@@ -38,7 +38,7 @@ def run_page(
                 title=task,
                 report=report,
                 baselines=report.facts.get("baselines", {}),
-                notes=[copies[task]] if copies[task] else [],
+                notes=[copies[task]] if task in copies else [],
             )
             for task, report in reports.items()
         ],

@@ -55,7 +55,11 @@ CAM_SHARE = 0.6  # of the colours of a Grad-CAM in a picture, where it is larges
 BATCH = 4  # windows that go through the network together
 KEPT_SECONDS = 600  # how long what a page was sent or made may lie in its folder
 WAITING = 16  # visitors in the queue
-CSS = "#frames .grid-wrap { max-height: none; height: auto; }"  # no frame is cut
+# No frame and no caption is cut.
+CSS = """
+#frames, #frames .grid-wrap { height: auto !important; max-height: none !important; }
+#frames .caption-label { white-space: normal; max-width: 100%; left: 0; font-size: 0.75rem; }
+"""
 EXAMPLES = 2  # photos and videos each
 _PROTOCOL = Protocol(name="demo", clips=1)
 
@@ -327,7 +331,7 @@ def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
                                      show_heading=False, visible=pathway in looker.model.pathways)
                         for pathway in (IMAGE, VIDEO)
                     ]  # fmt: skip
-                facts = gradio.Textbox(label="Model and time", interactive=False, elem_id="facts", lines=4, max_lines=8)
+                facts = gradio.Textbox(label="Model and time", interactive=False, elem_id="facts", lines=5, max_lines=8)
         timeline = gradio.Image(
             show_label=False, interactive=False, visible=False, elem_id="timeline", type="pil", format="png"
         )
@@ -373,9 +377,9 @@ def served(
         page = build_page(looker, examples=example_files(Path(folder) / "examples") if examples else ())
         fonts = ["system-ui", "sans-serif"]  # gradio's own are fetched from elsewhere
         page.launch(
-            css=CSS, server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
+            server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
             max_file_size=int(looker.limits.megabytes * 1e6), footer_links=[],
-            theme=gradio.themes.Default(font=fonts, font_mono=["monospace"]),
+            theme=gradio.themes.Default(font=fonts, font_mono=["monospace"]), css=CSS,
         )  # fmt: skip
         try:
             yield page

@@ -331,7 +331,7 @@ def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
                                      show_heading=False, visible=pathway in looker.model.pathways)
                         for pathway in (IMAGE, VIDEO)
                     ]  # fmt: skip
-                facts = gradio.Textbox(label="Model and time", interactive=False, elem_id="facts", lines=5, max_lines=8)
+                facts = gradio.Textbox(label="Model and time", interactive=False, elem_id="facts", lines=6, max_lines=8)
         timeline = gradio.Image(
             show_label=False, interactive=False, visible=False, elem_id="timeline", type="pil", format="png"
         )

@@ -45,7 +45,7 @@ class Meter:
         self.accelerator, self.run = accelerator, run
         self.step, self.per_epoch, self.examples, self.every = step, per_epoch, examples, every
         self.bar = tqdm(total=total, initial=step, unit="step", disable=not accelerator.is_main_process)
-        self._first, self._ends = step, []  # when the first steps of this process ended
+        self._ends: list[float] = []  # when the first steps of this process ended
         self._losses: list[dict[str, Tensor]] = []
         self._lr = 0.0
         self._waited = 0.0

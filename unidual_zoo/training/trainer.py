@@ -396,8 +396,8 @@ class Trainer:
         """What the frames of the test videos tell without their order, by task; one clip of a video is looked at.
 
         It is the accuracy of the image pathway, where that has learnt the task from single frames. Else it is that of
-        the network itself on the clip's middle frame, repeated: how much it loses where nothing moves, and no more than
-        a network that learnt from frames would get. A network of an image pathway alone sees nothing but frames.
+        the network itself on the clip's middle frame, repeated: how much it loses where nothing moves; a network that
+        learnt from frames may do better. A network of an image pathway alone sees nothing but frames.
         """
         told = {}
         for task, media in self.test_media.items():

@@ -199,6 +199,7 @@ def test_a_full_disk_is_named(run, model, files, command):
         (["evaluate", "kinetics", "--data", "{files}/empty"], "{files}/empty"),
         (["evaluate", "imagenet", "--data", "{files}", "--pathway", "audio"], "no 'audio' pathway"),
         (["evaluate", "imagenet", "--json", "{files}/no/out.json"], "{files}/no/out.json"),
+        (["evaluate", "imagenet", "--report", "{files}/no/page.html"], "no folder {files}/no for the report"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(run, model, files, arguments, message):
@@ -311,8 +312,13 @@ def test_evaluate_ends_in_one_line_of_json(run, model, data):
 
 def test_evaluate_sees_what_its_sources_hold(run, model, data):
     out = data / "reports.json"
-    status, text, _ = run("evaluate", data / "things", data / "acts", "--model", model, "--json", out)
+    page = data / "page.html"
+    options = ("--model", model, "--json", out, "--report", page)
+    status, text, _ = run("evaluate", data / "things", data / "acts", *options)
     assert status == 0
+    shown = page.read_text(encoding="utf-8")
+    assert all(title in shown for title in (f"{data / 'things'}, test: images", f"{data / 'acts'}, val: videos"))
+    assert shown.count("data:image/jpeg") == 7  # of 8 files one is torn
     assert [(row["modality"], row["task"], row["listed"]) for row in lines(out)] == [
         ("image", "things", 3), ("video", "acts", 5),
     ]  # fmt: skip

@@ -62,6 +62,28 @@ def test_top_5_leaves_one_class_out(tmp_path):
     assert report.metrics() == {"top-1": 66.667, "top-5": 66.667}
 
 
+def test_a_file_keeps_its_confidences_and_the_time_that_reading_took(tmp_path):
+    path = grey_image(tmp_path / "0.png", 0)
+    report = evaluate(GreyNet(), media("image", [path], [1]), progress=False)
+    shares = torch.tensor([-200.0 * (level / 5) ** 2 for level in range(LEVELS)]).softmax(0)
+    (result,) = report.results
+    assert result.confidences == pytest.approx(shares[list(result.top)].tolist(), abs=1e-6)
+    assert result.seconds > 0
+    assert report.classes == CLASSES
+    # Of six classes the best five tell something, of five they do not.
+    assert set(report.telling_metrics()) == {"top-1", "top-5"}
+    assert set(dataclasses.replace(report, classes=CLASSES[:5]).telling_metrics()) == {"top-1"}
+
+
+def test_a_still_clip_is_its_middle_frame(tmp_path):
+    path = grey_video(tmp_path / "steps.mp4", [0, 1, 2, 3, 4, 5])
+    spec = dataclasses.replace(SPEC, clip=ClipSpec(length=4, stride=1))
+    views, _ = ViewReader("video", spec, Protocol(name="still", clips=2, still=True))(str(path))
+    assert views.shape[:3] == (2, 3, 4)
+    for clip, level in zip(views.float(), (2, 4), strict=True):  # of the clips 0 to 3 and 2 to 5
+        torch.testing.assert_close(clip, torch.full_like(clip, 51.0 * level), rtol=0, atol=3)
+
+
 def test_probabilities_and_logits_are_averaged_differently(tmp_path):
     model = GreyNet()
     path = grey_video(tmp_path / "a.mp4", [0, 0, 0, 0, 0, 0, 5, 5])

@@ -15,6 +15,7 @@ STAGES = [
     ["engines"],
     ["scoring"],
     ["inference", "evaluation", "explain", "calibration", "export"],
+    ["demo", "report"],
     ["training"],
     ["cli"],
 ]

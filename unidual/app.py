@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unidual.check_data import check_data
+from unidual.demo import demo
 from unidual.export import export
 from unidual.options import DEFAULT_MODEL, HELP, FileSeconds, json_lines
 from unidual.packing import pack
@@ -157,6 +158,9 @@ def evaluate(
     skip: Skip = None,
     device: Device = None,
     dtype: Dtype = None,
+    page: Annotated[
+        Path | None, typer.Option("--report", help="Also write what there is to see as one page of HTML.")
+    ] = None,
     output: JsonFile = None,
 ) -> None:
     """The accuracy of a model on labelled images and videos: a report for each source and modality, the last of its
@@ -168,8 +172,11 @@ def evaluate(
     from unidual_zoo.evaluation import evaluate as measure
     from unidual_zoo.inference import for_inference, load_model
     from unidual_zoo.names import printable
+    from unidual_zoo.report.page import check_page, evaluation_page, write_page
 
-    unreadable = None
+    if page is not None:
+        check_page(page)
+    reports, unreadable = {}, None
     with json_lines(output) as write:
         place = _device(device)
         found = find_media(sources, data=data, split=split, modality=modality, layout=layout, skip=skip)
@@ -195,11 +202,15 @@ def evaluate(
                     **_origin(model or default, checkpoint),
                 },
             )
+            reports[f"{source}: {media.modality}s"] = report
             write(report.to_dict())
             typer.echo(report.table())
             typer.echo(json.dumps(report.to_dict()))
             if len(report.failures) == len(report.files):
                 unreadable = report.failures[0]["error"]
+        if page is not None:
+            write_page(evaluation_page(model or default, reports), page)
+            typer.echo(printable(f"unidual: the report is {page}"), err=True)
     if unreadable:
         typer.echo(f"unidual: not one file could be read and scored: {printable(unreadable)}", err=True)
         raise typer.Exit(FAILED_FILES)
@@ -274,6 +285,7 @@ app.command()(finetune)
 app.command()(pack)
 app.command()(export)
 app.command("check-data")(check_data)
+app.command()(demo)
 
 
 def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:

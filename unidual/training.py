@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from unidual.options import DEFAULT_MODEL, FileSeconds
 
 if TYPE_CHECKING:
+    from unidual_zoo.training.plan import Plan
     from unidual_zoo.training.recipes import Recipe
 
 Settings = Annotated[
@@ -129,7 +130,11 @@ def finetune(
     settings: Settings = None,
     listed: ListSettings = False,
 ) -> None:
-    """Fit a network to your own labelled images, videos, or both; ends with a folder that timm and `predict` load."""
+    """Fit a network to your own labelled images, videos, or both; ends with a folder that timm and `predict` load.
+
+    Says first what there is to learn from, and chooses by its size what is evaluated between epochs, when training ends
+    and whether classes are weighted, unless --set does.
+    """
     from unidual_zoo.training.finetune import finetune_recipe
 
     given = [f"freeze={freeze}", *(["freeze_norms=true"] if freeze_norms else [])]
@@ -144,9 +149,28 @@ def finetune(
         skip=skip,
         settings=[*given, *(settings or ())],
     )
-    if not recipe.model.pretrained:
-        typer.echo(f"unidual: {model} starts from random weights", err=True)
-    _run(recipe, out=out or Path("runs/finetune"), resume=resume)
+    recipe, plan = _planned(recipe, chosen=[setting.partition("=")[0] for setting in settings or ()])
+    _run(recipe, out=out or Path("runs/finetune"), resume=resume, plan=plan)
+
+
+def _planned(recipe: Recipe, *, chosen: Sequence[str]) -> tuple[Recipe, Plan | None]:
+    """The recipe with what the size of the data asks for where nothing is `chosen`; says what is going to happen."""
+    from accelerate import PartialState
+
+    from unidual_zoo.names import printable
+    from unidual_zoo.training.plan import make_plan, settings_by_size
+
+    lines = [] if recipe.model.pretrained else [f"{recipe.model.model} starts from random weights"]
+    plan = None
+    if not recipe.data.teachers:
+        plan = make_plan(recipe.data, seed=recipe.run.seed)
+        changes, reasons = settings_by_size(plan.tasks, recipe, chosen)
+        recipe = recipe.changed(**changes)
+        lines = [*(line for task in plan.tasks for line in task.lines()), *lines, *reasons]
+    if PartialState().is_main_process:
+        for line in lines:
+            typer.echo(f"unidual: {printable(line)}", err=True)
+    return recipe, plan
 
 
 def _given_seconds(file_seconds: float | None) -> list[str]:
@@ -181,29 +205,35 @@ def _by_task(given: Sequence[str], tasks: Iterable[str]) -> dict[str, str]:
     return sources
 
 
-def _run(recipe: Recipe, *, out: Path, resume: bool) -> None:
+def _run(recipe: Recipe, *, out: Path, resume: bool, plan: Plan | None = None) -> None:
     from accelerate import PartialState
 
     from unidual_zoo.names import printable
+    from unidual_zoo.report.page import next_commands
+    from unidual_zoo.training.page import REPORT
     from unidual_zoo.training.trainer import train as run
     from unidual_zoo.weights import EXPORT
 
     for task, teacher in recipe.data.teachers.items():
         told = f"{task} is learnt from {teacher}: labels and folder names of its files are not used, nor are any tested"
         typer.echo(printable(f"unidual: {told}"), err=True)
-    reports = run(recipe, out=out, resume=resume)
+    reports = run(recipe, out=out, resume=resume, plan=plan)
     if PartialState().is_main_process:
-        scores = {task: report.metrics() for task, report in reports.items()}
         for task, report in reports.items():
             if report.failures:
                 first = report.failures[0]
                 count = f"{len(report.failures)} of {len(report.files)} test files of {task}"
                 first = printable(f"{first['file']}: {first['error']}")
                 typer.echo(f"unidual: {count} failed and count as wrong, the first: {first}", err=True)
-        for task, metrics in scores.items():
-            typer.echo(f"{task}: " + ", ".join(f"{name} {value:.2f}%" for name, value in metrics.items()))
-        typer.echo(
-            printable(f"curves, confusion matrices, predictions and log: {out}; network: local-dir:{out / EXPORT}")
-        )
-        typer.echo(json.dumps({"out": str(out), "export": str(out / EXPORT), "scores": scores}))
+        baselines = {task: dict(report.facts["baselines"]) for task, report in reports.items()}
+        for task, report in reports.items():
+            scores = [f"{name} {value:.2f}%" for name, value in report.telling_metrics().items()]
+            beside = [f"{name} {value:.2f}%" for name, value in baselines[task].items()]
+            typer.echo(printable(f"{task}: {', '.join(scores)} (beside it: {', '.join(beside)})"))
+        commands = next_commands(f"local-dir:{out / EXPORT}", modalities=())
+        typer.echo(printable(f"report, curves, confusion matrices, predictions and log: {out / REPORT} and beside it"))
+        typer.echo(printable(f"network: local-dir:{out / EXPORT}; to use it: {next(iter(commands.values()))}"))
+        scores = {task: report.metrics() for task, report in reports.items()}
+        result = {"out": str(out), "export": str(out / EXPORT), "report": str(out / REPORT)}
+        typer.echo(json.dumps({**result, "scores": scores, "baselines": baselines}))
     PartialState().destroy_process_group()

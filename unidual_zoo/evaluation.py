@@ -6,12 +6,13 @@ A file that fails counts as wrong and is named in the report.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import av
 import PIL
@@ -25,7 +26,7 @@ from unidual_zoo.dtypes import dtype_name
 from unidual_zoo.engines import GraphModel
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable, tidy
-from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, score_files
+from unidual_zoo.scoring import LOGITS, PROTOCOLS, FileScores, Protocol, Route, score_files
 from unidual_zoo.spec import VIDEO
 
 __all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluation_mode", "map_labels"]
@@ -35,12 +36,14 @@ _CODE = re.compile(r"[a-z]\d+")
 _NAMED = 5  # failures and warnings named in the table; the JSON line names all
 
 
-class FileResult(NamedTuple):
+@dataclass(frozen=True)
+class FileResult:
     """What became of file number `index` of a data set.
 
     `label` and `top` (the best five, best first) are classes of the network, `others` further labels, of which any is
-    right as well; `views_right` of `views` views would be right alone. A file that failed has an `error`, no `top`, and
-    its views count as wrong. One that was read with a `warning` counts as any other.
+    right as well, `confidences` the probabilities of `top`; `views_right` of `views` views would be right alone. A file
+    that failed has an `error`, no `top`, and its views count as wrong. One that was read with a `warning` counts as any
+    other. `seconds` are those that reading took.
     """
 
     index: int
@@ -52,6 +55,8 @@ class FileResult(NamedTuple):
     error: str | None = None
     warning: str | None = None
     others: tuple[int, ...] = ()
+    confidences: tuple[float, ...] = ()
+    seconds: float = field(default=0.0, compare=False)  # no two evaluations take the same time
 
     def right(self, best: int = 1) -> bool:
         """Whether a label of the file is among the best of `top`."""
@@ -60,13 +65,17 @@ class FileResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The results of a data set or of one rank's share of it, and the `facts` of how they came about."""
+    """The results of a data set or of one rank's share of it, and the `facts` of how they came about.
+
+    `classes` are the names of the network's classes, or their numbers where it has no names.
+    """
 
     modality: str
     files: tuple[str, ...]
     results: tuple[FileResult, ...]
     seconds: float
     facts: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def merge(cls, reports: Sequence[Report]) -> Report:
@@ -82,7 +91,7 @@ class Report:
                 f"{len(first.files)} files must be counted once each, the reports count {len(results)}, "
                 f"{len({result.index for result in results})} of them different"
             )
-        return cls(first.modality, first.files, results, max(report.seconds for report in reports), first.facts)
+        return dataclasses.replace(first, results=results, seconds=max(report.seconds for report in reports))
 
     @property
     def failures(self) -> list[dict[str, str]]:
@@ -112,6 +121,11 @@ class Report:
             shares = {"clip@1": (right, views), "video@1": shares["top-1"], "video@5": shares["top-5"]}
         return {name: round(100 * right / total, 3) for name, (right, total) in shares.items()}
 
+    def telling_metrics(self) -> dict[str, float]:
+        """The metrics for a reader: without the best five where five classes or fewer are all there are."""
+        few = 0 < len(self.classes) <= TOP
+        return {name: value for name, value in self.metrics().items() if not (few and name.endswith(str(TOP)))}
+
     def to_dict(self) -> dict[str, Any]:
         """Metrics and facts as plain data for one line of JSON."""
         decoded = [result for result in self.results if result.error is None]
@@ -134,6 +148,8 @@ class Report:
     def table(self) -> str:
         """The report for a reader: one fact a line, and the first failures and warnings."""
         rows = self.to_dict()
+        for name in set(self.metrics()) - set(self.telling_metrics()):
+            del rows[name]
         rows["stored_size"] = ", ".join(f"{name} {size}" for name, size in rows["stored_size"].items()) or None
         named = [("failed", "error", rows.pop("failures")), ("warned", "warning", rows.pop("warnings"))]
         width = max(map(len, rows))
@@ -201,11 +217,18 @@ def evaluate(
         for scored in scores:
             index = indices[scored.index]
             right = [labels[label] for label in media.labels_of(index)]
-            results.append(_result(scored, index, right, num_views))
+            results.append(_result(scored, index, right, num_views, route.protocol.average))
             bar.update()
     about = {**_facts(model, media, route), "labels": label_rule, "batch_size": batch_size, "workers": workers}
-    files = tuple(str(file) for file in media.files)
-    return Report(media.modality, files, tuple(results), time.perf_counter() - start, {**about, **(facts or {})})
+    names = model.spec.class_names(route.task) or tuple(map(str, range(model.tasks[route.task].num_classes)))
+    return Report(
+        modality=media.modality,
+        files=tuple(str(file) for file in media.files),
+        results=tuple(results),
+        seconds=time.perf_counter() - start,
+        facts={**about, **(facts or {})},
+        classes=tuple(names),
+    )
 
 
 @contextlib.contextmanager
@@ -265,14 +288,21 @@ def decoder_version(modality: str) -> str:
     )
 
 
-def _result(scored: FileScores, index: int, labels: Sequence[int], num_views: int) -> FileResult:
-    label, others = labels[0], tuple(labels[1:])
+def _result(scored: FileScores, index: int, labels: Sequence[int], num_views: int, average: str) -> FileResult:
+    label = labels[0]
+    about: dict[str, Any] = dict(
+        size=scored.size, error=scored.error, warning=scored.warning, others=tuple(labels[1:]), seconds=scored.seconds
+    )
     if scored.scores is None:
-        return FileResult(index, label, (), 0, num_views, scored.size, scored.error, scored.warning, others)
+        return FileResult(index, label, (), 0, num_views, **about)
     mean = scored.scores.mean(0)  # (views, classes) -> (classes,)
-    top = tuple(mean.topk(min(TOP, len(mean))).indices.tolist())
-    right = sum(best in labels for best in scored.scores.argmax(1).tolist())
-    return FileResult(index, label, top, right, len(scored.scores), scored.size, warning=scored.warning, others=others)
+    probabilities = mean.softmax(0) if average == LOGITS else mean
+    best = probabilities.topk(min(TOP, len(mean)))
+    right = sum(label in labels for label in scored.scores.argmax(1).tolist())
+    confidences = tuple(round(share, 6) for share in best.values.tolist())
+    return FileResult(
+        index, label, tuple(best.indices.tolist()), right, len(scored.scores), confidences=confidences, **about
+    )
 
 
 def _facts(model: TaskModel | GraphModel, media: MediaSet, route: Route) -> dict[str, Any]:

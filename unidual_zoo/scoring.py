@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,8 +44,8 @@ class Protocol:
     begins at int(j·N/K); "sparse": see `data.sampling`), read at `rate` frames/s (None: the spec's). `crops` 1: the
     spec's resize and centre crop; 3: squares as large as the short side, along the long side. `dense`: the network runs
     fully convolutionally, with an average pool as large as the training features and stride 1, T pooled whole, and the
-    mean over positions. Views are averaged as probabilities or as logits. An image has one view, the spec's resize and
-    centre crop.
+    mean over positions. `still`: a clip is its middle frame, repeated, so that nothing moves. Views are averaged as
+    probabilities or as logits. An image has one view, the spec's resize and centre crop.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Protocol:
     rate: float | None = None
     crops: int = 1
     dense: bool = False
+    still: bool = False
     average: str = PROBABILITIES
 
     def __post_init__(self) -> None:
@@ -137,7 +139,8 @@ class ViewReader:
 
     def _clips(self, num_frames: int, rate: float) -> list[list[int]]:
         protocol = self.protocol
-        return uniform_clips(num_frames, self.spec.clip, num_clips=protocol.clips, rate=rate, starts=protocol.starts)
+        clips = uniform_clips(num_frames, self.spec.clip, num_clips=protocol.clips, rate=rate, starts=protocol.starts)
+        return [[clip[len(clip) // 2]] * len(clip) for clip in clips] if protocol.still else clips
 
 
 class _Decoded(NamedTuple):
@@ -149,6 +152,7 @@ class _Decoded(NamedTuple):
     size: tuple[int, int] | None = None
     error: str | None = None
     warning: str | None = None
+    seconds: float = 0.0
 
 
 class _Files(Dataset):
@@ -169,6 +173,7 @@ class _Files(Dataset):
 
     def __getitem__(self, index: int) -> _Decoded:
         path, modality = self.files[index]
+        start = time.perf_counter()
         with self.reading.of(index), collected() as warned:
             try:
                 views, size = self.readers[modality](path)
@@ -176,7 +181,7 @@ class _Files(Dataset):
             except MediaError as error:
                 file = _Decoded(index, modality, error=error.reason)
         reasons = dict.fromkeys(warning.reason for warning in warned)
-        return file._replace(warning="; ".join(reasons) or None)
+        return file._replace(warning="; ".join(reasons) or None, seconds=time.perf_counter() - start)
 
 
 # ---- views to scores ------------------------------------------------------------------------------------------------
@@ -260,7 +265,8 @@ class Route:
 class FileScores(NamedTuple):
     """Scores (views, classes) of file number `index` on the CPU, its (width, height), or what went wrong.
 
-    `scores` are finite. `warning` tells what is wrong with a file that was read all the same.
+    `scores` are finite. `warning` tells what is wrong with a file that was read all the same; `seconds` are those that
+    reading it took.
     """
 
     index: int
@@ -269,6 +275,7 @@ class FileScores(NamedTuple):
     size: tuple[int, int] | None
     error: str | None
     warning: str | None
+    seconds: float = 0.0
 
 
 class _Batches:
@@ -324,7 +331,7 @@ def _file_scores(file: _Decoded, rows: list[Tensor]) -> FileScores:
     error = file.error
     if scores is not None and not scores.isfinite().all():
         scores, error = None, "the network's scores are not finite"
-    return FileScores(file.index, file.modality, scores, file.size, error, file.warning)
+    return FileScores(file.index, file.modality, scores, file.size, error, file.warning, file.seconds)
 
 
 def score_files(

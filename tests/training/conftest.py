@@ -28,5 +28,6 @@ def pictures():
 @pytest.fixture(autouse=True)
 def _no_pictures(request, monkeypatch):
     if "pictures" not in request.fixturenames:
-        for name in ("plot_curves", "plot_confusion"):
+        for name in ("plot_curves", "plot_confusion", "write_page"):
             monkeypatch.setattr(f"unidual_zoo.training.trainer.{name}", lambda *args, **kwargs: args[-1].touch())
+        monkeypatch.setattr("unidual_zoo.training.page.curve_pictures", lambda log: {})

@@ -87,7 +87,8 @@ def test_finetune(media, tmp_path, kinds):
     given = [part for kind in kinds for part in (f"--{kind}", folders[kind])]
     result = unidual("finetune", *given, "--model", "unidual10_aux", "--freeze", 1, "--out", tmp_path, settings=QUICK)
     assert set(result["scores"]) == set(kinds)
-    assert {file.name for file in tmp_path.iterdir()} >= {"curves.png", *(f"confusion-{kind}.png" for kind in kinds)}
+    written = {"curves.png", "report.html", *(f"confusion-{kind}.png" for kind in kinds)}
+    assert {file.name for file in tmp_path.iterdir()} >= written
     model = timm.create_model(f"local-dir:{result['export']}", pretrained=True)
     assert {name: task.num_classes for name, task in model.tasks.items()} == dict.fromkeys(kinds, 2)
     assert all(model.spec.class_names(kind) == CLASSES for kind in kinds)
@@ -119,6 +120,35 @@ def test_finetune_from_a_list_and_from_a_fine_tuned_network(media, tmp_path):
     tuned = timm.create_model(f"local-dir:{second['export']}", pretrained=True)
     assert tuned.stem.spatial.weight.equal(model.stem.spatial.weight)
     assert list(tuned.tasks) == ["images"]
+
+
+def test_finetune_says_what_it_does_and_what_came_of_it(media, tmp_path, pictures):
+    shutil.copytree(media / "films", tmp_path / "films")
+    (tmp_path / "films/train/square/0.avi").unlink()
+    (tmp_path / "films/val/square/copy.avi").write_bytes((tmp_path / "films/train/square/1.avi").read_bytes())
+    options = ["--videos", tmp_path / "films", "--model", "unidual10", "--out", tmp_path / "run"]
+    settings = [part for setting in QUICK for part in ("--set", setting)]
+    result = CliRunner().invoke(app, ["finetune", *map(str, [*options, *settings])])
+    assert result.exit_code == 0, result.output
+    told = result.stderr.splitlines()
+    assert "9 training files of 2 classes (from 'circle' with 5 to 'square' with 4: 1.2 to 1); 5 test files" in told[0]
+    assert "videos: a test file is a copy of training files, which flatters figures" in told[1]
+    assert told[2] == "unidual: unidual10 starts from random weights"
+    assert "the test files are evaluated once, at the end: a choice by 5 of them would be chance" in told[3]
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert last["baselines"]["videos"].keys() == {"always 'circle'", "frames alone, as still clips"}
+    assert last["baselines"]["videos"]["always 'circle'"] == 40
+    assert "video@5" not in result.stdout.splitlines()[0]  # of two classes
+    assert f"unidual predict FILES --model local-dir:{last['export']}" in result.stdout
+    page = (tmp_path / "run/report.html").read_text()
+    for shown in (
+        "copy.avi",
+        "Losses of the training",
+        "frames alone, as still clips",
+        "data:image/jpeg",
+        "random weights",
+    ):
+        assert shown in page
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such file names")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import unidual_zoo  # noqa: F401  (registers the models)
 from unidual_zoo.spec import InputSpec
 from unidual_zoo.training import objective as objective_module
-from unidual_zoo.training.objective import JointObjective
+from unidual_zoo.training.objective import JointObjective, balanced_weights
 
 TASKS = {"in1k": ("image", 7), "k400": ("video", 6)}
 THREE = TASKS | {"minisports": ("video", 5)}
@@ -223,3 +223,17 @@ def test_images_as_single_frames(training):
     for task, features in zip(("k400", "minisports"), clips.split(2), strict=True):
         expected = F.cross_entropy(model.forward_head(features, task=task), batch[task][1])
         assert losses[f"{task}.video"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_balanced_classes_weigh_alike():
+    weights = balanced_weights([0, 0, 0, 1], 3)
+    assert weights.tolist() == pytest.approx([4 / (2 * 3), 4 / 2, 1])  # files / (classes there · files of the class)
+    model = network("unidual10_aux", TASKS).eval()
+    objective = JointObjective(model, class_weights={"k400": torch.arange(6.0)}).eval()
+    x, labels = joint_batch(TASKS)["k400"][0], torch.tensor([1, 4])
+    images = (torch.randn(1, 3, 32, 32), torch.tensor([0]))
+    losses = objective({"in1k": images, "k400": (x, labels)})
+    each = F.cross_entropy(model(x, task="k400"), labels, reduction="none")
+    torch.testing.assert_close(losses["k400.video"], (each[0] + 4 * each[1]) / 5)
+    torch.testing.assert_close(losses["in1k.image"], F.cross_entropy(model(images[0], task="in1k"), images[1]))
+    assert not any("class_weights" in name for name in objective.state_dict())

@@ -51,6 +51,7 @@ def test_a_run_leaves_everything_in_its_directory(media, tmp_path, pictures):
     assert {file.name for file in out.iterdir()} == {
         "recipe.json", "log.jsonl", "curves.png", "tensorboard", "last.safetensors", "best.safetensors", "export",
         "confusion-pictures.png", "confusion-films.png", "predictions-pictures.csv", "predictions-films.csv",
+        "report.html",
     }  # fmt: skip
     written = json.loads((out / "recipe.json").read_text())
     assert written.pop("files").keys() == {"pictures", "films"}
@@ -160,6 +161,42 @@ def test_two_stages(media, tmp_path):
     video, deflated = (load_checkpoint(tmp_path / name / LAST)["model"] for name in ("b", "c"))
     temporal = video["stem.pointwise.video.weight"]
     torch.testing.assert_close(deflated["stem.pointwise.image.weight"], temporal.sum(2, keepdim=True))
+
+
+def test_nothing_is_evaluated_twice(media, tmp_path, monkeypatch):
+    seen = []
+    measure = trainer_module.evaluate
+
+    def note(model, files, **options):
+        seen.append((len(files), options["protocol"].clips, options["protocol"].still, options["pathway"]))
+        return measure(model, files, **options)
+
+    monkeypatch.setattr(trainer_module, "evaluate", note)
+    settings = ("tasks=films:video", "model=r2plus1d10", "epochs=2", "baselines=true")
+    train(tiny_recipe(media, *settings), out=tmp_path / "a")
+    # After the first epoch as `eval_clips` says, after the last as the protocol says; then frames alone.
+    assert seen == [(4, 1, False, None), (4, 10, False, None), (4, 1, True, None)]
+    seen.clear()
+    reports = train(tiny_recipe(media, "tasks=films:video", "epochs=1", "baselines=true"), out=tmp_path / "b")
+    assert seen == [(4, 10, False, None), (4, 1, False, "image")]  # which has learnt the films, too
+    names = set(reports["films"].facts["baselines"])
+    assert names == {"always 'circle'", "frames alone, by the image pathway"}
+    seen.clear()
+    train(tiny_recipe(media, *settings, "validation=0.25", "publish=best", "baselines=false"), out=tmp_path / "c")
+    assert [count for count, *_ in seen] == [2, 2, 4]  # a part of the training files twice, the test files once
+
+
+def test_training_ends_when_the_score_does_not_become_better(media, tmp_path, monkeypatch):
+    scores = iter([50, 70, 60, 70, 100, 100])
+    monkeypatch.setattr(trainer_module, "main_score", lambda report: next(scores))
+    settings = ("tasks=pictures:image", "model=r2d10", "epochs=6", "patience=2", "publish=best")
+    run(media, tmp_path, *settings)
+    evaluated = [(line["epoch"], line["best"]) for line in read_log(tmp_path / LOG) if line["event"] == "evaluate"]
+    assert evaluated == [(1, True), (2, True), (3, False), (4, False)]
+    whole = losses(tmp_path)
+    assert run(media, tmp_path, *settings, resume=True) == whole  # it has ended
+    with pytest.raises(ValueError, match="patience=2 needs evaluations between epochs, eval_every is 0"):
+        tiny_recipe(media, "patience=2", "eval_every=0")
 
 
 # ---- options --------------------------------------------------------------------------------------------------------

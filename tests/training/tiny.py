@@ -79,7 +79,7 @@ def train_and_die(media: Path, *, out: str, settings: list[str], kill: list[floa
         return step(self, batch)
 
     Trainer.training_step = counted
-    trainer.plot_curves = trainer.plot_confusion = lambda *args, **kwargs: args[-1].touch()
+    trainer.plot_curves = trainer.plot_confusion = trainer.write_page = lambda *args, **kwargs: args[-1].touch()
     train(tiny_recipe(media, *settings), out=out, resume=True)
     os._exit(0)
 

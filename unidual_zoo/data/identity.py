@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Hashable, Iterable, Sequence
@@ -48,6 +50,42 @@ def bundles(files: Sequence[str], groups: Sequence[str] = ()) -> list[int]:
             parents[root(key)] = root(("group", group))
     numbers: dict[Hashable, int] = {}
     return [numbers.setdefault(root(key), len(numbers)) for key in ids]
+
+
+def copies(first: Iterable[str], second: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of a file of the second list and one of the first that has the same bytes, in the second list's order.
+
+    Only files whose sizes agree are read. Entries of stacks, and files that cannot be read, are copies of nothing.
+    """
+    by_size: dict[int, list[str]] = {}
+    for file in first:
+        by_size.setdefault(_size(file), []).append(file)
+    by_size.pop(0, None)  # empty ones are copies in no sense that matters
+    by_size.pop(-1, None)
+    digests: dict[str, bytes] = {}
+    pairs = []
+    for file in second:
+        alike = by_size.get(_size(file), [])
+        for other in (*alike, file) if alike else ():
+            if other not in digests:
+                digests[other] = _digest(other)
+        twin = next((other for other in alike if digests[other] and digests[other] == digests[file]), None)
+        if twin is not None:
+            pairs.append((file, twin))
+    return pairs
+
+
+def _size(file: str) -> int:
+    """Bytes of a file, -1 of what is none."""
+    with contextlib.suppress(OSError, ValueError):
+        return -1 if is_stacked(file) else os.stat(file).st_size
+    return -1
+
+
+def _digest(file: str) -> bytes:
+    with contextlib.suppress(OSError), open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+    return b""
 
 
 def _identity(file: str, folders: dict[str, str]) -> Hashable:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -17,6 +20,7 @@ from unidual_zoo.training.objective import TOTAL
 from unidual_zoo.training.rundir import ADVICE, RunDirectory, RunError
 
 T = TypeVar("T")
+TIMED_STEPS = 5  # whose median is the pace; the one before them, which begins everything, is not among them
 
 
 class Meter:
@@ -41,6 +45,7 @@ class Meter:
         self.accelerator, self.run = accelerator, run
         self.step, self.per_epoch, self.examples, self.every = step, per_epoch, examples, every
         self.bar = tqdm(total=total, initial=step, unit="step", disable=not accelerator.is_main_process)
+        self._ends: list[float] = []  # when the first steps of this process ended
         self._losses: list[dict[str, Tensor]] = []
         self._lr = 0.0
         self._waited = 0.0
@@ -64,6 +69,7 @@ class Meter:
         self._lr = lr
         self.step += 1
         self.bar.update()
+        self._foretell()
         if self.step % self.every == 0:
             self.flush()
 
@@ -103,6 +109,28 @@ class Meter:
         yield
         self._since += time.perf_counter() - start
 
+    def _foretell(self) -> None:
+        """After the first steps, which tell their pace, says how long the others will take."""
+        if self.bar.disable or len(self._ends) > TIMED_STEPS or self.bar.total is None:
+            return
+        self._ends.append(time.perf_counter())
+        if len(self._ends) > TIMED_STEPS:
+            pace = statistics.median(after - before for before, after in pairwise(self._ends))
+            left = self.bar.total - self.step
+            self.bar.write(
+                f"{self.bar.total} steps, {self.per_epoch} in an epoch, at {pace:.2g} s each: about "
+                f"{in_words(pace * left)} to go, without the evaluations",
+                file=sys.stderr,
+            )
+
     def _epoch(self, step: int) -> int:
         """The epoch, from 1, in which a step lies, from 1."""
         return math.ceil(step / self.per_epoch)
+
+
+def in_words(seconds: float) -> str:
+    """A time for a reader: "40 s", "12 min", "3 h 20 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -15,7 +15,7 @@ single frames (CoVeR), either length has a forward of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +64,16 @@ UNIDUAL: _Forms = {
 R2D_MULTITASK: _Forms = {(IMAGE, IMAGE): inflated, (VIDEO, IMAGE): unchanged}
 
 
+def balanced_weights(labels: Sequence[int], num_classes: int) -> Tensor:
+    """Weights (num_classes,) with which classes weigh alike: files / (classes · files of the class).
+
+    Over the files their mean is 1; a class without files has weight 1.
+    """
+    counts = torch.bincount(torch.as_tensor(labels), minlength=num_classes)
+    weights = len(labels) / ((counts > 0).sum() * counts.clamp(min=1))
+    return weights.where(counts > 0, 1.0)
+
+
 class JointObjective(nn.Module):
     """`{task: (inputs, labels)}` -> `{"in1k.image": loss, ..., "total": their weighted sum}`.
 
@@ -74,6 +84,7 @@ class JointObjective(nn.Module):
         freeze_norms: BatchNorms use and keep their running statistics, also in training; those with frozen scales
             do so anyway.
         teachers: of tasks without labels: they give class probabilities of a random frame of each clip, uint8.
+        class_weights: of tasks whose classes do not weigh alike in the losses: (classes,).
         auxiliary_frames: "one" random frame of each clip goes down the image pathway of a UniDual, or "all" of them.
     """
 
@@ -87,6 +98,7 @@ class JointObjective(nn.Module):
         freeze_norms: bool = False,
         auxiliary_frames: str = "one",
         teachers: Mapping[str, nn.Module] | None = None,
+        class_weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.teachers = nn.ModuleDict(teachers or {})
@@ -102,6 +114,9 @@ class JointObjective(nn.Module):
         self.weights = {name: float((losses or {}).get(name, 1.0)) for name in names}
         self.tasks = sorted({name.split(".")[0] for name in names})
         clips_on_image_pathway = any(task.modality == VIDEO for task in model.tasks.values())
+        self._class_weights = {task: f"class_weights_{number}" for number, task in enumerate(class_weights or {})}
+        for task, weights in (class_weights or {}).items():
+            self.register_buffer(self._class_weights[task], weights, persistent=False)
         check_known("auxiliary_frames", auxiliary_frames, FRAMES)
         unidual = {**UNIDUAL, (VIDEO, IMAGE): FRAMES[auxiliary_frames]}
         self.forms = R2D_MULTITASK if model.pathways == (IMAGE,) and clips_on_image_pathway else unidual
@@ -125,7 +140,10 @@ class JointObjective(nn.Module):
                 logits = self.model.heads[pathway][task](features)
                 targets = data[task][1]
                 targets = targets.repeat_interleave(len(features) // len(targets), 0)  # of every frame that of its clip
-                losses[f"{task}.{pathway}"] = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+                weight = getattr(self, self._class_weights[task]) if task in self._class_weights else None
+                losses[f"{task}.{pathway}"] = F.cross_entropy(
+                    logits, targets, weight, label_smoothing=self.label_smoothing
+                )
         total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
         return {**losses, TOTAL: total}
 

@@ -3,40 +3,93 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from unidual_zoo.names import printable
+from unidual_zoo.training.objective import TOTAL
 from unidual_zoo.training.rundir import read_log
 
 MOST_NAMES = 60  # classes whose names fit beside a confusion matrix
 MOST_LETTERS, SHORT_NAME = 40, 16  # letters of a name that are drawn, and for which the picture need not grow
 LETTER = 0.08  # inches
+MOST_MARKED = 100  # points of a curve that are marked
+MARGIN = 3  # in % of accuracy, above 100 and below 0, so that curves there are seen
+LEGEND_LETTERS = 64  # in a line of a legend
 PLAIN_TEXT: Any = {"text.parse_math": False, "text.usetex": False}  # matplotlib's settings: names are no formulas
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The curves of one kind of event: those whose names begin with `prefix`, or without one those with a slash."""
+
+    event: str
+    prefix: str
+    title: str
+    label: str
+    limits: tuple[float, float] | None = None
+
+
+PANELS = (
+    Panel("train", "loss/", "Losses of the training", "loss"),
+    Panel("evaluate", "", "Accuracy between epochs", "accuracy (%)", (0, 100)),
+)
 
 
 def plot_curves(log: Path, picture: Path) -> None:
     """Draws the losses of the training steps and the scores of the evaluations of a log.jsonl, over the epochs."""
     lines = read_log(log)
-    panels = [("train", "loss/", "loss"), ("evaluate", "", "accuracy (%)")]
     with _plain_text():
-        figure = Figure(figsize=(11, 4), layout="constrained")
-        for axes, (event, prefix, label) in zip(figure.subplots(1, 2), panels, strict=True):
-            rows = [line for line in lines if line["event"] == event]
-            for name in _curves(rows, prefix):
-                points = [(row["epoch"], row[name]) for row in rows if name in row]
-                shown = _shown(name.removeprefix(prefix))
-                axes.plot(*zip(*points, strict=True), marker="." if len(points) < 100 else "", label=shown)
-            axes.set(xlabel="epoch", ylabel=label)
-            if rows:
-                axes.legend(fontsize="small")
+        figure = Figure(figsize=(11, 4.5), layout="constrained")
+        for axes, panel in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+            _draw_panel(axes, panel, lines)
         figure.savefig(picture, format="png", dpi=100)
+
+
+def curve_pictures(log: Path) -> dict[str, bytes]:
+    """The panels of `plot_curves` that have curves, each an SVG for a page, by their titles."""
+    lines, pictures = read_log(log), {}
+    with _plain_text():
+        for panel in PANELS:
+            figure = Figure(figsize=(5, 3.6), layout="constrained")
+            if _draw_panel(figure.subplots(), panel, lines):
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format="svg", metadata={"Date": None})
+                pictures[panel.title] = buffer.getvalue()
+    return pictures
+
+
+def _draw_panel(axes: Axes, panel: Panel, lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Draws a panel's curves, with the legend below so that it hides none; whether there are any."""
+    rows = [line for line in lines if line["event"] == panel.event]
+    names = _curves(rows, panel.prefix)
+    if len(names) == 2:  # one loss, and the total that is the same
+        names = [name for name in names if name != f"{panel.prefix}{TOTAL}"]
+    for name in names:
+        points = [(row["epoch"], row[name]) for row in rows if name in row]
+        shown = _shown(name.removeprefix(panel.prefix))
+        axes.plot(*zip(*points, strict=True), marker="." if len(points) < MOST_MARKED else "", label=shown)
+    axes.set(xlabel="epoch", ylabel=panel.label, xlim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+    if panel.limits is not None:
+        axes.set_ylim(panel.limits[0] - MARGIN, panel.limits[1] + MARGIN)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if names:
+        longest = max(len(_shown(name)) for name in names)
+        columns = max(1, min(len(names), LEGEND_LETTERS // (longest + 4)))
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, frameon=False)
+    return bool(names)
 
 
 def plot_confusion(pairs: Iterable[tuple[int, int]], classes: Sequence[str], picture: Path, *, title: str) -> None:

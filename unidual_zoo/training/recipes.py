@@ -110,6 +110,10 @@ class DataSettings:
     hold_out: Share = Field(
         default=0.0, description="Part of the training files that is kept for testing where there are no test files."
     )
+    validation: Share = Field(
+        default=0.0,
+        description="Part of the training files that is evaluated between epochs, in place of the test files.",
+    )
     monitor: Share = Field(
         default=0.0,
         description="Part of the training files that is kept to measure after each epoch how the losses overfit.",
@@ -205,6 +209,9 @@ class OptimSettings:
     auxiliary_frames: Literal["one", "all"] = Field(
         default="one", description="Frames of a clip that its auxiliary loss sees: a random one, or all."
     )
+    class_weights: Literal["no", "balanced"] = Field(
+        default="no", description="balanced: every class weighs alike in the losses of its task."
+    )
     label_smoothing: Share = Field(default=0.0, description="Of every loss.")
     mixup: Number = Field(default=0.0, description="Alpha of the distribution by which examples are mixed; 0: off.")
     freeze_norms: bool = Field(default=False, description="BatchNorms use and keep their running statistics.")
@@ -219,6 +226,11 @@ class RunSettings:
     compile: str = Field(default="no", description="A backend of torch.compile.", examples=["inductor"])
     protocol: str = Field(default="unidual34", description="How videos are evaluated, see unidual_zoo.scoring.")
     eval_every: Whole = Field(default=1, description="Epochs; 0: only the published weights are evaluated.")
+    patience: Whole = Field(
+        default=0,
+        description="Evaluations without a better score after which training ends; 0: it goes on to the last epoch.",
+    )
+    baselines: bool = Field(default=False, description="Also evaluate what frames of the videos tell alone.")
     eval_clips: Count | None = Field(
         default=None, description="Clips per video in the evaluation between epochs; null: the protocol's."
     )
@@ -227,7 +239,7 @@ class RunSettings:
         default=500, description="Steps between checkpoints; the end of an epoch is always saved."
     )
     publish: Literal["last", "best"] = Field(
-        default="last", description='Checkpoint; "best" is so on the test files, which flatters its figures.'
+        default="last", description='Checkpoint; "best" flatters its figures, unless `validation` chose it.'
     )
     recompute_norms: Whole = Field(
         default=0, description="Training batches over which the published BatchNorm statistics are computed anew."
@@ -239,8 +251,8 @@ class Recipe:
     """A training run.
 
     Raises:
-        ValueError: the best checkpoint is to be published, and none is evaluated or can be; or losses are to be
-            blended, and no files are kept to measure them, or they have weights.
+        ValueError: training is to end early or the best checkpoint to be published, and none is evaluated or can be; or
+            losses are to be blended, and no files are kept to measure them, or they have weights.
     """
 
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
@@ -256,6 +268,8 @@ class Recipe:
         every = self.run.eval_every
         if self.run.publish == "best" and not set(self.data.tasks) - set(self.data.teachers):
             raise ValueError("publish=best needs test files, and every task has a teacher in place of labels")
+        if self.run.patience and not 0 < every <= self.optim.epochs:
+            raise ValueError(f"patience={self.run.patience} needs evaluations between epochs, eval_every is {every}")
         if self.run.publish == "best" and not 0 < every <= self.optim.epochs:
             raise ValueError(f"publish=best needs evaluations between epochs, eval_every is {every}")
 
@@ -419,6 +433,7 @@ RECIPES: Mapping[str, Experiment] = {
             optim=OptimSettings(
                 lr=0.005, epochs=20, schedule="cosine", warmup_epochs=0.5, layer_decay=0.8, label_smoothing=0.1
             ),
+            run=RunSettings(baselines=True),
         ),
         command="unidual finetune --images photos/ --videos clips/",
     ),

@@ -129,18 +129,18 @@ def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet,
 
 
 def set_aside(
-    media: Mapping[str, MediaSet], share: float, *, seed: int
+    media: Mapping[str, MediaSet], share: float, *, seed: int, setting: str = "monitor"
 ) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:
     """The training files of each task without a share of them, and that share; with a share of 0 the second is empty.
 
     Raises:
-        ValueError: a task has too few files to spare one.
+        ValueError: a task has too few files to spare one; it names the `setting` that asks for them.
     """
     if not share:
         return dict(media), {}
     parts = {task: hold_out(data, share, seed=seed) for task, data in media.items()}
     if poor := [task for task, (_, kept) in parts.items() if not len(kept)]:
-        raise ValueError(f"monitor={share:g} leaves nothing to measure {poor[0]} by: no class has two training files")
+        raise ValueError(f"{setting}={share:g} leaves nothing to measure {poor[0]} by: no class has two training files")
     return {task: rest for task, (rest, _) in parts.items()}, {task: kept for task, (_, kept) in parts.items()}
 
 

@@ -38,13 +38,17 @@ from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
-from unidual_zoo.spec import IMAGE, InputSpec
+from unidual_zoo.report.numbers import majority_share
+from unidual_zoo.report.page import write_page
+from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.blending import Blender, Course, Level, blend, described, warn_of_few
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
-from unidual_zoo.training.objective import TOTAL, JointObjective
+from unidual_zoo.training.objective import TOTAL, JointObjective, balanced_weights
 from unidual_zoo.training.optimizers import check_optimizer, freeze, make_optimizer, make_schedule
+from unidual_zoo.training.page import REPORT, run_page
+from unidual_zoo.training.plan import Plan, TaskPlan, task_plans
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
 from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
@@ -53,15 +57,17 @@ from unidual_zoo.training.teachers import Teacher, find_teacher
 from unidual_zoo.weights import EXPORT
 
 
-def train(recipe: Recipe, *, out: str | Path, resume: bool = False) -> dict[str, Report]:
+def train(recipe: Recipe, *, out: str | Path, resume: bool = False, plan: Plan | None = None) -> dict[str, Report]:
     """Trains what the recipe says in the run directory `out`, and publishes it in `out`/export; the final reports.
+
+    `plan` holds the files where they have been read already.
 
     Raises:
         RunError: the run cannot start or go on: its directory, a loss that is not finite, a full disk.
         LoaderError: a loader process died, or too many files cannot be read.
         ValueError: the recipe contradicts itself, the data or the model.
     """
-    trainer = Trainer(recipe, out=out, resume=resume)
+    trainer = Trainer(recipe, out=out, resume=resume, plan=plan)
     try:
         trainer.fit()
         return trainer.publish()
@@ -72,7 +78,7 @@ def train(recipe: Recipe, *, out: str | Path, resume: bool = False) -> dict[str,
 class Trainer:
     """A run: everything that training needs, `done` steps into it."""
 
-    def __init__(self, recipe: Recipe, *, out: str | Path, resume: bool = False) -> None:
+    def __init__(self, recipe: Recipe, *, out: str | Path, resume: bool = False, plan: Plan | None = None) -> None:
         check_known("protocol", recipe.run.protocol, PROTOCOLS)
         check_optimizer(recipe.optim)
         self.recipe = recipe
@@ -86,12 +92,18 @@ class Trainer:
         for teacher in teachers.values():
             teacher.to(self.accelerator.device)
         taught = {task: teacher.classes for task, teacher in teachers.items()}
-        self.media, self.test_media = read_sources(recipe.data, seed=recipe.run.seed, taught=taught)
+        read = plan and (dict(plan.media), dict(plan.test_media))
+        self.media, self.test_media = read or read_sources(recipe.data, seed=recipe.run.seed, taught=taught)
+        self.plan = plan
+        tested = {task: self.media[task] for task in self.test_media}
+        rest, self.validation = set_aside(tested, recipe.data.validation, seed=recipe.run.seed, setting="validation")
+        self.media |= rest
         self.media, held_out = set_aside(self.media, recipe.data.monitor, seed=recipe.run.seed)
         self.model = make_model(start, self.media, self.accelerator, seed=recipe.run.seed)
         self.averaged = make_average(self.model, decay=recipe.optim.ema)
         self.loader = make_loader(recipe.data, self.media, self.model.spec, self.accelerator, seed=recipe.run.seed)
-        self.plain_objective = make_objective(self.model, recipe.optim, teachers)
+        self.plain_objective = make_objective(self.model, recipe.optim, teachers, self.media)
+        self.plain_objective.to(self.accelerator.device)
         plain_optimizer = make_optimizer(self.model, recipe.optim, world=world)
         self.schedule = make_schedule(plain_optimizer, recipe.optim, updates_per_epoch=self.updates_per_epoch)
         self.objective, self.optimizer = prepare(self.accelerator, self.plain_objective, plain_optimizer)
@@ -101,13 +113,15 @@ class Trainer:
         self.blended: int | None = None  # the step at which the losses got their weights
 
         self.done, self.best = 0, None
+        self.disappointments = 0  # evaluations since the best score
+        self.final: dict[str, Report] | None = None  # of the network to publish, where it has been evaluated already
         self._logged: set[str] = set()
         self._begin(resume=resume)
         self.meter = Meter(
             self.accelerator,
             self.run,
             step=self.done,
-            total=recipe.optim.epochs * self.steps_per_epoch,
+            total=self.total_steps,
             per_epoch=self.steps_per_epoch,
             examples=recipe.data.batch_size * world,
             every=recipe.run.log_every,
@@ -122,6 +136,16 @@ class Trainer:
     def updates_per_epoch(self) -> int:
         """Updates of the weights in an epoch."""
         return self.steps_per_epoch // self.recipe.optim.accumulate
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run, unless it ends early."""
+        return self.recipe.optim.epochs * self.steps_per_epoch
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the score has not become better for as many evaluations as the recipe waits."""
+        return 0 < self.recipe.run.patience <= self.disappointments
 
     @property
     def published(self) -> TaskModel:
@@ -163,7 +187,7 @@ class Trainer:
         """The steps from `done` to the last, with a checkpoint now and then and an evaluation after every epoch."""
         accumulate = self.recipe.optim.accumulate
         save_every = -(-self.recipe.run.save_every // accumulate) * accumulate
-        batches = self.loader.batches(self.done, self.recipe.optim.epochs * self.steps_per_epoch)
+        batches = self.loader.batches(self.done, self.done if self.ends_early else self.total_steps)
         self.objective.train()
         with self.loader.deaths_explained():
             if self.done == 0:
@@ -177,6 +201,8 @@ class Trainer:
                 self.meter.add(losses, lr=lr)
                 if self.done % self.steps_per_epoch == 0:
                     self.end_epoch()
+                    if self.ends_early:
+                        break
                 elif self.done % save_every == 0:
                     self.save()
 
@@ -207,20 +233,26 @@ class Trainer:
             self.save()
             return
         self.run.check_finite(self.state())
+        # What is published after the last epoch is evaluated here as it will be in the end, and then not again.
+        last = self.done == self.total_steps and self.recipe.run.publish == "last" and not self.validation
+        clips = None if last else self.recipe.run.eval_clips
         with self.meter.paused():
-            reports = self.evaluate(self.published, clips=self.recipe.run.eval_clips)
-            scores = {
-                f"{task}/{name}": value for task, report in reports.items() for name, value in report.metrics().items()
-            }
+            reports = self.evaluate(self.published, self.validation or self.test_media, clips=clips)
             score = float(np.mean([main_score(report) for report in reports.values()]))
             is_best = self.best is None or score > self.best
             self.best = score if is_best else self.best
+            self.disappointments = 0 if is_best else self.disappointments + 1
+            if clips is None and (last if self.recipe.run.publish == "last" else is_best):
+                self.final = reports
             self.run.log(
-                "evaluate", step=self.done, epoch=self.done // self.steps_per_epoch, curves=scores, best=is_best
+                "evaluate",
+                step=self.done,
+                epoch=self.done // self.steps_per_epoch,
+                curves=_scores(reports),
+                best=is_best,
             )
             self.save(is_best=is_best)
-            if self.run.writes:
-                write_whole(self.run.path / CURVES, lambda path: plot_curves(self.run.path / LOG, path))
+            self._draw_curves()
 
     def watch(self) -> None:
         """Measures how the losses have come to overfit since the start of the run, if files are kept for it."""
@@ -260,16 +292,25 @@ class Trainer:
         }
         self.run.log("blend", step=self.done, losses=facts)
 
-    def evaluate(self, model: TaskModel, *, clips: int | None = None) -> dict[str, Report]:
-        """The report of every task's test files, which the processes share."""
+    def evaluate(
+        self,
+        model: TaskModel,
+        media: Mapping[str, MediaSet],
+        *,
+        clips: int | None = None,
+        still: bool = False,
+        pathway: str | None = None,
+    ) -> dict[str, Report]:
+        """The report of every task's files, which the processes share."""
         protocol = PROTOCOLS[self.recipe.run.protocol]
         reports = {}
-        for task, media in self.test_media.items():
+        for task, files in media.items():
             part = evaluate(
                 model,
-                media,
-                protocol=dataclasses.replace(protocol, clips=clips or protocol.clips),
+                files,
+                protocol=dataclasses.replace(protocol, clips=clips or protocol.clips, still=still),
                 task=task,
+                pathway=pathway,
                 batch_size=self.recipe.data.batch_size,
                 workers=self.recipe.data.workers,
                 file_seconds=self.recipe.data.file_seconds or None,
@@ -297,6 +338,7 @@ class Trainer:
             "progress": {
                 "step": self.done,
                 "best": self.best,
+                "disappointments": self.disappointments,
                 "failed": self.loader.failed,
                 "blended": self.blended,
                 "weights": self.plain_objective.weights,
@@ -312,6 +354,7 @@ class Trainer:
         kept = {int(index): value for index, value in state["optimizer"]["state"].items()}
         self.optimizer.load_state_dict({**state["optimizer"], "state": kept})
         self.done, self.best = state["progress"]["step"], state["progress"]["best"]
+        self.disappointments = state["progress"].get("disappointments", 0)
         self.loader.failed = state["progress"]["failed"]
         self.blended = state["progress"].get("blended")  # older versions wrote none of these
         self.plain_objective.weights = state["progress"].get("weights", self.plain_objective.weights)
@@ -332,15 +375,57 @@ class Trainer:
             device = self.accelerator.device
             recompute_norms(self.plain_objective, (send_to_device(batch.data, device) for batch in batches))
             self._sync_norms()
+            self.final = None
         self.run.check_finite(self.state())
+        frames_alone = self._frames_alone() if self.recipe.run.baselines else {}
         self.model.drop_auxiliary_heads()
-        reports = self.evaluate(self.model)
+        reports = self.final if self.final and not self.validation else self.evaluate(self.model, self.test_media)
+        reports = {
+            task: dataclasses.replace(
+                report, facts={**report.facts, "baselines": self._majority(task, report) | frames_alone.get(task, {})}
+            )
+            for task, report in reports.items()
+        }
         self.run.log("end", step=self.done, reports={task: report.to_dict() for task, report in reports.items()})
         if self.run.writes:
             export(self.model, self.run.path / EXPORT)
             for task, report in reports.items():
                 self._write_report(task, report)
+            self._draw_curves()
+            page = run_page(self.run.path, self.recipe, reports, plan=self._plans(), unreadable=self.loader.failed)
+            write_whole(self.run.path / REPORT, lambda path: write_page(page, path))
         return reports
+
+    def _plans(self) -> Sequence[TaskPlan]:
+        """What each task was trained on and tested with."""
+        return self.plan.tasks if self.plan else task_plans(self.recipe.data, self.media, self.test_media)
+
+    def _majority(self, task: str, report: Report) -> dict[str, float]:
+        """The accuracy on a task's test files of always answering with the class that has most training files."""
+        name, share = majority_share(self.media[task].labels, report)
+        return {f"always {name!r}": share}
+
+    def _frames_alone(self) -> dict[str, dict[str, float]]:
+        """What the frames of the test videos tell without their order, by task; one clip of a video is looked at.
+
+        It is the accuracy of the image pathway, where that has learnt the task from single frames. Else it is that of
+        the network itself on the clip's middle frame, repeated: how much it loses where nothing moves; a network that
+        learnt from frames may do better. A network of an image pathway alone sees nothing but frames.
+        """
+        told = {}
+        for task, media in self.test_media.items():
+            if media.modality != VIDEO or self.model.default_pathway(VIDEO) != VIDEO:
+                continue
+            beside = IMAGE in self.model.pathways and task in self.model.pathway_tasks(IMAGE)
+            what = "frames alone, by the image pathway" if beside else "frames alone, as still clips"
+            options: dict[str, Any] = dict(pathway=IMAGE) if beside else dict(still=True)
+            report = self.evaluate(self.model, {task: media}, clips=1, **options)[task]
+            told[task] = {what: main_score(report)}
+        return told
+
+    def _draw_curves(self) -> None:
+        if self.run.writes:
+            write_whole(self.run.path / CURVES, lambda path: plot_curves(self.run.path / LOG, path))
 
     def _make_blender(self, held_out: Mapping[str, MediaSet]) -> Blender | None:
         if not held_out:
@@ -431,8 +516,12 @@ def make_average(model: TaskModel, *, decay: float) -> ModelEmaV3 | None:
     return ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
 
 
-def make_objective(model: TaskModel, settings: OptimSettings, teachers: Mapping[str, Teacher]) -> JointObjective:
-    """The losses of the network."""
+def make_objective(
+    model: TaskModel, settings: OptimSettings, teachers: Mapping[str, Teacher], media: Mapping[str, MediaSet]
+) -> JointObjective:
+    """The losses of the network, for training on these files."""
+    labelled = {task: files for task, files in media.items() if task not in teachers}
+    balanced = {task: balanced_weights(files.labels, len(files.classes)) for task, files in labelled.items()}
     return JointObjective(
         model,
         settings.loss_weights,
@@ -441,6 +530,7 @@ def make_objective(model: TaskModel, settings: OptimSettings, teachers: Mapping[
         freeze_norms=settings.freeze_norms,
         auxiliary_frames=settings.auxiliary_frames,
         teachers=teachers,
+        class_weights=balanced if settings.class_weights == "balanced" else None,
     )
 
 
@@ -493,6 +583,13 @@ def prepare(
 def main_score(report: Report) -> float:
     """The one number by which checkpoints are compared: top-1 of images, video@1 of videos."""
     return report.metrics()["top-1" if report.modality == IMAGE else "video@1"]
+
+
+def _scores(reports: Mapping[str, Report]) -> dict[str, float]:
+    """The metrics of every task as curves: `{"task/top-1": 12.5, ...}`."""
+    return {
+        f"{task}/{name}": value for task, report in reports.items() for name, value in report.telling_metrics().items()
+    }
 
 
 def write_predictions(report: Report, classes: Sequence[str], path: Path) -> None:

@@ -1,0 +1,175 @@
+"""The page to try a model in: what it answers, what it refuses, and itself in a browser."""
+
+import contextlib
+import dataclasses
+import gc
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from fakes import grey_image, grey_video
+
+import unidual_zoo  # noqa: F401  (registers the models)
+from unidual_zoo import extras
+from unidual_zoo.data.media import MediaError
+from unidual_zoo.demo import LOOPBACK, Limits, Looker, Window, check_file, draw_timeline, served, told, window_ranges
+from unidual_zoo.spec import ClipSpec
+
+MARKUP = "<img src=x onerror=document.title='taken'>"
+TASKS = {"things": ("image", 3), "acts": ("video", 3)}
+CHROME, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = timm.create_model("unidual10", tasks=TASKS, width=1 / 16, num_frames=4).eval()
+    classes = {task: tuple(f"{MARKUP} {number}" for number in range(3)) for task in TASKS}
+    model.spec = dataclasses.replace(model.spec, resize=36, crop=(32, 32), classes=classes)
+    return model
+
+
+@pytest.fixture
+def film(tmp_path):
+    """A video of three seconds."""
+    return str(grey_video(tmp_path / f"{MARKUP.replace('/', '')}.mp4", [0, 2, 4] * 25))
+
+
+def test_windows_cover_the_whole_video():
+    clip = ClipSpec(length=8, stride=4)  # of 32 frames
+    assert window_ranges(100, 25, clip) == [(0, 33), (33, 67), (67, 100)]
+    assert window_ranges(10, 25, clip) == [(0, 10)]
+    assert window_ranges(10_000, 25, clip)[-1] == (9167, 10_000)  # the twelfth
+    assert len(window_ranges(100, 25, ClipSpec(length=8, sampling="segments"))) == 4  # of a second each
+
+
+def test_both_pathways_answer_for_a_photo_and_over_the_time_of_a_video(model, film, tmp_path):
+    look = Looker(model)
+    model.train()
+    for path, modality, seconds in (
+        (str(grey_image(tmp_path / "a.png", 2)), "image", []),
+        (film, "video", [0, 1, 2, 3]),
+    ):
+        sight = look(path)
+        assert (sight.modality, sight.tasks) == (modality, {"image": "things", "video": "acts"})
+        assert sorted({edge for window in sight.windows for edge in (window.start, window.end)}) == seconds
+        for pathway, top in sight.top.items():
+            assert sum(top.values()) == pytest.approx(1)  # all of three classes
+            windows = [window.best[pathway] for window in sight.windows]
+            assert all(share >= 1 / 3 and label in top for label, share in windows)
+        assert len(sight.pictures) == 2 * max(1, len(sight.windows))
+        assert all(picture.size == (32, 32) for picture, _ in sight.pictures)
+    assert "image, 0.5 s: <img" in sight.pictures[0][1]
+    assert "3 clips over the whole video" in told(sight, "net", "cpu")
+    assert draw_timeline(sight.windows).width == 880
+    assert model.training
+    model.eval()
+
+
+def test_odd_labels_are_drawn_as_they_are():
+    windows = [Window(0, 1, {"video": ("$_$", 0.5)}), Window(1, 2, {"video": ("_a", 0.5)})]
+    assert draw_timeline(windows).width == 880
+
+
+def test_what_is_too_large_too_long_or_no_video_is_refused(film, tmp_path):
+    assert check_file(film, Limits()) == "video"
+    with pytest.raises(ValueError, match=r"the file has 0\.0 MB, allowed are 0\.0001 MB"):
+        check_file(film, Limits(megabytes=1e-4))
+    with pytest.raises(ValueError, match="the video has 3 s, allowed are 2 s"):
+        check_file(film, Limits(seconds=2))
+    (tmp_path / "text.mp4").write_text("this is text")
+    with pytest.raises(MediaError, match="cannot be opened as a video"):
+        check_file(str(tmp_path / "text.mp4"), Limits())
+
+
+def test_a_model_without_heads_has_nothing_to_show():
+    with pytest.raises(ValueError, match="the model has no heads"):
+        Looker(timm.create_model("unidual10", tasks=TASKS, width=1 / 16, num_classes=0))
+
+
+def test_a_missing_extra_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(RuntimeError, match=r"gradio.*pip install 'unidual-zoo\[demo\]'"):
+        extras.require("gradio", "demo")
+
+
+@contextlib.contextmanager
+def browser():
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROME
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1000"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+class Visitor:
+    """A window of a browser that looks at the page."""
+
+    def __init__(self, driver, address):
+        driver.switch_to.new_window("tab")
+        self.driver, self.tab = driver, driver.current_window_handle
+        driver.get(address)
+
+    def until(self, found):
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        self.driver.switch_to.window(self.tab)
+        return WebDriverWait(self.driver, 60, 0.1).until(lambda driver: found())
+
+    def all(self, selector):
+        return self.driver.find_elements("css selector", selector)
+
+    def drop(self, path):
+        self.until(lambda: self.all("#dropped input[type=file]"))[0].send_keys(str(path))
+
+    def facts(self):
+        return self.until(lambda: self.all("#facts textarea")[0].get_attribute("value"))
+
+    def complaint(self):
+        return self.until(lambda: " ".join(toast.text for toast in self.all("[data-testid=toast-body]")).strip())
+
+
+@pytest.mark.browser
+@pytest.mark.filterwarnings("ignore")  # gradio's are not ours
+def test_the_page_in_a_browser(model, film, tmp_path):
+    pytest.importorskip("gradio")
+    pytest.importorskip("selenium")
+    if not (CHROME and DRIVER):
+        pytest.skip("no chromium or no chromedriver here")
+    photo = grey_image(tmp_path / "photo.jpg", 2)
+    (tmp_path / "text.mp4").write_text("this is text")
+    (tmp_path / "large.jpg").write_bytes(bytes(1_100_000))
+    with served(model, limits=Limits(megabytes=1), port=None, examples=False) as page, browser() as driver:
+        assert page.server_name == LOOPBACK
+        (folder,) = Path(tempfile.gettempdir()).glob("unidual-demo-*")
+        first, second = (Visitor(driver, page.local_url) for _ in range(2))
+        first.drop(film)
+        second.drop(photo)
+        assert "3 clips over the whole video" in first.facts()
+        assert "one photo" in second.facts()
+        for visitor, pictures in ((first, 6), (second, 2)):
+            visitor.until(lambda visitor=visitor: MARKUP in visitor.all("#video-labels")[0].text)
+            visitor.until(lambda visitor=visitor, n=pictures: len(visitor.all("#frames img")) >= n)
+            assert not visitor.all("img[src=x]")
+            assert driver.title == "UniDual"
+        first.until(lambda: first.all("#timeline img"))
+        assert not list(folder.rglob("*.mp4"))  # it has been answered
+        for name, complaint in (("text.mp4", "cannot be opened as a video"), ("large.jpg", "maximum allowed size")):
+            visitor = Visitor(driver, page.local_url)
+            visitor.drop(tmp_path / name)
+            assert complaint in visitor.complaint()
+        small = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", small)
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert not folder.exists()
+    gc.collect()  # the loops and sockets that gradio and uvicorn leave open, while their warnings are ignored

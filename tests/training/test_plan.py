@@ -1,0 +1,60 @@
+"""What is said before a training, and what the number of files asks for."""
+
+import pytest
+from tiny import tiny_recipe
+
+from unidual_zoo.data.identity import copies
+from unidual_zoo.training.meter import in_words
+from unidual_zoo.training.plan import TaskPlan, make_plan, settings_by_size
+from unidual_zoo.training.recipes import find_recipe
+
+
+def plan(training, tests):
+    return TaskPlan(task="t", counts=training, num_tests=tests, split="split 'val'")
+
+
+def test_copies_are_equal_bytes(tmp_path):
+    contents = {"a": b"same", "b": b"sane", "c": b"", "d": b"same", "e": b"", "f": b"longer", "g": b"same"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    files = {name: str(tmp_path / name) for name in contents}
+    found = copies([files[name] for name in "abc"], [*(files[name] for name in "defg"), str(tmp_path / "absent")])
+    assert found == [(files["d"], files["a"]), (files["g"], files["a"])]
+
+
+def test_a_plan_of_files(media):
+    made = make_plan(tiny_recipe(media).data, seed=0)
+    assert [task.lines() for task in made.tasks] == [
+        [f"{name}: 10 training files of 2 classes (all of one size); 4 test files (split 'val')"]
+        for name in ("pictures", "films")
+    ]
+    copied = TaskPlan(task="t", counts={"b": 6, "a": 2}, num_tests=2, split="from x", copies=[("p", "q")])
+    assert copied.lines() == [
+        "t: 8 training files of 2 classes (from 'b' with 6 to 'a' with 2: 3.0 to 1); 2 test files (from x)",
+        "t: a test file is a copy of training files, which flatters figures: p = q",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("plans", "given", "settings"),
+    [
+        ([plan({"a": 20, "b": 10}, 99)], [], {"eval_every": 0}),
+        ([plan({"a": 20, "b": 10}, 100)], [], {}),
+        ([plan({"a": 20, "b": 10}, 9)], ["publish"], {}),
+        ([plan({"a": 30, "b": 10}, 100)], [], {"class_weights": "balanced"}),
+        ([plan({"a": 30, "b": 10}, 100)], ["class_weights"], {}),
+        ([plan({"a": 600, "b": 400}, 9)], [], {"validation": 0.1, "patience": 5, "publish": "best"}),
+        ([plan({"a": 600, "b": 400}, 9), plan({"a": 9}, 100)], [], {"eval_every": 0}),
+        ([plan({"a": 600, "b": 400}, 200)], ["validation"], {}),
+    ],
+)
+def test_the_size_of_the_data_decides_what_nobody_chose(plans, given, settings):
+    changes, reasons = settings_by_size(plans, find_recipe("finetune"), given)
+    assert changes == settings
+    assert len(reasons) == bool({"eval_every", "validation"} & set(settings)) + ("class_weights" in settings)
+    find_recipe("finetune").changed(**changes)
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(41.4, "41 s"), (725, "12 min"), (12_000, "3 h 20 min")])
+def test_times_are_told_in_words(seconds, words):
+    assert in_words(seconds) == words

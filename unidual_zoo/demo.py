@@ -1,0 +1,402 @@
+"""A page to try a model: drop a photo or a video, see the labels of both pathways, over time, and what they look at.
+
+`look` answers for a file, without a page; `build_page` puts it into one (extra `demo`). Uploads are limited in size and
+length, lie in a folder that is removed with the page, and are deleted once they are answered. What files and classes
+are called is shown as text: components that take markup are not given any of it unescaped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import io
+import math
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+from torch import Tensor
+
+from unidual_zoo.data.datasets import load_clips, load_image
+from unidual_zoo.data.decode import probe
+from unidual_zoo.data.media import MediaError, file_boundary
+from unidual_zoo.data.sampling import uniform_clips
+from unidual_zoo.data.synthetic import toy
+from unidual_zoo.data.transforms import eval_transform
+from unidual_zoo.data.warned import collected
+from unidual_zoo.evaluation import evaluation_mode, model_name
+from unidual_zoo.explain import explain
+from unidual_zoo.extras import require
+from unidual_zoo.inference import modality_of
+from unidual_zoo.models.base import TaskModel
+from unidual_zoo.names import printable
+from unidual_zoo.scoring import Protocol, Route
+from unidual_zoo.spec import IMAGE, VIDEO, ClipSpec
+
+LOOPBACK, PORT = "127.0.0.1", 7860
+TOP = 5
+MOST_WINDOWS, WINDOW_SECONDS = 12, 1.0  # of a time line, and the least length of one
+MOST_PICTURES = 3  # windows whose frame is shown
+CAM_SHARE = 0.6  # of the colours of a Grad-CAM in a picture, where it is largest
+BATCH = 4  # windows that go through the network together
+KEPT_SECONDS = 600  # how long what a page was sent or made may lie in its folder
+WAITING = 16  # visitors in the queue
+# No frame and no caption is cut.
+CSS = """
+#frames, #frames .grid-wrap { height: auto !important; max-height: none !important; }
+#frames .caption-label { white-space: normal; max-width: 100%; left: 0; font-size: 0.75rem; }
+"""
+EXAMPLES = 2  # photos and videos each
+_PROTOCOL = Protocol(name="demo", clips=1)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be dropped onto the page."""
+
+    megabytes: float = 50.0
+    seconds: float = 120.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a video, in seconds, with each pathway's best label and its probability."""
+
+    start: float
+    end: float
+    best: Mapping[str, tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a model sees in a file: the best labels of each pathway, over time, and pictures of where it looks."""
+
+    modality: str
+    top: Mapping[str, Mapping[str, float]]
+    tasks: Mapping[str, str]
+    seconds: Mapping[str, float]  # reading, and each pathway
+    windows: Sequence[Window] = ()
+    pictures: Sequence[tuple[Image.Image, str]] = field(default_factory=tuple)
+
+
+class Looker:
+    """Looks at one file at a time, with one model; threads wait for each other."""
+
+    def __init__(self, model: TaskModel, *, limits: Limits | None = None, device: str | None = None) -> None:
+        self.model = model if device is None else model.to(device)
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()
+        self.routes: dict[tuple[str, str], Route] = {}
+        for modality in (IMAGE, VIDEO):
+            for pathway in model.pathways:
+                with contextlib.suppress(ValueError):  # it has no head there
+                    self.routes[modality, pathway] = Route(model, modality, protocol=_PROTOCOL, pathway=pathway)
+        if not self.routes:
+            raise ValueError("the model has no heads, and so no labels to show")
+
+    def __call__(self, path: str) -> Sight:
+        """What the model sees in a file.
+
+        Raises:
+            ValueError: the file is larger or longer than allowed, or of no use to the model.
+            MediaError: it is neither an image nor a video.
+        """
+        modality = check_file(path, self.limits)
+        routes = {pathway: route for (kind, pathway), route in self.routes.items() if kind == modality}
+        if not routes:
+            raise ValueError(f"the model has no labels for a file of the modality {modality}")
+        with self._lock, evaluation_mode(self.model):
+            return self._look(path, modality, routes)
+
+    def _look(self, path: str, modality: str, routes: Mapping[str, Route]) -> Sight:
+        start = time.perf_counter()
+        views, spans = read_windows(path, modality, self.model)
+        seconds, scores = {"reading": time.perf_counter() - start}, {}
+        for pathway, route in routes.items():
+            start = time.perf_counter()
+            scores[pathway] = torch.cat([route.score(part).cpu() for part in views.split(BATCH)])  # (windows, classes)
+            seconds[f"{pathway} pathway"] = time.perf_counter() - start
+        best = {pathway: [self._top(routes[pathway], row, 1) for row in rows] for pathway, rows in scores.items()}
+        windows = [
+            Window(*span, {pathway: next(iter(rows[number].items())) for pathway, rows in best.items()})
+            for number, span in enumerate(spans)
+        ]
+        own = self.model.default_pathway(modality)
+        telling = scores[own if own in scores else next(iter(scores))].amax(1).argsort(descending=True)
+        shown = sorted(telling[:MOST_PICTURES].tolist())
+        return Sight(
+            modality=modality,
+            top={pathway: self._top(routes[pathway], rows.mean(0), TOP) for pathway, rows in scores.items()},
+            tasks={pathway: route.task for pathway, route in routes.items()},
+            seconds=seconds,
+            windows=windows,
+            pictures=[
+                picture
+                for number in shown
+                for picture in self._pictures(views[number], spans[number] if spans else None)
+            ],
+        )
+
+    def _top(self, route: Route, scores: Tensor, count: int) -> dict[str, float]:
+        """The best labels of scores (classes,), by falling probability."""
+        names = self.model.spec.class_names(route.task)
+        best = scores.topk(min(count, len(scores)))
+        return {
+            printable(names[number]) if names else str(number): share
+            for share, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        }
+
+    def _pictures(self, view: Tensor, span: tuple[float, float] | None) -> Iterator[tuple[Image.Image, str]]:
+        """The middle frame of a view under the Grad-CAM of each pathway, with a caption."""
+        explanation = explain(self.model, view, top=1)
+        frame = explanation.frames[len(explanation.frames) // 2]
+        when = f", {sum(span) / 2:.1f} s" if span else ""
+        for pathway, response in sorted(explanation.responses.items()):  # as the labels stand
+            if (named := response.class_map) is not None:
+                caption = f"{pathway}{when}: {named.label} {named.probability:.0%}"
+                yield overlaid(frame, named.cam), printable(caption)
+
+
+def check_file(path: str, limits: Limits) -> str:
+    """The modality of a file that may be looked at.
+
+    Raises:
+        ValueError: it is too large or too long; it says what is allowed.
+        MediaError: it has the name of a video, or no name that is known, and cannot be read.
+    """
+    megabytes = os.path.getsize(path) / 1e6
+    if megabytes > limits.megabytes:
+        raise ValueError(f"the file has {megabytes:.1f} MB, allowed are {limits.megabytes:g} MB")
+    modality = modality_of(path)
+    if modality == VIDEO:
+        with collected():
+            seconds = probe(path).duration
+        if seconds > limits.seconds:
+            raise ValueError(f"the video has {seconds:.0f} s, allowed are {limits.seconds:g} s")
+    return modality
+
+
+def read_windows(path: str, modality: str, model: TaskModel) -> tuple[Tensor, list[tuple[float, float]]]:
+    """An image as (1, 3, H, W); a video as a clip of each of its windows (windows, 3, T, H, W), and their seconds."""
+    spec = _PROTOCOL.spec(model.spec, modality)
+    spans: list[tuple[float, float]] = []
+
+    def clips(num_frames: int, rate: float) -> list[list[int]]:
+        ranges = window_ranges(num_frames, rate, spec.clip)
+        spans.extend((start / rate, end / rate) for start, end in ranges)
+        return [
+            [start + number for number in uniform_clips(end - start, spec.clip, num_clips=1, rate=rate)[0]]
+            for start, end in ranges
+        ]
+
+    with file_boundary(path), collected():
+        framing = eval_transform(spec)
+        if modality == IMAGE:
+            return load_image(path, framing)[None], []
+        return load_clips(path, clips, framing), spans
+
+
+def window_ranges(num_frames: int, rate: float, clip: ClipSpec) -> list[tuple[int, int]]:
+    """The frames [start, end) of equal windows over a whole video, each as long as a clip where the video allows it."""
+    least = max(WINDOW_SECONDS * rate, clip.length * clip.stride if clip.sampling == "dense" else clip.length)
+    count = max(1, min(MOST_WINDOWS, math.floor(num_frames / least)))
+    bounds = [round(part * num_frames / count) for part in range(count + 1)]
+    return list(pairwise(bounds))
+
+
+def overlaid(frame: Tensor, cam: Tensor) -> Image.Image:
+    """A frame (3, H, W) uint8 with a Grad-CAM (h, w) in colours over it."""
+    share = F.interpolate((cam / (cam.max() or 1))[None, None], size=frame.shape[1:], mode="bilinear")[0, 0].numpy()
+    colours = matplotlib.colormaps["inferno"](share)[..., :3]
+    opacity = CAM_SHARE * share[..., None]
+    picture = frame.permute(1, 2, 0).numpy() / 255 * (1 - opacity) + colours * opacity
+    return Image.fromarray((255 * picture.clip(0, 1)).astype(np.uint8))
+
+
+def draw_timeline(windows: Sequence[Window]) -> Image.Image:
+    """A row for each pathway, whose parts have the colour of their label and the height of its probability."""
+    pathways = list(windows[0].best)
+    labels = list(dict.fromkeys(window.best[pathway][0] for pathway in pathways for window in windows))
+    colours = dict(zip(labels, matplotlib.colormaps["tab20"](np.arange(len(labels)) % 20), strict=True))
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+        figure = Figure(
+            figsize=(8, 0.9 + 0.9 * len(pathways) + 0.25 * math.ceil(len(labels) / 2)), layout="constrained"
+        )
+        for axes, pathway in zip(
+            figure.subplots(len(pathways), 1, sharex=True, squeeze=False).flat, pathways, strict=True
+        ):
+            for window in windows:
+                label, share = window.best[pathway]
+                axes.bar(window.start, share, width=window.end - window.start, align="edge", color=colours[label],
+                         edgecolor="white")  # fmt: skip
+            axes.set(ylim=(0, 1), ylabel=pathway, xlim=(0, windows[-1].end), yticks=(0, 1))
+            axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel("seconds")
+        figure.suptitle("labels over time, as high as their probability", fontsize="medium")
+        handles = [Patch(color=colours[label]) for label in labels]
+        figure.legend(
+            handles, [f" {label[:40]}" for label in labels], loc="outside lower center", ncols=2, frameon=False
+        )
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+    return Image.open(buffer)
+
+
+def told(sight: Sight, name: str, device: str) -> str:
+    """What model it is and how long it took, as text."""
+    parts = ", ".join(f"{what} {1000 * seconds:.0f} ms" for what, seconds in sight.seconds.items())
+    of_what = f"{len(sight.windows)} clips over the whole video" if sight.windows else "one photo"
+    tasks = ", ".join(f"{task} on the {pathway} pathway" for pathway, task in sight.tasks.items())
+    return printable(f"{name} on {device}: {of_what}; {parts}; labels of {tasks}")
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+
+def example_files(folder: Path) -> list[str]:
+    """A few drawn photos and videos, copied to the folder."""
+    media = (toy.images("test", count=EXAMPLES), toy.videos("test", count=EXAMPLES))
+    named = [(file, part.classes[label]) for part in media for file, label in zip(part.files, part.labels, strict=True)]
+    return [str(shutil.copy(file, folder / f"{name}{Path(file).suffix}")) for file, name in named]
+
+
+def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
+    """The page as gradio's Blocks, not launched yet.
+
+    Raises:
+        RuntimeError: gradio is not installed.
+    """
+    gradio = require("gradio", "demo")
+    name, limits = model_name(looker.model), looker.limits
+    device = str(next(looker.model.parameters()).device)
+
+    def show(path: str | None, *, remove: bool) -> list[Any]:
+        if path is None:
+            return [None, None, gradio.update(visible=False), None, ""]
+        try:
+            sight = looker(path)
+        except (MediaError, ValueError, OSError) as error:
+            reason = error.reason if isinstance(error, MediaError) else str(error)
+            # Its messages are rendered as HTML.
+            raise gradio.Error(html.escape(printable(reason)), print_exception=False) from None
+        finally:
+            if remove:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        timeline = draw_timeline(sight.windows) if len(sight.windows) > 1 else None
+        return [
+            *(dict(sight.top[pathway]) if pathway in sight.top else None for pathway in (IMAGE, VIDEO)),
+            gradio.update(value=timeline, visible=timeline is not None),
+            list(sight.pictures),
+            told(sight, name, device),
+        ]
+
+    def shown(*, remove: bool) -> Callable[[str | None], list[Any]]:
+        return lambda path: show(path, remove=remove)
+
+    with gradio.Blocks(title="UniDual", analytics_enabled=False, delete_cache=(60, KEPT_SECONDS)) as page:
+        gradio.Markdown(
+            "# One network for photos and videos\n"
+            f"Drop a file of up to {limits.megabytes:g} MB, a video of up to {limits.seconds:g} s, or use the webcam. "
+            "Files are deleted once they are answered."
+        )
+        with gradio.Row():
+            with gradio.Column():
+                dropped = gradio.File(
+                    label="Photo or video",
+                    file_types=["image", "video"],
+                    type="filepath",
+                    elem_id="dropped",
+                    height=140,
+                )
+                camera = gradio.Image(label="Webcam", sources=["webcam"], type="filepath", height=200)
+            with gradio.Column():
+                with gradio.Row():
+                    labels = [
+                        gradio.Label(label=f"{pathway} pathway", num_top_classes=TOP, elem_id=f"{pathway}-labels",
+                                     show_heading=False, visible=pathway in looker.model.pathways)
+                        for pathway in (IMAGE, VIDEO)
+                    ]  # fmt: skip
+                facts = gradio.Textbox(label="Model and time", interactive=False, elem_id="facts", lines=6, max_lines=8)
+        timeline = gradio.Image(
+            show_label=False, interactive=False, visible=False, elem_id="timeline", type="pil", format="png"
+        )
+        gradio.Markdown("### Frames that mattered (Grad-CAM)")
+        gallery = gradio.Gallery(show_label=False, columns=2, elem_id="frames", height="auto")
+        outputs = [*labels, timeline, gallery, facts]
+        dropped.upload(shown(remove=True), dropped, outputs, api_name="look")
+        camera.input(shown(remove=True), camera, outputs)
+        if examples:
+            gradio.Examples(
+                [[path] for path in examples], inputs=[dropped], outputs=outputs, fn=shown(remove=False),
+                run_on_click=True, cache_examples=False,
+            )  # fmt: skip
+    page.queue(max_size=WAITING, default_concurrency_limit=1)
+    return page
+
+
+@contextlib.contextmanager
+def served(
+    model: TaskModel,
+    *,
+    limits: Limits | None = None,
+    device: str | None = None,
+    host: str = LOOPBACK,
+    port: int | None = PORT,
+    examples: bool = True,
+) -> Iterator[Any]:
+    """The page at work, as gradio's Blocks with a `local_url`; all that it was sent is removed in the end.
+
+    It answers this machine alone unless `host` says otherwise; `port` None takes a free one.
+
+    Raises:
+        RuntimeError: gradio is not installed.
+        OSError: the port is in use.
+    """
+    looker = Looker(model, limits=limits, device=device)
+    with (
+        tempfile.TemporaryDirectory(prefix="unidual-demo-", ignore_cleanup_errors=True) as folder,
+        _environment(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False"),
+    ):
+        gradio = require("gradio", "demo")
+        (Path(folder) / "examples").mkdir()
+        page = build_page(looker, examples=example_files(Path(folder) / "examples") if examples else ())
+        fonts = ["system-ui", "sans-serif"]  # gradio's own are fetched from elsewhere
+        page.launch(
+            server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,
+            max_file_size=int(looker.limits.megabytes * 1e6), footer_links=[],
+            theme=gradio.themes.Default(font=fonts, font_mono=["monospace"]), css=CSS,
+        )  # fmt: skip
+        try:
+            yield page
+        finally:
+            page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Environment variables that hold in the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

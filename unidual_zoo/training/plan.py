@@ -1,0 +1,151 @@
+"""What a training is about to do: its files counted, and what their number asks for. Said before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unidual_zoo.data.datasets import TESTS, MediaSet, find_split
+from unidual_zoo.data.identity import copies
+from unidual_zoo.names import LISTED
+from unidual_zoo.training.recipes import DataSettings, Recipe
+from unidual_zoo.training.sources import TOY, read_sources
+
+SMALL_TEST = 100  # test files of a task: fewer are evaluated once alone, a choice made by them would be chance
+SPARABLE = 1000  # training files of a task: from here a part of them can be spared to choose by
+VALIDATION, PATIENCE = 0.1, 5
+IMBALANCE = 3.0  # files of the largest class to one of the smallest, from which classes are weighted
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPlan:
+    """A task's files: training files by class (the largest first), test files, where those are from, and copies.
+
+    `copies` are pairs (test file, training file) of equal bytes.
+    """
+
+    task: str
+    counts: Mapping[str, int]
+    num_tests: int
+    split: str
+    copies: Sequence[tuple[str, str]] = ()
+
+    @property
+    def num_files(self) -> int:
+        """Training files."""
+        return sum(self.counts.values())
+
+    @property
+    def imbalance(self) -> float:
+        """Files of the largest class to one of the smallest that has any."""
+        there = [count for count in self.counts.values() if count]
+        return max(there) / min(there)
+
+    def line(self) -> str:
+        """The files for a reader."""
+        names = list(self.counts)
+        ends = f"from {names[0]!r} with {self.counts[names[0]]} to {names[-1]!r} with {self.counts[names[-1]]}"
+        balance = f"{ends}: {self.imbalance:.1f} to 1" if self.imbalance > 1 else "all of one size"
+        return (
+            f"{self.num_files} training files of {len(names)} classes ({balance}); "
+            f"{self.num_tests} test files ({self.split})"
+        )
+
+    def copies_line(self) -> str | None:
+        """The copies for a reader, the first of them by name; None without any."""
+        if not self.copies:
+            return None
+        first = "; ".join(f"{test} = {train}" for test, train in self.copies[:LISTED])
+        count = "a test file is a copy" if len(self.copies) == 1 else f"{len(self.copies)} test files are copies"
+        more = "; …" if len(self.copies) > LISTED else ""
+        return f"{count} of training files, which flatters figures: {first}{more}"
+
+    def lines(self) -> list[str]:
+        """The plan for a reader, its lines beginning with the task."""
+        return [f"{self.task}: {line}" for line in (self.line(), self.copies_line()) if line]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The files of each task, read once for the plan and the training, and what is to be said of them."""
+
+    media: Mapping[str, MediaSet]
+    test_media: Mapping[str, MediaSet]
+    tasks: Sequence[TaskPlan]
+
+
+def make_plan(settings: DataSettings, *, seed: int) -> Plan:
+    """Reads which files there are, and looks for test files that are copies of training files.
+
+    Raises:
+        ValueError: what `read_sources` raises.
+    """
+    media, test_media = read_sources(settings, seed=seed)
+    tasks = [
+        dataclasses.replace(plan, copies=copies(media[plan.task].files, test_media[plan.task].files))
+        for plan in task_plans(settings, media, test_media)
+    ]
+    return Plan(media=media, test_media=test_media, tasks=tasks)
+
+
+def task_plans(
+    settings: DataSettings, media: Mapping[str, MediaSet], test_media: Mapping[str, MediaSet]
+) -> list[TaskPlan]:
+    """What the files of each task that is tested are; for copies they are not searched."""
+    return [
+        TaskPlan(task=task, counts=class_counts(media[task]), num_tests=len(tests), split=_split(settings, task))
+        for task, tests in test_media.items()
+    ]
+
+
+def class_counts(media: MediaSet) -> dict[str, int]:
+    """Files of each class, the largest class first."""
+    counts = Counter(media.labels)
+    order = sorted(range(len(media.classes)), key=lambda label: -counts[label])
+    return {media.classes[label]: counts[label] for label in order}
+
+
+def settings_by_size(
+    tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The settings that the number of files asks for, none of those that are `given`, and why each."""
+    settings: dict[str, Any] = {}
+    reasons = []
+    choosing = {"eval_every", "patience", "publish", "validation"}
+    fewest_tests = min(plan.num_tests for plan in tasks)
+    fewest = min(plan.num_files for plan in tasks)
+    if not choosing & set(given):
+        if fewest >= SPARABLE and recipe.optim.epochs > PATIENCE:
+            settings |= dict(validation=VALIDATION, patience=PATIENCE, publish="best")
+            reasons.append(
+                f"{VALIDATION:.0%} of the training files are kept to choose by: training ends after {PATIENCE} epochs "
+                "without a better score on them, and the best network is published (--set validation=0 uses all files)"
+            )
+        elif fewest_tests < SMALL_TEST:
+            settings |= dict(eval_every=0)
+            reasons.append(
+                f"the test files are evaluated once, at the end: a choice by {fewest_tests} of them would be chance "
+                "(--set eval_every=1 evaluates them after every epoch)"
+            )
+    largest = max(plan.imbalance for plan in tasks)
+    if largest >= IMBALANCE and "class_weights" not in given:
+        settings |= dict(class_weights="balanced")
+        reasons.append(
+            f"every class weighs alike in the loss: the largest has {largest:.1f} times the files of the smallest "
+            "(--set class_weights=no lets every file weigh alike)"
+        )
+    return settings, reasons
+
+
+def _split(settings: DataSettings, task: str) -> str:
+    """Where a task's test files come from."""
+    source, test_source = settings.data[task], settings.test_data.get(task)
+    if source == TOY:
+        return "the embedded ones"
+    split = find_split(test_source or source, TESTS)
+    if split is not None:
+        return f"split {split!r}" + (f" of {test_source}" if test_source else "")
+    return f"from {test_source}" if test_source else f"{settings.hold_out:.0%} of all, kept back class by class"

@@ -27,14 +27,14 @@ def demo(
     """A page to try a model in: drop a photo or a video (extra demo). It serves until it is interrupted."""
     from unidual_zoo.demo import Limits, served
     from unidual_zoo.extras import require
-    from unidual_zoo.inference import load_model
+    from unidual_zoo.inference import load_network
 
     require("gradio", "demo")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was uploaded is removed then, too
     limits = Limits(megabytes=max_megabytes, seconds=max_seconds)
     with (
         json_lines(output) as write,
-        served(load_model(model), limits=limits, device=device, host=host, port=port or None) as page,
+        served(load_network(model), limits=limits, device=device, host=host, port=port or None) as page,
     ):
         result = {"address": page.local_url, "model": model}
         write(result)

@@ -30,7 +30,8 @@ def list_settings(context: typer.Context, wanted: bool) -> None:
         return
     from unidual_zoo.training.recipes import RECIPES, Recipe, explained_settings
 
-    given = RECIPES[context.info_name].recipe if context.info_name in RECIPES else Recipe()
+    name = context.info_name or ""
+    given = RECIPES[name].recipe if name in RECIPES else Recipe()
     wrap = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_on_hyphens=False)
     for group, settings in explained_settings(given).items():
         typer.echo(f"{wrap(group)}\n")
@@ -124,7 +125,13 @@ def finetune(
     ] = None,
     file_seconds: FileSeconds = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the larger data set.")] = None,
-    freeze_norms: FreezeNorms = False,
+    freeze_norms: Annotated[
+        bool | None,
+        typer.Option(
+            "--freeze-norms/--train-norms",
+            help="BatchNorms use and keep their running statistics [default: they do, but those of random weights].",
+        ),
+    ] = None,
     out: Out = None,
     resume: Resume = False,
     settings: Settings = None,
@@ -137,7 +144,8 @@ def finetune(
     """
     from unidual_zoo.training.finetune import finetune_recipe
 
-    given = [f"freeze={freeze}", *(["freeze_norms=true"] if freeze_norms else [])]
+    given = [f"freeze={freeze}"]
+    given += [] if freeze_norms is None else [f"freeze_norms={json.dumps(freeze_norms)}"]
     given += [f"epochs={epochs}"] if epochs is not None else []
     given += _given_seconds(file_seconds)
     recipe = finetune_recipe(

@@ -7,10 +7,10 @@ hf upload YOU/unidual hub/space . --repo-type space
 import os
 
 from unidual_zoo.demo import Limits, served
-from unidual_zoo.inference import load_model
+from unidual_zoo.inference import load_network
 
 with served(
-    load_model(os.environ.get("MODEL", "unidual_efficientnet_lite0")),
+    load_network(os.environ.get("MODEL", "unidual_efficientnet_lite0")),
     limits=Limits(megabytes=25, seconds=60),
     host="0.0.0.0",
 ) as page:

@@ -27,7 +27,7 @@ def finetune_recipe(
 
     Class names come from the folders or the list, head sizes from their number. A part of the files is kept for testing
     where there are no test files. `skip` is a list of files to leave out, of the images and of the videos. A network
-    without published weights starts from random ones.
+    without published weights starts from random ones; its BatchNorms learn, and all its layers at one rate.
 
     Raises:
         ValueError: an unknown model, neither images nor videos, test files of what is not learnt, or a setting that the
@@ -43,5 +43,7 @@ def finetune_recipe(
     tasks = {name: TASKS[name] for name in data}
     pretrained = model.startswith(("local-dir:", "hf-hub:")) or timm.is_model_pretrained(model)
     recipe = find_recipe("finetune").changed(model=model, pretrained=pretrained)
+    if not pretrained:  # there are no statistics to keep, nor layers that have learnt more than others
+        recipe = recipe.changed(freeze_norms=False, layer_decay=None)
     skipped = dict.fromkeys(tasks, skip) if skip is not None else {}
     return change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests, skip=skipped), settings)

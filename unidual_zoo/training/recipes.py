@@ -431,7 +431,8 @@ RECIPES: Mapping[str, Experiment] = {
             model=ModelSettings(pretrained=True),
             data=DataSettings(tasks={"images": IMAGE, "videos": VIDEO}, hold_out=0.2, flip=True),
             optim=OptimSettings(
-                lr=0.005, epochs=20, schedule="cosine", warmup_epochs=0.5, layer_decay=0.8, label_smoothing=0.1
+                optimizer="adamw", lr=0.001, weight_decay=0.05, epochs=20, schedule="cosine", warmup_epochs=0.5,
+                layer_decay=0.8, label_smoothing=0.1, freeze_norms=True,
             ),
             run=RunSettings(baselines=True),
         ),

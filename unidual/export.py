@@ -49,7 +49,7 @@ def export(
 
     check_known("format", format, FORMATS)
     check_known("modality", modality, ("image", "video"))
-    name = model.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+    name = Path(model.rpartition(":")[2]).name
     folder = out or Path(f"{name}-{modality}-{format}{'-int8' if int8 else ''}")
     with json_lines(output) as write:
         network = load_network(model, checkpoint=checkpoint)

@@ -126,6 +126,14 @@ def test_patterns_match_as_in_a_shell(tmp_path, monkeypatch, pattern):
         assert files_matching(start + pattern).files == sorted(expected)
 
 
+def test_a_systems_second_separator_parts_names_too(tmp_path, monkeypatch):
+    """Here as on Windows, whose two are the other way round."""
+    monkeypatch.setattr(os, "altsep", "\\")
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").touch()
+    assert files_matching(f"{tmp_path}\\clips\\*.mp4").files == [f"{tmp_path}/clips/a.mp4"]
+
+
 @pytest.mark.parametrize("pattern", ["**", "**/*.jpg", "**/?/*.jpg"])
 def test_a_pattern_does_not_follow_links_round_in_circles(tmp_path, pattern):
     """With two links to the top in each of four folders there are 8^40 paths before the system refuses the next."""

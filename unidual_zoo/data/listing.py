@@ -95,6 +95,7 @@ def files_matching(pattern: str) -> Found:
     `*`, `?` and `[…]` stand for parts of a name as in a shell, `**` for any folders. None of them stands for a hidden
     or machine-made name, and links that lead round in circles are followed once.
     """
+    pattern = pattern.replace(os.altsep or os.sep, os.sep)  # Windows has two
     start = pattern.rfind(os.sep, 0, _first_magic(pattern)) + 1
     machine_made: set[str] = set()
     files: set[str] = set()

@@ -1,4 +1,4 @@
-"""What the site takes from elsewhere than docs/: pages at the repository's root, notebooks, and what the code says itself.
+"""What the site takes from elsewhere than docs/: pages at the repository's root, notebooks, what the code says itself.
 
 mkdocs calls the `on_…` functions (`hooks` in mkdocs.yml). Nothing here is copied by hand: the pages of the command line
 and of the recipes are made from the commands' own help and from the settings' own descriptions.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from mkdocs.structure.files import File, Files
 
 from unidual import app as cli
 from unidual_zoo.models.family import families
+from unidual_zoo.scoring import PROTOCOLS
 from unidual_zoo.tabular import markdown_table
 from unidual_zoo.training.recipes import RECIPES, Recipe, explained_settings
+from unidual_zoo.weights import Metric
 
 ROOT = Path(__file__).parents[1]
 PAGES = {  # of the repository's root, as pages of the site
@@ -31,13 +33,13 @@ PAGES = {  # of the repository's root, as pages of the site
     "MODEL_CARD.md": "checkpoints.md",
 }
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s:]+)\)")  # in the text, to something of ours
+MADE = re.compile(r"<!-- made: (\w+) .*?-->", re.DOTALL)  # what is put in on the site
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that have no file in docs/."""
     made = {page: (ROOT / name).read_text(encoding="utf-8") for name, page in PAGES.items()}
-    made |= {f"reference/{name}.md": write() for name, write in REFERENCE.items()}
     for notebook in sorted((ROOT / "docs").glob("notebooks/*.ipynb")):
         page = notebook.relative_to(ROOT / "docs").with_suffix(".md")
         made[page.as_posix()] = notebook_page(json.loads(notebook.read_text(encoding="utf-8")), notebook.name)
@@ -47,10 +49,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: MkDocsConfig, files: Files) -> str:
-    """Turns links between files of the repository into links between pages of the site."""
+    """Turns links between files of the repository into links between pages of the site, and puts in what code says."""
     uri = page.file.src_uri
     at_root = {made: name for name, made in PAGES.items()}
-    return relinked(markdown, at_root.get(uri, f"docs/{uri}"), uri)
+    linked = relinked(markdown, at_root.get(uri, f"docs/{uri}"), uri)
+    return MADE.sub(lambda match: PARTS[match[1]](), linked)
 
 
 # ---- pages of the repository ----------------------------------------------------------------------------------------
@@ -66,6 +69,7 @@ def relinked(markdown: str, source: str, uri: str) -> str:
             return match[0]
         file = posixpath.normpath(posixpath.join(posixpath.dirname(source), place))
         to = PAGES.get(file) or (file.removeprefix("docs/") if file.startswith("docs/") else None)
+        to = re.sub(r"\.ipynb$", ".md", to or "") or None
         if to is None:
             return text if file in text else f"{text} (`{file}`)"
         return f"[{text}]({posixpath.relpath(to, posixpath.dirname(uri) or '.')}{hash_}{part})"
@@ -78,23 +82,24 @@ def notebook_page(notebook: dict[str, Any], name: str) -> str:
     """A notebook as a page that links to the file: its text, and its code as blocks."""
     cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
     shown = [source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells]
-    return "\n\n".join([*shown, f"This page is a notebook: [{name}]({name})."]) + "\n"
+    return "\n\n".join([*shown, f'<a href="../{name}" download>This page as a notebook</a>']) + "\n"
 
 
 # ---- pages of the code ----------------------------------------------------------------------------------------------
 
 
-def commands_page() -> str:
+def commands() -> str:
     """Every command of the command line, from its own help."""
     group = typer.main.get_command(cli.app)
     assert isinstance(group, click.Group | typer.core.TyperGroup)
     context = group.make_context("unidual", [], resilient_parsing=True)
-    about = "Every result ends in one line of JSON. Exit status 0: done; 1: some files failed; 2: bad input."
-    parts = [f"# Command line reference\n\n{group.help}\n\n{about}", _parameters(context)]
+    parts = [_parameters(context)]
     for name in group.list_commands(context):
         command = group.commands[name]
         usage = typer.Context(command, info_name=f"unidual {name}")
-        parts.append(f"## unidual {name}\n\n{_paragraphs(command.help or '')}\n\n```text\n{command.get_usage(usage)}\n```")
+        parts.append(
+            f"## unidual {name}\n\n{_paragraphs(command.help or '')}\n\n```text\n{command.get_usage(usage)}\n```"
+        )
         parts.append(_parameters(usage))
     return "\n\n".join(parts) + "\n"
 
@@ -109,46 +114,60 @@ def _parameters(context: Any) -> str:
     return markdown_table(("argument or option", "meaning"), rows)
 
 
-def settings_page() -> str:
+def settings() -> str:
     """All settings of `--set`, from the descriptions of the fields."""
-    parts = [
-        "# Settings\n\n`unidual train RECIPE --set name=value` and `unidual finetune … --set name=value` change any of these; "
-        "`--settings` prints them with the values that the command starts from. The values below are those of a recipe "
-        "that says nothing; [Recipes](recipes.md) shows what each recipe sets."
-    ]
-    for group, settings in explained_settings(Recipe()).items():
+    parts = []
+    for group, listed in explained_settings(Recipe()).items():
         title = group.split(".")[0].split(",")[0]
         rows = [
-            (f"`{one.name}`", f"`{_value(one.value)}`", _plain(one.allowed), _plain(_with_example(one))) for one in settings
+            (f"`{one.name}`", f"`{_value(one.value)}`", _plain(one.allowed), _plain(_with_example(one)))
+            for one in listed
         ]
         parts.append(f"## {title}\n\n{group}\n\n" + markdown_table(("setting", "default", "allowed", "meaning"), rows))
     return "\n\n".join(parts) + "\n"
 
 
-def recipes_page() -> str:
+def recipes() -> str:
     """Every recipe: what it is for, its command, and the settings in which it differs from the defaults."""
     header = ("recipe", "what", "cost", "figures to expect")
     rows = [(f"[`{name}`](#{name})", _plain(one.about), one.cost, one.figures) for name, one in RECIPES.items()]
-    parts = [f"# Recipes\n\n{markdown_table(header, rows)}"]
+    parts = [markdown_table(header, rows)]
     defaults = Recipe().to_dict()
     for name, experiment in RECIPES.items():
         changed = {key: value for key, value in experiment.recipe.to_dict().items() if value != defaults[key]}
-        table = markdown_table(("setting", "value"), [(f"`{key}`", f"`{_value(value)}`") for key, value in changed.items()])
+        table = markdown_table(
+            ("setting", "value"), [(f"`{key}`", f"`{_value(value)}`") for key, value in changed.items()]
+        )
         parts.append(f"## {name}\n\n{_plain(experiment.about)}.\n\n```bash\n{experiment.command}\n```\n\n{table}")
     return "\n\n".join(parts) + "\n"
 
 
-def families_page() -> str:
+def all_families() -> str:
     """Every family of networks, its names and its class's own words."""
-    parts = [
-        "# Families\n\n`unidual models` lists these names with their tasks, parameters and multiply-adds; "
-        "[Checkpoints](../checkpoints.md) lists the weights."
-    ]
+    parts = []
     for family in families():
         kind = family.model_class
         names = ", ".join(f"`{name}`" for name in family.architectures)
         parts.append(f"## {kind.__name__}\n\n{_plain(family.about)}.\n\n{names}\n\n[Class](api.md#{_path(kind)})")
     return "\n\n".join(parts) + "\n"
+
+
+def protocols() -> str:
+    """Every protocol as the table of protocols has it, and the checkpoints whose authors' figures were measured so."""
+    header = ("protocol", "clips", "begin", "frames/s", "crops", "positions", "averaged", "figures of")
+    rows = []
+    for name, one in PROTOCOLS.items():
+        by = sorted({tag.partition(".")[0] for metric, tag in _upstream() if metric.protocol == name})
+        rate, positions = "the spec's" if one.rate is None else f"{one.rate:g}", "all" if one.dense else "one"
+        named = ", ".join(f"`{architecture}`" for architecture in by)
+        rows.append((f"`{name}`", str(one.clips), one.starts, rate, str(one.crops), positions, one.average, named))
+    return markdown_table(header, rows)
+
+
+def _upstream() -> Iterator[tuple[Metric, str]]:
+    for family in families():
+        for tag, row in family.checkpoints.items():
+            yield from ((metric, tag) for metric in row.upstream)
 
 
 def _path(thing: type) -> str:
@@ -177,6 +196,6 @@ def _escaped(text: str) -> str:
     return re.sub(r"([*_<|])", r"\\\1", text)
 
 
-REFERENCE: dict[str, Callable[[], str]] = {
-    "commands": commands_page, "settings": settings_page, "recipes": recipes_page, "families": families_page
+PARTS: dict[str, Callable[[], str]] = {
+    "commands": commands, "families": all_families, "protocols": protocols, "recipes": recipes, "settings": settings
 }  # fmt: skip

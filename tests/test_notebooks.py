@@ -15,9 +15,13 @@ def test_the_notebooks_run(tmp_path, monkeypatch):
     books = [nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4) for name in ("predict", "finetune")]
     cells = [cell for book in books for cell in book.cells]
     assert not any(cell.get("outputs") for cell in cells)
-    ran = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=300, kernel_name="python3").execute(cwd=tmp_path)
+    ran = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=300, kernel_name="python3").execute(
+        cwd=tmp_path
+    )
     told = [output.get("text", "") for cell in ran.cells for output in cell.get("outputs", ())]
-    shown = [output["data"]["text/plain"] for cell in ran.cells for output in cell.get("outputs", ()) if "data" in output]
+    shown = [
+        output["data"]["text/plain"] for cell in ran.cells for output in cell.get("outputs", ()) if "data" in output
+    ]
     assert sum(text.count("%\n") for text in told) == 6  # a label for each file
     assert "('adamw', 0.001, 0.8, True)" in shown
     assert any("4 training files of 4 classes (all of one size); 4 test files" in text for text in told)

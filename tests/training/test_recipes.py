@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shlex
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 import timm
@@ -15,7 +14,6 @@ from torch import nn
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.joint import step_shares
 from unidual_zoo.spec import ClipSpec, InputSpec
-from unidual_zoo.tabular import markdown_table
 from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.network import build_model
 from unidual_zoo.training.optimizers import make_schedule
@@ -134,12 +132,6 @@ def test_every_recipe_says_what_to_expect_of_it():
         assert name in command or "--scale" in command
         assert experiment.cost
         assert experiment.figures
-
-
-def test_the_recipes_stand_in_the_readme():
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    rows = [(f"`{name}`", one.about, one.cost, one.figures) for name, one in RECIPES.items()]
-    assert markdown_table(("recipe", "what", "cost", "figures to expect"), rows) in text
 
 
 def test_the_best_checkpoint_needs_evaluations():

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -90,13 +89,12 @@ def notebook_page(notebook: dict[str, Any], name: str) -> str:
 
 def commands() -> str:
     """Every command of the command line, from its own help."""
-    group = typer.main.get_command(cli.app)
-    assert isinstance(group, click.Group | typer.core.TyperGroup)
-    context = group.make_context("unidual", [], resilient_parsing=True)
+    group = typer.main.get_group(cli.app)
+    context = typer.Context(group, info_name="unidual", **cli.HELP)
     parts = [_parameters(context)]
     for name in group.list_commands(context):
         command = group.commands[name]
-        usage = typer.Context(command, info_name=f"unidual {name}")
+        usage = typer.Context(command, info_name=name, parent=context)
         parts.append(
             f"## unidual {name}\n\n{_paragraphs(command.help or '')}\n\n```text\n{command.get_usage(usage)}\n```"
         )
@@ -148,7 +146,8 @@ def all_families() -> str:
     for family in families():
         kind = family.model_class
         names = ", ".join(f"`{name}`" for name in family.architectures)
-        parts.append(f"## {kind.__name__}\n\n{_plain(family.about)}.\n\n{names}\n\n[Class](api.md#{_path(kind)})")
+        about = f"{family.about[:1].upper()}{family.about[1:]}."
+        parts.append(f"## {kind.__name__}\n\n{about}\n\n{names}\n\n[Class](api.md#{_path(kind)})")
     return "\n\n".join(parts) + "\n"
 
 

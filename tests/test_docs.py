@@ -26,7 +26,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 SCRIPTS = sorted(path for folder in ("benchmarks", "hub") for path in ROOT.glob(f"{folder}/*.py"))
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BEGINNINGS = ("uv run ", "unidual ", "UNIDUAL_")  # of a command in the middle of a text
-OTHERS = ("pip", "pre-commit", "pytest")  # programs that are not ours
+OTHERS = ("mkdocs", "pip", "pre-commit", "pytest")  # programs that are not ours
 ROOMS = ("spec", "weights", "data", "models", "scoring", "inference", "evaluation", "explain", "training", "cli")
 
 

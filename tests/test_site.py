@@ -23,8 +23,10 @@ def test_every_command_stands_with_its_options():
     sections = dict(re.findall(r"^## unidual (\S+)\n(.*?)(?=^## |\Z)", HOOKS["commands"](), re.MULTILINE | re.DOTALL))
     names = {one.name or one.callback.__name__.replace("_", "-") for one in app.registered_commands}
     assert set(sections) == names
-    assert first_column(sections["predict"]) >= {"`FILES...`", "`--top INTEGER`", "`--json FILE`", "`-h, --help`"}
-    assert "Labels for each file.  [default: 5]" in sections["predict"].replace("file. [", "file.  [")
+    assert {re.sub(" <.*>", "", name) for name in first_column(sections["predict"])} >= {
+        "`files...`", "`--model`", "`--top`", "`--json`", "`-h, --help`"
+    }  # fmt: skip
+    assert "Labels for each file. [default: 5]" in sections["predict"]
     assert "Exit status 1 if a file failed" in sections["predict"]
 
 

@@ -7,13 +7,14 @@ import unidual_zoo
 
 ROOT = Path(unidual_zoo.__file__).parent
 STAGES = [
-    ["checks", "files", "names", "tabular"],
+    ["checks", "extras", "files", "names", "tabular"],
     ["spec"],
     ["weights"],
     ["data"],
     ["models"],
     ["scoring"],
     ["inference", "evaluation", "explain"],
+    ["serving"],
     ["training"],
     ["cli"],
 ]

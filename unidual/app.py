@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.serve import serve
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
 
@@ -240,6 +241,7 @@ def models(
 
 app.command(cls=TrainCommand)(train)
 app.command()(finetune)
+app.command()(serve)
 
 
 def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:

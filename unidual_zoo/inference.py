@@ -18,7 +18,7 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.folding import for_inference
 from unidual_zoo.models.summary import check_registered
-from unidual_zoo.scoring import FileScores, Protocol, Route, score_files
+from unidual_zoo.scoring import FileScores, Protocol, ReadFile, Route, read_file, score_files, score_read
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
 
@@ -117,6 +117,23 @@ class Predictor:
                 yield {"file": path, "error": self.refused[modality]}
             else:
                 yield self._result(path, next(scores))
+
+    def read(self, path: str | os.PathLike[str]) -> ReadFile:
+        """A file as the network will see it, for `answers`. Threads may read side by side.
+
+        Raises:
+            ValueError: the network has no pathway or head for the file's modality.
+        """
+        path = os.fspath(path)
+        modality = modality_of(path)
+        if modality in self.refused:
+            raise ValueError(self.refused[modality])
+        return read_file(path, self.routes[modality])
+
+    def answers(self, files: Sequence[ReadFile], names: Sequence[str]) -> list[dict[str, Any]]:
+        """Files that were read, under these names -> their results, as a call gives them, scored together."""
+        scores = score_read(files, self.routes, batch_size=self.batch_size)
+        return [self._result(name, scored) for name, scored in zip(names, scores, strict=True)]
 
     @contextlib.contextmanager
     def deaths_explained(self) -> Iterator[None]:

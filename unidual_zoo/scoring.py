@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -357,5 +357,26 @@ def score_files(
                 warnings.warn(MediaWarning(files[file.index][0], file.warning), stacklevel=2)
             batches.add(file)
             yield from batches.ready()
+    batches.flush()
+    yield from batches.ready()
+
+
+# ---- the same, for whoever reads and scores at different times -------------------------------------------------------
+
+ReadFile = _Decoded
+
+
+def read_file(path: str, route: Route) -> ReadFile:
+    """A file's views, or what is wrong with it, for `score_read`. Threads may read side by side."""
+    modality = route.reader.modality
+    return _Files([(path, modality)], {modality: route.reader}, Reading([path], num_workers=0))[0]
+
+
+def score_read(files: Iterable[ReadFile], routes: Mapping[str, Route], *, batch_size: int = 16) -> Iterator[FileScores]:
+    """Files as `read_file` gives them -> their scores in the same order, in batches of views of all of them."""
+    batches = _Batches(routes, batch_size)
+    for number, file in enumerate(files):
+        batches.add(file._replace(index=number))
+        yield from batches.ready()
     batches.flush()
     yield from batches.ready()

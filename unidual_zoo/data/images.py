@@ -52,6 +52,21 @@ def read_image(path: PathLike) -> np.ndarray:
         return _turned(*_decoded(path))
 
 
+def stated_size(path: PathLike) -> tuple[int, int]:
+    """The (height, width) that an image file states, as stored. Nothing is decoded; a MediaError if it states none."""
+    with file_boundary(path):
+        check_file(path)
+        _check_header(path)
+        with pillow_quiet(), Image.open(path, formats=known_formats()) as image:
+            return image.height, image.width
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """An image of Pillow's -> (H, W, 3) uint8 RGB, turned as its EXIF orientation says: what `read_image` gives."""
+    image.load()
+    return _turned(_rgb(image), _orientation(image))
+
+
 def _check_header(path: PathLike) -> None:
     """Raises MediaError for a file of which Pillow would hold too much before it tells the size."""
     with open(path, "rb") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Predictor:
 
         predictor = Predictor(load_model("unidual10_aux"))
         for result in predictor(["photo.jpg", "clip.mp4"]): ...
+
+    `to_rows(results)` makes a table of them.
 
     Args:
         model: any model of this package; it is copied by `for_inference` and stays as it is.
@@ -158,6 +160,25 @@ class Predictor:
             for score, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
         return {"file": path, "modality": scored.modality, "task": route.task, "top": top, **warning}
+
+
+def to_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Results of a `Predictor` -> one flat row for each label, the best first: `pandas.DataFrame(to_rows(results))`.
+
+    `{"file", "modality", "task", "rank", "label", "score", "error", "warning"}`, rank 1 the best. What is
+    not there is None, and a file that failed has one row.
+    """
+    return [
+        {
+            **{column: result.get(column) for column in ("file", "modality", "task")},
+            "rank": rank,
+            "label": entry.get("label"),
+            "score": entry.get("score"),
+            **{column: result.get(column) for column in ("error", "warning")},
+        }
+        for result in results
+        for rank, entry in (enumerate(result["top"], 1) if "top" in result else [(None, {})])
+    ]
 
 
 def modality_of(path: str) -> str:

@@ -34,7 +34,8 @@ def load_image(path: PathLike, model: Any) -> Tensor:
     """
     spec = spec_of(model)
     with file_boundary(path):
-        return normalize(read_image(path, eval_transform(spec))[None], spec)[0]
+        image = read_image(path, eval_transform(spec))
+    return normalize(image[None], spec)[0]
 
 
 def load_clip(path: PathLike, model: Any, *, num_clips: int | None = None) -> Tensor:
@@ -56,7 +57,8 @@ def load_clip(path: PathLike, model: Any, *, num_clips: int | None = None) -> Te
         return uniform_clips(num_frames, spec.clip, num_clips=num_clips or 1, rate=rate)
 
     with file_boundary(path):
-        views = normalize(read_clips(path, clips, eval_transform(spec)), spec)  # (num_clips, 3, T, H, W)
+        views = read_clips(path, clips, eval_transform(spec))
+    views = normalize(views, spec)  # (num_clips, 3, T, H, W)
     return views[0] if num_clips is None else views
 
 

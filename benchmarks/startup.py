@@ -1,7 +1,7 @@
 """How long one waits before anything happens: the command line's answers and imports, beside those of torch and timm.
 
     uv run benchmarks/startup.py
-        each program five times in turn, after once to warm the disk's cache; two minutes on 2 idle cores
+        each program five times in turn, after once to warm the disk's cache; some 35 CPU seconds a round
     uv run benchmarks/startup.py --rounds 9 --json startup.json
 
 Each is a process of its own, from its start to its end, on the wall and by CPU time (of all its threads): on a machine

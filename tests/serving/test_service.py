@@ -10,7 +10,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx2
+import httpx
 import pytest
 from fakes import GreyNet, film, grey_image, grey_video
 from media import png, scene
@@ -184,12 +184,12 @@ def test_a_server_told_to_end_finishes_what_it_has_in_hand(predictor, temp, tmp_
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         server = make_server(make_app(service(predictor), about=ABOUT))
         running = threads.submit(server.run, [listening])
-        answer = threads.submit(httpx2.post, f"{address}/predict", files=form(photo), timeout=20)
+        answer = threads.submit(httpx.post, f"{address}/predict", files=form(photo), timeout=20)
         assert began.wait(20)
         server.should_exit = True  # as its handler of SIGTERM does
         time.sleep(0.3)  # it looks every tenth of a second
-        with pytest.raises(httpx2.TransportError):
-            httpx2.get(f"{address}/healthz", timeout=5)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{address}/healthz", timeout=5)
         assert not running.done()
         go.set()
         assert answer.result().json()["top"][0]["label"] == "grey 3"

@@ -40,7 +40,7 @@ MULTITASK = 'model_args={"operator": "none", "norms": "shared"}'
 AUXILIARY = 'model_args={"auxiliary": true}'
 FROZEN = 'model_args={"freeze_trunk": true}'
 POINTWISE = 'model_args={"auxiliary": true, "operator": "pointwise"}'
-SCRATCH = ("pretrained=false", "freeze_norms=false", "lr=0.02")
+SCRATCH = ("pretrained=false", "freeze_norms=false", "layer_decay=null")  # as `finetune` trains random weights
 
 
 def real_data(options: Options, tasks: Mapping[str, str]) -> dict[str, list[str]]:

@@ -151,7 +151,7 @@ def test_a_command_parses(command, whole, parse, capsys):
     if words[0] in (*OTHERS, "bash"):
         assert all((ROOT / word).exists() for word in words if "/" in word)
         return
-    if words[0] == "accelerate":
+    if words[0] in ("accelerate", "torchrun"):
         words = ["unidual", *words[words.index("unidual") + 1 :]]
     program, *arguments = words
     assert program == "unidual" or (ROOT / program).is_file(), f"there is no {program}"

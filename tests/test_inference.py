@@ -15,7 +15,7 @@ from torch import nn
 from unidual_zoo import scoring
 from unidual_zoo.data.datasets import load_sized_image
 from unidual_zoo.data.media import MediaWarning
-from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of
+from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of, to_rows
 from unidual_zoo.scoring import Protocol
 from unidual_zoo.spec import InputSpec
 
@@ -346,3 +346,18 @@ def test_load_model_from_a_file(tmp_path):
         load_model("r2d10_multitask", checkpoint=bad)
     with pytest.raises(RuntimeError, match=r"cannot be loaded into r2plus1d10_multitask"):
         load_model("r2plus1d10_multitask", checkpoint=good)
+
+
+def test_results_make_a_table():
+    results = [
+        {"file": "a.jpg", "modality": "image", "task": "in1k", "top": [{"label": "cat", "score": 0.75},
+                                                                       {"label": "dog", "score": 0.25}]},
+        {"file": "b.mp4", "error": "it is empty (0 bytes)", "warning": "w"},
+    ]  # fmt: skip
+    rows = [tuple(row.values()) for row in to_rows(iter(results))]
+    assert [*to_rows(results)[0]] == ["file", "modality", "task", "rank", "label", "score", "error", "warning"]
+    assert rows == [
+        ("a.jpg", "image", "in1k", 1, "cat", 0.75, None, None),
+        ("a.jpg", "image", "in1k", 2, "dog", 0.25, None, None),
+        ("b.mp4", None, None, None, None, None, "it is empty (0 bytes)", "w"),
+    ]

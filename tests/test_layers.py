@@ -1,6 +1,7 @@
 """The package's layers: a module imports its own stage or an earlier one, and never the scripts around it."""
 
 import ast
+import inspect
 from pathlib import Path
 
 import unidual_zoo
@@ -13,9 +14,9 @@ STAGES = [
     ["data"],
     ["models"],
     ["engines"],
-    ["scoring"],
+    ["inputs", "scoring"],
     ["inference", "evaluation", "explain", "calibration", "export"],
-    ["demo", "report"],
+    ["demo", "report", "serving"],
     ["training"],
     ["cli"],
 ]
@@ -47,7 +48,13 @@ def test_what_reads_data_does_not_know_what_makes_them():
 
 
 def test_public_names():
-    """What README promises from the import alone."""
-    assert callable(unidual_zoo.for_inference)
+    """What README promises from the import alone: typed, and each with what it says of itself."""
+    assert (ROOT / "py.typed").is_file()
+    for name in set(unidual_zoo.__all__) - {"data", "models"}:
+        public = getattr(unidual_zoo, name)
+        assert public.__doc__, name
+        signature = inspect.signature(public)
+        untyped = [key for key, value in signature.parameters.items() if value.annotation is value.empty]
+        assert untyped == [], name
     assert callable(unidual_zoo.data.probe)
     assert callable(unidual_zoo.data.read_frames)

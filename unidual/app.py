@@ -23,6 +23,7 @@ from unidual.demo import demo
 from unidual.export import export
 from unidual.options import DEFAULT_MODEL, HELP, FileSeconds, json_lines
 from unidual.packing import pack
+from unidual.serve import serve
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
 
@@ -286,6 +287,7 @@ app.command()(pack)
 app.command()(export)
 app.command("check-data")(check_data)
 app.command()(demo)
+app.command()(serve)
 
 
 def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:

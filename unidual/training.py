@@ -157,22 +157,27 @@ def finetune(
         skip=skip,
         settings=[*given, *(settings or ())],
     )
-    recipe, plan = _planned(recipe, chosen=[setting.partition("=")[0] for setting in settings or ()])
+    recipe, plan = _planned(recipe, chosen=[setting.partition("=")[0] for setting in (*given, *(settings or ()))])
     _run(recipe, out=out or Path("runs/finetune"), resume=resume, plan=plan)
 
 
 def _planned(recipe: Recipe, *, chosen: Sequence[str]) -> tuple[Recipe, Plan | None]:
     """The recipe with what the size of the data asks for where nothing is `chosen`; says what is going to happen."""
+    import torch
     from accelerate import PartialState
 
     from unidual_zoo.names import printable
-    from unidual_zoo.training.plan import make_plan, settings_by_size
+    from unidual_zoo.training.finetune import scalable_spec
+    from unidual_zoo.training.plan import make_plan, settings_by_size, settings_for_cpu
 
     lines = [] if recipe.model.pretrained else [f"{recipe.model.model} starts from random weights"]
     plan = None
     if not recipe.data.teachers:
         plan = make_plan(recipe.data, seed=recipe.run.seed)
         changes, reasons = settings_by_size(plan.tasks, recipe, chosen)
+        if not torch.accelerator.is_available():
+            cheaper, why = settings_for_cpu(plan.tasks, recipe, chosen, scalable_spec(recipe.model.model))
+            changes, reasons = {**changes, **cheaper}, [*reasons, *why]
         recipe = recipe.changed(**changes)
         lines = [*(line for task in plan.tasks for line in task.lines()), *lines, *reasons]
     if PartialState().is_main_process:

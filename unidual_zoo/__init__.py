@@ -1,7 +1,18 @@
 """One network for images and videos: UniDual and its baselines as timm models. Importing it registers them."""
 
 from unidual_zoo import data, models
-from unidual_zoo.inference import for_inference
+from unidual_zoo.inference import Predictor, for_inference, load_model, to_rows
+from unidual_zoo.inputs import create_transform, load_clip, load_image
 
 __version__ = "0.1.0"
-__all__ = ["data", "for_inference", "models"]
+__all__ = [
+    "Predictor",
+    "create_transform",
+    "data",
+    "for_inference",
+    "load_clip",
+    "load_image",
+    "load_model",
+    "models",
+    "to_rows",
+]

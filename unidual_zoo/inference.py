@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from unidual_zoo.models import folding
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.summary import check_registered
-from unidual_zoo.scoring import FileScores, Protocol, Route, score_files
+from unidual_zoo.scoring import FileScores, Protocol, ReadFile, Route, read_file, score_files, score_read
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
 
@@ -112,6 +112,8 @@ class Predictor:
         predictor = Predictor(load_model("unidual10_aux"))
         for result in predictor(["photo.jpg", "clip.mp4"]): ...
 
+    `to_rows(results)` makes a table of them.
+
     Args:
         model: any model of this package; it is copied by `for_inference` and stays as it is. Or a graph: an exported
             folder that `load_model` read, or `for_inference(…, engine=…)`.
@@ -183,6 +185,23 @@ class Predictor:
             else:
                 yield self._result(path, next(scores))
 
+    def read(self, path: str | os.PathLike[str]) -> ReadFile:
+        """A file as the network will see it, for `answers`. Threads may read side by side.
+
+        Raises:
+            ValueError: the network has no pathway or head for the file's modality.
+        """
+        path = os.fspath(path)
+        modality = modality_of(path)
+        if modality in self.refused:
+            raise ValueError(self.refused[modality])
+        return read_file(path, self.routes[modality])
+
+    def answers(self, files: Sequence[ReadFile], names: Sequence[str]) -> list[dict[str, Any]]:
+        """Files that were read, under these names -> their results, as a call gives them, scored together."""
+        scores = score_read(files, self.routes, batch_size=self.batch_size)
+        return [self._result(name, scored) for name, scored in zip(names, scores, strict=True)]
+
     @contextlib.contextmanager
     def deaths_explained(self) -> Iterator[None]:
         """For what is done with results: that a loader process died may be reported there, too. See `Reading`."""
@@ -206,6 +225,25 @@ class Predictor:
             for score, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
         return {"file": path, "modality": scored.modality, "task": route.task, "top": top, **warning}
+
+
+def to_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Results of a `Predictor` -> one flat row for each label, the best first: `pandas.DataFrame(to_rows(results))`.
+
+    `{"file", "modality", "task", "rank", "label", "score", "error", "warning"}`, rank 1 the best. What is
+    not there is None, and a file that failed has one row.
+    """
+    return [
+        {
+            **{column: result.get(column) for column in ("file", "modality", "task")},
+            "rank": rank,
+            "label": entry.get("label"),
+            "score": entry.get("score"),
+            **{column: result.get(column) for column in ("error", "warning")},
+        }
+        for result in results
+        for rank, entry in (enumerate(result["top"], 1) if "top" in result else [(None, {})])
+    ]
 
 
 def modality_of(path: str) -> str:

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -143,7 +143,7 @@ class ViewReader:
         return [[clip[len(clip) // 2]] * len(clip) for clip in clips] if protocol.still else clips
 
 
-class _Decoded(NamedTuple):
+class ReadFile(NamedTuple):
     """A file as it leaves the loader: its views, or what went wrong, and what warnings told."""
 
     index: int
@@ -171,15 +171,15 @@ class _Files(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> _Decoded:
+    def __getitem__(self, index: int) -> ReadFile:
         path, modality = self.files[index]
         start = time.perf_counter()
         with self.reading.of(index), collected() as warned:
             try:
                 views, size = self.readers[modality](path)
-                file = _Decoded(index, modality, views, size)
+                file = ReadFile(index, modality, views, size)
             except MediaError as error:
-                file = _Decoded(index, modality, error=error.reason)
+                file = ReadFile(index, modality, error=error.reason)
         reasons = dict.fromkeys(warning.reason for warning in warned)
         return file._replace(warning="; ".join(reasons) or None, seconds=time.perf_counter() - start)
 
@@ -284,12 +284,12 @@ class _Batches:
     def __init__(self, routes: Mapping[str, Route], batch_size: int) -> None:
         self.routes, self.batch_size = routes, batch_size
         self.views: dict[str, list[tuple[int, Tensor]]] = {modality: [] for modality in routes}
-        self.files: dict[int, _Decoded] = {}
+        self.files: dict[int, ReadFile] = {}
         self.rows: dict[int, list[Tensor]] = {}
         self.missing: dict[int, int] = {}
         self.due = 0  # the file whose result comes next
 
-    def add(self, file: _Decoded) -> None:
+    def add(self, file: ReadFile) -> None:
         """Takes a file in and scores what fills a batch."""
         views = () if file.views is None else file.views
         if len(views) == 1:  # what comes from another process holds an open file as long as it lives
@@ -326,7 +326,7 @@ class _Batches:
             self.missing[index] -= 1
 
 
-def _file_scores(file: _Decoded, rows: list[Tensor]) -> FileScores:
+def _file_scores(file: ReadFile, rows: list[Tensor]) -> FileScores:
     scores = torch.stack(rows) if rows else None
     error = file.error
     if scores is not None and not scores.isfinite().all():
@@ -364,5 +364,24 @@ def score_files(
                 warnings.warn(MediaWarning(files[file.index][0], file.warning), stacklevel=2)
             batches.add(file)
             yield from batches.ready()
+    batches.flush()
+    yield from batches.ready()
+
+
+# ---- the same, for whoever reads and scores at different times -------------------------------------------------------
+
+
+def read_file(path: str, route: Route) -> ReadFile:
+    """A file's views, or what is wrong with it, for `score_read`. Threads may read side by side."""
+    modality = route.reader.modality
+    return _Files([(path, modality)], {modality: route.reader}, Reading([path], num_workers=0))[0]
+
+
+def score_read(files: Iterable[ReadFile], routes: Mapping[str, Route], *, batch_size: int = 16) -> Iterator[FileScores]:
+    """Files as `read_file` gives them -> their scores in the same order, in batches of views of all of them."""
+    batches = _Batches(routes, batch_size)
+    for number, file in enumerate(files):
+        batches.add(file._replace(index=number))
+        yield from batches.ready()
     batches.flush()
     yield from batches.ready()

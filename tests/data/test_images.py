@@ -139,7 +139,11 @@ def test_a_truncated_jpeg(tmp_path, share):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "it is empty"), (b"no image at all" * 20, "not an image of a known format"), (None, "No such file")],
+    [
+        (b"", "it is empty"),
+        (b"no image at all" * 20, "not an image of a known format"),
+        (None, "there is no such file"),
+    ],
 )
 def test_what_is_no_image(tmp_path, content, reason):
     path = tmp_path / "bad.jpg"

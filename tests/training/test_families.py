@@ -168,10 +168,8 @@ def test_it_is_listed(run):
     status, text, _ = run("models", "tokennet")
     assert status == 0
     rows = [row.split() for row in text.splitlines()[1:]]
-    assert [row[:2] for row in rows] == [
-        ["tokennet", "-"], ["tokennet", "in1k_k400"], ["tokennet", "theirs_in1k"], ["tokennet_video", "-"],
-    ]  # fmt: skip
-    assert rows[2][-2:] == ["example.org", "mit"]
+    assert [row[0] for row in rows] == ["tokennet", "tokennet.in1k_k400", "tokennet.theirs_in1k", "tokennet_video"]
+    assert rows[2][-2:] == ["fetched", "mit"]
 
 
 def test_a_family_that_says_no_more_than_it_must():

@@ -4,8 +4,9 @@ import pytest
 from tiny import tiny_recipe
 
 from unidual_zoo.data.identity import copies
+from unidual_zoo.spec import InputSpec
 from unidual_zoo.training.meter import in_words
-from unidual_zoo.training.plan import TaskPlan, make_plan, settings_by_size
+from unidual_zoo.training.plan import TaskPlan, make_plan, settings_by_size, settings_for_cpu
 from unidual_zoo.training.recipes import find_recipe
 
 
@@ -53,6 +54,18 @@ def test_the_size_of_the_data_decides_what_nobody_chose(plans, given, settings):
     assert changes == settings
     assert len(reasons) == bool({"eval_every", "validation"} & set(settings)) + ("class_weights" in settings)
     find_recipe("finetune").changed(**changes)
+
+
+def test_a_cpu_learns_from_smaller_pictures_for_fewer_epochs_unless_somebody_chose():
+    recipe, spec = find_recipe("finetune"), InputSpec(resize=256, crop=(224, 224))
+    files = [plan({"a": 600, "b": 400}, 9), plan({"a": 300}, 9)]
+    cheaper, (reason,) = settings_for_cpu(files, recipe, [], spec)
+    assert cheaper == {"resize": 146, "crop": (128, 128), "epochs": 12, "epoch_size": 300}
+    assert "resize=146, crop=[128,128], epochs=12, epoch_size=300" in reason
+    assert recipe.changed(**cheaper).model.crop == (128, 128)
+    assert settings_for_cpu(files[:1], recipe, ["epochs"], InputSpec(resize=146, crop=(128, 128))) == ({}, [])
+    assert settings_for_cpu(files, recipe, ["crop", "epochs", "mix"], spec) == ({}, [])
+    assert settings_for_cpu(files[:1], recipe, ["epochs"], None) == ({}, [])
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(41.4, "41 s"), (725, "12 min"), (12_000, "3 h 20 min")])

@@ -353,7 +353,8 @@ def test_a_run_goes_on_though_its_log_and_its_recipe_are_damaged(media, tmp_path
     whole = run(media, tmp_path, *settings)
     for name in ("recipe.json", LOG):
         text = (tmp_path / name).read_text()
-        (tmp_path / name).write_text(text[: len(text) // 2] + "\n")
+        within_a_line = text.rindex("\n", 0, len(text) // 2) + 5
+        (tmp_path / name).write_text(text[:within_a_line] + "\n")
     with pytest.warns(UserWarning, match=r"recipe\.json cannot be read"), pytest.warns(UserWarning, match="is damaged"):
         again = run(media, tmp_path, *settings, resume=True)
     assert again == whole[: len(again)]

@@ -198,6 +198,11 @@ class Video:
         return len(self._time_stamps())
 
     @property
+    def stated(self) -> tuple[int, int, int]:
+        """(frames, height, width) as packets and header state them, for whoever decides whether to decode at all."""
+        return self._promised, self._codec.height, self._codec.width
+
+    @property
     def rate(self) -> float:
         """Average frames per second: what the file states, or, if its time stamps say otherwise, what they say.
 

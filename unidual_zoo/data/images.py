@@ -70,6 +70,21 @@ def read_sized_image(path: PathLike, *, fit: Size | None = None) -> tuple[np.nda
         return _turned(picture, orientation), (height, width) if orientation in SIDEWAYS else (width, height)
 
 
+def stated_size(path: PathLike) -> tuple[int, int]:
+    """The (height, width) that an image file states, as stored. Nothing is decoded; a MediaError if it states none."""
+    with file_boundary(path):
+        check_file(path)
+        _check_header(path, None)
+        with pillow_quiet(), Image.open(path, formats=known_formats()) as image:
+            return image.height, image.width
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """An image of Pillow's -> (H, W, 3) uint8 RGB, turned as its EXIF orientation says: what `read_image` gives."""
+    image.load()
+    return _turned(_rgb(image), _orientation(image))
+
+
 _Stored = tuple[np.ndarray, int, tuple[int, int]]  # pixels (H, W, 3) uint8, EXIF orientation, (width, height) of all
 
 

@@ -189,7 +189,8 @@ class FoldedBlock(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return next(self.layers.parameters()).dtype
+        first: Any = self.layers[0]  # replicas of DataParallel have no parameters
+        return next(iter(first.values())).weight.dtype
 
     def unfold(self, pathway: str) -> None:
         """Makes Conv3d's of a pathway's convolutions; a shortcut must be one already."""

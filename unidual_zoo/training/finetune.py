@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import timm
+import torch
 
 from unidual_zoo.models.summary import check_registered
-from unidual_zoo.spec import IMAGE, VIDEO
+from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.recipes import Recipe, change_recipe, find_recipe
 
 TASKS = {"images": IMAGE, "videos": VIDEO}
@@ -47,3 +49,12 @@ def finetune_recipe(
         recipe = recipe.changed(freeze_norms=False, layer_decay=None)
     skipped = dict.fromkeys(tasks, skip) if skip is not None else {}
     return change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests, skip=skipped), settings)
+
+
+def scalable_spec(model: str) -> InputSpec | None:
+    """What a registered network sees, if it takes images of any size as well; None for others and for saved ones."""
+    if ":" in model:
+        return None  # it was fitted to its size
+    with torch.device("meta"):
+        network: Any = timm.create_model(model)
+    return network.spec if network.fully_convolutional else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from typing import Any
 from unidual_zoo.data.datasets import TESTS, MediaSet, find_split
 from unidual_zoo.data.identity import copies
 from unidual_zoo.names import LISTED
+from unidual_zoo.spec import InputSpec
 from unidual_zoo.training.recipes import DataSettings, Recipe
 from unidual_zoo.training.sources import TOY, read_sources
 
 SMALL_TEST = 100  # test files of a task: fewer are evaluated once alone, a choice made by them would be chance
 SPARABLE = 1000  # training files of a task: from here a part of them can be spared to choose by
 VALIDATION, PATIENCE = 0.1, 5
+CPU_SIDE, CPU_EPOCHS = 128, 12  # pixels and epochs with which a few hundred files are learnt in minutes on two cores
 IMBALANCE = 3.0  # files of the largest class to one of the smallest, from which classes are weighted
 
 
@@ -138,6 +141,27 @@ def settings_by_size(
             "(--set class_weights=no lets every file weigh alike)"
         )
     return settings, reasons
+
+
+def settings_for_cpu(
+    tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str], spec: InputSpec | None
+) -> tuple[dict[str, Any], list[str]]:
+    """What training costs less by where there is nothing faster than a CPU, none of it `given`, and why.
+
+    `spec` is the network's own, None if its size cannot be another.
+    """
+    settings: dict[str, Any] = {}
+    chosen = {"resize", "crop", "short_sides"} & set(given)
+    if spec is not None and isinstance(spec.resize, int) and max(spec.crop) > CPU_SIDE and not chosen:
+        settings |= dict(resize=round(spec.resize * CPU_SIDE / max(spec.crop)), crop=(CPU_SIDE, CPU_SIDE))
+    if recipe.optim.epochs > CPU_EPOCHS and "epochs" not in given:
+        settings |= dict(epochs=CPU_EPOCHS)
+    fewest, most = (pick(plan.num_files for plan in tasks) for pick in (min, max))
+    if fewest < most and not {"epoch_size", "mix"} & set(given):
+        settings |= dict(epoch_size=fewest)
+    told = ", ".join(f"{name}={json.dumps(value).replace(' ', '')}" for name, value in settings.items())
+    reasons = [f"on a CPU it trains with {told}; --set with other values takes longer and may be better"]
+    return settings, reasons if settings else []
 
 
 def _split(settings: DataSettings, task: str) -> str:

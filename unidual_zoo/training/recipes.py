@@ -43,7 +43,7 @@ class ModelSettings:
     model: str = Field(default="unidual34_aux", description="A name of `unidual models`, hf-hub:… or local-dir:….")
     model_args: Mapping[str, Any] = Field(
         default_factory=dict,
-        description="Arguments of the network's class, which its docstring explains: width, depths, norms, …",
+        description="Arguments of the network's class, which its docstring explains: width, depths, norms and so on.",
         examples=['\'{"norms": "shared"}\''],
     )
     pretrained: bool = Field(default=False, description="Start from the published weights of the name.")

@@ -208,7 +208,7 @@ def test_the_generator_decides_everything(motion):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"motion": "pan sideways"}, "no motion 'pan sideways', allowed: still, pan left"),
+        ({"motion": "pan sideways"}, "no motion 'pan sideways', the nearest of 20: pan down, pan left"),
         ({"num_frames": 0}, "1 frame or more"),
         ({"easing": 1.0}, r"easing in \[0, 1\)"),
         ({"image": np.zeros((4, 4), np.uint8)}, r"must be \(H, W, 3\) uint8, got \(4, 4\) uint8"),

@@ -7,13 +7,13 @@ import unidual_zoo
 
 ROOT = Path(unidual_zoo.__file__).parent
 STAGES = [
-    ["checks", "files", "names", "tabular"],
+    ["checks", "extras", "files", "names", "tabular"],
     ["spec"],
     ["weights"],
     ["data"],
     ["models"],
     ["scoring"],
-    ["inference", "evaluation", "explain"],
+    ["inference", "evaluation", "explain", "features", "timeline", "salient", "cluster"],
     ["training"],
     ["cli"],
 ]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unidual.features import features, search
 from unidual.options import DEFAULT_MODEL, json_lines
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
@@ -240,6 +241,8 @@ def models(
 
 app.command(cls=TrainCommand)(train)
 app.command()(finetune)
+app.command()(features)
+app.command()(search)
 
 
 def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:

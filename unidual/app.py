@@ -77,6 +77,18 @@ def predict(
     task: TaskName = None,
     top: Annotated[int, typer.Option(help="Labels for each file.")] = 5,
     protocol: ProtocolName = "unidual34",
+    timeline: Annotated[
+        Path | None, typer.Option(help="A folder for the labels of each video over time: .json, .vtt, .csv and .png.")
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(help="Seconds of a window of --timeline [default: a clip's, at least 1].")
+    ] = None,
+    stride: Annotated[
+        float | None, typer.Option(help="Seconds from a window of --timeline to the next [default: half a window].")
+    ] = None,
+    smooth: Annotated[
+        float | None, typer.Option(help="Seconds over which labels of --timeline are means [default: a window].")
+    ] = None,
     batch_size: BatchSize = 16,
     workers: Workers = None,
     device: Device = None,
@@ -87,6 +99,15 @@ def predict(
 
     Exit status 1 if a file failed; the others are done all the same.
     """
+    if timeline is not None:
+        from unidual.timeline import write_timelines
+
+        options = dict(task=task, top=top, batch_size=batch_size, dtype=_dtype(dtype), device=_device(device))
+        write_timelines(
+            files, timeline, model=model, checkpoint=checkpoint, windowing=(window, stride, smooth), options=options,
+            output=output,
+        )  # fmt: skip
+        return
     from tqdm import tqdm
 
     from unidual_zoo.inference import Predictor, find_files, load_model

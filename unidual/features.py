@@ -99,11 +99,12 @@ def search(
                 answers.append({"query": row.path, "error": row.error})
                 typer.echo(f"{printable(row.path)}: error: {printable(row.error or '')}")
             else:
-                nearest = [vars(near) | {"score": round(near.score, 6)} for near in found.nearest(row.vector, top)]
-                answers.append({"query": row.path, "modality": row.modality, "nearest": nearest})
+                nearest = found.nearest(row.vector, top)
+                plain = [vars(near) | {"score": round(near.score, 6)} for near in nearest]
+                answers.append({"query": row.path, "modality": row.modality, "nearest": plain})
                 typer.echo(printable(row.path))
                 for near in nearest:
-                    typer.echo(f"  {near['score']:.4f}  {printable(near['file'])}")
+                    typer.echo(f"  {near.score:.4f}  {printable(near.file)}")
             write(answers[-1])
     typer.echo(json.dumps({"index": str(index), "queries": answers}))
     if any("error" in answer for answer in answers):

@@ -73,9 +73,10 @@ class FeatureRoute(ViewRoute):
 
     def _respond(self, x: Tensor) -> Tensor:
         if self.layer is not None:
-            (maps,) = self.model.forward_intermediates(
+            maps = self.model.forward_intermediates(
                 x, [self.layer], stop_early=True, intermediates_only=True, modality=self.pathway
-            )
+            )[0]
+            assert isinstance(maps, Tensor)
             return maps.flatten(2).mean(2) if self.pooled else maps
         features = self.model.forward_features(x, modality=self.pathway)
         return self.model.forward_head(features, pre_logits=True, modality=self.pathway) if self.pooled else features
@@ -140,7 +141,7 @@ class Extractor:
         Raises:
             LoaderError: a loader process died; it names the file.
         """
-        known = [(path, modality_of(path)) for path in map(os.fspath, files)]
+        known = [(path, modality_of(path)) for path in [os.fspath(file) for file in files]]
         scores = self.score(known, self.routes, batch_size=self.batch_size, workers=self.workers)
         for (path, modality), scored in zip(known, scores, strict=True):
             if scored.scores is None:
@@ -458,14 +459,15 @@ class Index:
     """The vectors of a table, ready to be searched: all cosines are computed, none is guessed."""
 
     def __init__(self, rows: Sequence[Features]) -> None:
-        self.rows = [row for row in rows if row.vector is not None]
-        by_length: dict[int, list[int]] = {}
-        for number, row in enumerate(self.rows):
-            assert row.vector is not None
-            by_length.setdefault(row.vector.size, []).append(number)
+        self.rows: list[Features] = []
+        by_length: dict[int, list[tuple[int, np.ndarray]]] = {}
+        for row in rows:
+            if row.vector is not None:
+                by_length.setdefault(row.vector.size, []).append((len(self.rows), row.vector.ravel()))
+                self.rows.append(row)
         self._groups = {
-            length: (np.array(numbers), _unit(np.stack([np.ravel(self.rows[i].vector) for i in numbers])))
-            for length, numbers in by_length.items()
+            length: ([number for number, _ in group], _unit(np.stack([vector for _, vector in group])))
+            for length, group in by_length.items()
         }
 
     def nearest(self, vector: np.ndarray, top: int = 10) -> list[Found]:

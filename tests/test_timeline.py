@@ -135,3 +135,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         main(["predict", str(tmp_path / "in/a.png"), "--timeline", str(tmp_path / "out")])
     assert end.value.code == 2
     assert "none of the 1 files is one" in capsys.readouterr().err
+    for options, message in (
+        (("--window", "2"), "are of --timeline FOLDER"),
+        (("--timeline", str(tmp_path), "--clips", "salient:2"), "--timeline sees every window"),
+        (("--clips", "salient:2", "--engine", "ray"), "one of them"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["predict", str(tmp_path / "in/a.mp4"), *options])
+        assert message in capsys.readouterr().err

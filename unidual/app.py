@@ -21,6 +21,7 @@ from unidual.features import features, search
 from unidual.options import DEFAULT_MODEL, json_lines
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
+from unidual.ways import Actors, Address, Clips, Engine, Sampler, engine_of, salient_of
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,8 @@ def predict(
     task: TaskName = None,
     top: Annotated[int, typer.Option(help="Labels for each file.")] = 5,
     protocol: ProtocolName = "unidual34",
+    clips: Clips = None,
+    sampler: Sampler = None,
     timeline: Annotated[
         Path | None, typer.Option(help="A folder for the labels of each video over time: .json, .vtt, .csv and .png.")
     ] = None,
@@ -89,6 +92,9 @@ def predict(
     smooth: Annotated[
         float | None, typer.Option(help="Seconds over which labels of --timeline are means [default: a window].")
     ] = None,
+    engine: Engine = "local",
+    address: Address = None,
+    actors: Actors = 1,
     batch_size: BatchSize = 16,
     workers: Workers = None,
     device: Device = None,
@@ -99,9 +105,15 @@ def predict(
 
     Exit status 1 if a file failed; the others are done all the same.
     """
+    if timeline is None and not (window is stride is smooth is None):
+        raise ValueError("--window, --stride and --smooth are of --timeline FOLDER")
     if timeline is not None:
         from unidual.timeline import write_timelines
 
+        if (clips, sampler, protocol, engine) != (None, None, "unidual34", "local"):
+            raise ValueError(
+                "--timeline sees every window, here: --clips, --sampler, --protocol and --engine go without"
+            )
         options = dict(task=task, top=top, batch_size=batch_size, dtype=_dtype(dtype), device=_device(device))
         write_timelines(
             files, timeline, model=model, checkpoint=checkpoint, windowing=(window, stride, smooth), options=options,
@@ -116,9 +128,15 @@ def predict(
     paths = find_files(files)
     with json_lines(output) as write:
         place = _device(device)
+        score = engine_of(engine, address=address, actors=actors, device=place)
+        if clips is not None and engine != "local":
+            raise ValueError(f"--clips chooses on this machine, and --engine {engine} works on others: one of them")
+        network = load_model(model, checkpoint=checkpoint)
+        salient = salient_of(clips, sampler, model=network, device=place)
         predictor = Predictor(
-            load_model(model, checkpoint=checkpoint), task=task, top=top, protocol=protocol, batch_size=batch_size,
-            workers=_workers(workers, place), device=place, dtype=_dtype(dtype),
+            network, task=task, top=top, protocol=salient.protocol(protocol) if salient else protocol,
+            batch_size=batch_size, workers=_workers(workers, place), device=place, dtype=_dtype(dtype),
+            score=salient or score,
         )  # fmt: skip
         width, num_failed = max(len(printable(path)) for path in paths), 0
         with predictor.deaths_explained():
@@ -155,6 +173,8 @@ def evaluate(
     ] = None,
     modality: Annotated[str | None, typer.Option(help="image or video alone, of folders with both.")] = None,
     protocol: ProtocolName = "unidual34",
+    clips: Clips = None,
+    sampler: Sampler = None,
     task: TaskName = None,
     pathway: Annotated[str | None, typer.Option(help="image or video [default: the data's modality].")] = None,
     batch_size: BatchSize = 16,
@@ -171,6 +191,7 @@ def evaluate(
     from unidual_zoo.evaluation import evaluate as measure
     from unidual_zoo.inference import for_inference, load_model
     from unidual_zoo.names import printable
+    from unidual_zoo.scoring import score_files
 
     unreadable = None
     with json_lines(output) as write:
@@ -178,13 +199,15 @@ def evaluate(
         found = find_media(sources, data=data, split=split, modality=modality)
         default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
         network = load_model(model or default, checkpoint=checkpoint)
+        salient = salient_of(clips, sampler, model=network, device=place)
         for media, source, benchmark in found:
             branch = pathway or network.default_pathway(media.modality)
             usual = BENCHMARKS[benchmark].task if benchmark else None
             report = measure(
                 for_inference(network, dtype=_dtype(dtype), modality=branch),
                 media,
-                protocol=protocol,
+                protocol=salient.protocol(protocol) if salient else protocol,
+                score=salient or score_files,
                 task=task or (usual if usual in network.tasks else None),
                 pathway=branch,
                 batch_size=batch_size,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.ways import Actors, Address, Engine, engine_of
 
 FAILED_FILES = 1  # exit status
 
@@ -31,6 +32,9 @@ def features(
     modality: Annotated[str | None, typer.Option(help="image or video files alone.")] = None,
     pathway: Annotated[str | None, typer.Option(help="image or video [default: the file's modality].")] = None,
     protocol: Annotated[str, typer.Option(help="The views of a video, see unidual_zoo.evaluation.")] = "unidual34",
+    engine: Engine = "local",
+    address: Address = None,
+    actors: Actors = 1,
     batch_size: Annotated[int, typer.Option(help="Views that go through the network together.")] = 16,
     workers: Annotated[
         int | None, typer.Option(help="Processes that decode ahead [default: 0 on a CPU, else up to 8].")
@@ -58,7 +62,9 @@ def features(
     made, failed = 0, 0
     with json_lines(output) as write:
         network = load_model(model, checkpoint=checkpoint)
-        extractor = Extractor(network, **_options(facts), **_place(device, workers), batch_size=batch_size)
+        place = _place(device, workers)
+        score = engine_of(engine, address=address, actors=actors, device=place["device"])
+        extractor = Extractor(network, **_options(facts), **place, batch_size=batch_size, score=score)
         rows = write_features(paths, out, extractor, facts=facts | {"weights": weights_digest(network)})
         for row in tqdm(rows, unit="file", disable=None):
             made += 1

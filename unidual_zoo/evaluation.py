@@ -23,7 +23,7 @@ from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.loaders import Reading
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable, tidy
-from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, score_files
+from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, ScoreFiles, score_files
 from unidual_zoo.spec import VIDEO
 
 __all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluation_mode", "map_labels"]
@@ -152,6 +152,7 @@ def evaluate(
     progress: bool = True,
     shard: tuple[int, int] = (0, 1),
     facts: Mapping[str, Any] | None = None,
+    score: ScoreFiles = score_files,
 ) -> Report:
     """The accuracy of a model on a data set, by a protocol.
 
@@ -164,6 +165,7 @@ def evaluate(
         dtype: computes in this type by autocast; None is the weights' own type.
         shard: (rank, number of ranks): this rank's files alone, to be put together by `Report.merge`.
         facts: plain data that the report shall also hold.
+        score: what takes files through the network, as of `inference.Predictor`.
 
     Raises:
         ValueError: the protocol, pathway or task does not exist, or the data's classes are not the task's.
@@ -179,7 +181,7 @@ def evaluate(
     start, results = time.perf_counter(), []
     reading = Reading([path for path, _ in files], workers)
     bar = tqdm(total=len(files), unit="file", disable=not progress or rank > 0)
-    scores = score_files(files, {media.modality: route}, batch_size=batch_size, workers=workers, reading=reading)
+    scores = score(files, {media.modality: route}, batch_size=batch_size, workers=workers, reading=reading)
     with reading.deaths_explained(), evaluation_mode(model), bar:
         for scored in scores:
             index = indices[scored.index]

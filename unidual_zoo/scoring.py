@@ -13,6 +13,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -130,10 +131,10 @@ class ViewReader:
         framing = _NotingFraming(**vars(eval_transform(self.spec, crops=crops)))
         with file_boundary(path):
             image = self.modality == IMAGE
-            views = load_image(path, framing)[None] if image else load_clips(path, self._clips, framing)
+            views = load_image(path, framing)[None] if image else load_clips(path, partial(self._clips, path), framing)
             return views, framing.sizes[0]
 
-    def _clips(self, num_frames: int, rate: float) -> list[list[int]]:
+    def _clips(self, path: str, num_frames: int, rate: float) -> list[list[int]]:
         protocol = self.protocol
         return uniform_clips(num_frames, self.spec.clip, num_clips=protocol.clips, rate=rate, starts=protocol.starts)
 

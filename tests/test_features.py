@@ -11,8 +11,18 @@ import torch
 from fakes import SIDE, grey_image, grey_video
 
 from unidual.app import main
+from unidual_zoo import features
 from unidual_zoo.data.transforms import normalize
-from unidual_zoo.features import Extractor, Features, Index, find_output, read_table, write_features
+from unidual_zoo.features import (
+    Extractor,
+    Features,
+    Index,
+    find_output,
+    load_reproducibly,
+    read_table,
+    weights_digest,
+    write_features,
+)
 from unidual_zoo.scoring import Protocol, ViewReader
 from unidual_zoo.spec import ClipSpec, InputSpec
 
@@ -131,6 +141,14 @@ def test_vectors_of_two_shapes_need_parquet(tmp_path):
     (tmp_path / "bad.npz").write_text("nothing")
     with pytest.raises(ValueError, match=r"bad.npz is no table that `unidual features` wrote"):
         read_table(tmp_path / "bad.npz")
+
+
+def test_weights_that_no_file_holds_are_the_same_in_every_call(monkeypatch):
+    monkeypatch.setattr(features, "load_model", lambda name, checkpoint: torch.nn.Linear(3, 2))
+    state = torch.get_rng_state()
+    first, second = (weights_digest(load_reproducibly("any")) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first == second != weights_digest(torch.nn.Linear(3, 2))  # type: ignore[arg-type]
 
 
 def test_the_nearest_by_cosine():

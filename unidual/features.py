@@ -49,8 +49,7 @@ def features(
     """
     from tqdm import tqdm
 
-    from unidual_zoo.features import Extractor, check_table, weights_digest, write_features
-    from unidual_zoo.inference import load_model
+    from unidual_zoo.features import Extractor, check_table, load_reproducibly, weights_digest, write_features
     from unidual_zoo.names import printable
 
     check_table(out)
@@ -61,7 +60,7 @@ def features(
     }  # fmt: skip
     made, failed = 0, 0
     with json_lines(output) as write:
-        network = load_model(model, checkpoint=checkpoint)
+        network = load_reproducibly(model, checkpoint=checkpoint)
         place = _place(device, workers)
         score = engine_of(engine, address=address, actors=actors, device=place["device"])
         extractor = Extractor(network, **_options(facts), **place, batch_size=batch_size, score=score)
@@ -89,14 +88,13 @@ def search(
 
     Queries go through the model that made the table. Exit status 1 if one of them failed.
     """
-    from unidual_zoo.features import Extractor, Index, read_table, weights_digest
-    from unidual_zoo.inference import load_model
+    from unidual_zoo.features import Extractor, Index, load_reproducibly, read_table, weights_digest
     from unidual_zoo.names import printable
 
     rows, facts = read_table(index)
     found, paths = Index(rows), _files(queries, None)
     with json_lines(output) as write:
-        network = load_model(facts["model"], checkpoint=facts["checkpoint"])
+        network = load_reproducibly(facts["model"], checkpoint=facts["checkpoint"])
         if weights_digest(network) != facts["weights"]:
             raise ValueError(f"the weights of {facts['model']} are others now than those that made {index}")
         answers = []

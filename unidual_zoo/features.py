@@ -23,7 +23,7 @@ from torch import Tensor
 
 from unidual_zoo.extras import require
 from unidual_zoo.files import make_readable, partial_name, sync_file
-from unidual_zoo.inference import modality_of
+from unidual_zoo.inference import load_model, modality_of
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.folding import for_inference
 from unidual_zoo.scoring import Protocol, ScoreFiles, ViewRoute, score_files
@@ -149,6 +149,16 @@ class Extractor:
             else:
                 views = scored.scores.mean(0) if self.pooled else scored.scores
                 yield Features(path, modality, views.numpy(), None)
+
+
+def load_reproducibly(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -> TaskModel:
+    """`inference.load_model`, with weights that no file holds drawn alike in every call.
+
+    Operators over time that a network has got and not learned yet are such: their gates are closed.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return load_model(name, checkpoint=checkpoint)
 
 
 def weights_digest(model: TaskModel) -> str:

@@ -7,6 +7,7 @@ runs what a dead worker had in hand again, and a file's answer comes once.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import warnings
@@ -61,7 +62,7 @@ class OnRay:
             raise ValueError(f"actors must be 1 or more, got {self.actors}")
         if not files:
             return
-        with _cluster(self.address) as ray:
+        with _cluster(self.address, processors=self.actors + 1) as ray:
             for row in self._scored(ray, files, routes, batch_size).iter_rows():
                 scored: FileScores = pickle.loads(row["scores"])
                 if scored.warning:
@@ -90,17 +91,18 @@ class OnRay:
 
 
 @contextlib.contextmanager
-def _cluster(address: str | None) -> Iterator[Any]:
-    """Ray, connected; a cluster of this call's own ends with it."""
+def _cluster(address: str | None, *, processors: int) -> Iterator[Any]:
+    """Ray, connected; a cluster of this call's own, with at least so many `processors`, ends with it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = require("ray", "scale")
     require("ray.data", "scale")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it reports each data set
     if ray.is_initialized():
         yield ray
         return
     quiet: dict[str, Any] = dict(log_to_driver=False, logging_level="WARNING")
-    if address is None:  # an actor and a task that decodes need a processor each
-        ray.init(address="local", num_cpus=max(2, os.cpu_count() or 1), include_dashboard=False, **quiet)
+    if address is None:  # the actors and a task that decodes need a processor each, or Ray waits for them for ever
+        ray.init(address="local", num_cpus=max(processors, os.cpu_count() or 1), include_dashboard=False, **quiet)
     else:
         ray.init(address=address, **quiet)
     try:

@@ -1,6 +1,6 @@
 """Files through a network on Ray: the same rows, in the same order, as without it.
 
-What becomes of a killed worker was tried by hand (docs/features.md): another process of Ray takes longer than a test may.
+What becomes of a killed worker was tried by hand (docs/features.md): one more process of Ray takes too long for a test.
 """
 
 import os

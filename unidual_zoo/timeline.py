@@ -44,7 +44,7 @@ class Windowing:
     """How a video is cut: windows of `seconds`, one every `stride` seconds, each read as one clip in its centre.
 
     Without `seconds` a window is as long as a clip, and at least LEAST_SECONDS; without `stride` half a window lies
-    between two. Labels are means over the windows whose centres lie within `smooth` seconds (default: a window).
+    between two. Labels are means over the windows whose centres lie in the `smooth` seconds around (default: a window).
 
     Raises:
         ValueError: a length that is not positive, or a negative `smooth`.

@@ -27,7 +27,8 @@ SCRIPTS = sorted(path for folder in ("benchmarks", "hub") for path in ROOT.glob(
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"\n]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BEGINNINGS = ("uv run ", "unidual ", "UNIDUAL_")  # of a command in the middle of a text
 OTHERS = ("mkdocs", "pip", "pre-commit", "pytest")  # programs that are not ours
-ROOMS = ("spec", "weights", "data", "models", "scoring", "inference", "evaluation", "explain", "training", "cli")
+ROOMS = ("spec", "weights", "data", "models", "scoring", "inference", "evaluation", "explain", "features", "timeline")
+ROOMS += ("salient", "cluster", "training", "cli")
 
 
 def named(path: Path) -> str:

@@ -15,7 +15,7 @@ STAGES = [
     ["models"],
     ["engines"],
     ["inputs", "scoring"],
-    ["inference", "evaluation", "explain", "calibration", "export"],
+    ["inference", "evaluation", "explain", "calibration", "export", "features", "timeline", "salient", "cluster"],
     ["demo", "report", "serving"],
     ["training"],
     ["cli"],

@@ -21,11 +21,13 @@ import typer
 from unidual.check_data import check_data
 from unidual.demo import demo
 from unidual.export import export
+from unidual.features import features, search
 from unidual.options import DEFAULT_MODEL, HELP, FileSeconds, json_lines
 from unidual.packing import pack
 from unidual.serve import serve
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
+from unidual.ways import Actors, Address, Clips, Engine, Sampler, engine_of, salient_of
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +91,23 @@ def predict(
     task: TaskName = None,
     top: Annotated[int, typer.Option(help="Labels for each file.")] = 5,
     protocol: ProtocolName = "unidual34",
+    clips: Clips = None,
+    sampler: Sampler = None,
+    timeline: Annotated[
+        Path | None, typer.Option(help="A folder for the labels of each video over time: .json, .vtt, .csv and .png.")
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(help="Seconds of a window of --timeline [default: a clip's, at least 1].")
+    ] = None,
+    stride: Annotated[
+        float | None, typer.Option(help="Seconds from a window of --timeline to the next [default: half a window].")
+    ] = None,
+    smooth: Annotated[
+        float | None, typer.Option(help="Seconds over which labels of --timeline are means [default: a window].")
+    ] = None,
+    engine: Engine = "local",
+    address: Address = None,
+    actors: Actors = 1,
     batch_size: BatchSize = 16,
     workers: Workers = None,
     device: Device = None,
@@ -99,18 +118,40 @@ def predict(
 
     Exit status 1 if a file failed; the others are done all the same.
     """
+    if timeline is None and not (window is stride is smooth is None):
+        raise ValueError("--window, --stride and --smooth are of --timeline FOLDER")
+    from unidual_zoo.dtypes import as_dtype
+
+    if timeline is not None:
+        from unidual.timeline import write_timelines
+
+        if (clips, sampler, protocol, engine) != (None, None, "unidual34", "local"):
+            raise ValueError(
+                "--timeline sees every window, here: --clips, --sampler, --protocol and --engine go without"
+            )
+        options = dict(task=task, top=top, batch_size=batch_size, dtype=as_dtype(dtype), device=_device(device))
+        write_timelines(
+            files, timeline, model=model, checkpoint=checkpoint, windowing=(window, stride, smooth), options=options,
+            output=output,
+        )  # fmt: skip
+        return
     from tqdm import tqdm
 
-    from unidual_zoo.dtypes import as_dtype
     from unidual_zoo.inference import Predictor, find_files, load_model
     from unidual_zoo.names import printable
 
     paths = find_files(files)
     with json_lines(output) as write:
         place = _device(device)
+        score = engine_of(engine, address=address, actors=actors, device=place)
+        if clips is not None and engine != "local":
+            raise ValueError(f"--clips chooses on this machine, and --engine {engine} works on others: one of them")
+        network = load_model(model, checkpoint=checkpoint)
+        salient = salient_of(clips, sampler, model=network, device=place)
         predictor = Predictor(
-            load_model(model, checkpoint=checkpoint), task=task, top=top, protocol=protocol, batch_size=batch_size,
-            workers=_workers(workers, place), device=place, dtype=as_dtype(dtype),
+            network, task=task, top=top, protocol=salient.protocol(protocol) if salient else protocol,
+            batch_size=batch_size, workers=_workers(workers, place), device=place, dtype=as_dtype(dtype),
+            score=salient or score,
         )  # fmt: skip
         width, num_failed = max(len(printable(path)) for path in paths), 0
         with predictor.deaths_explained():
@@ -151,6 +192,8 @@ def evaluate(
     ] = None,
     modality: Annotated[str | None, typer.Option(help="image or video alone, of folders with both.")] = None,
     protocol: ProtocolName = "unidual34",
+    clips: Clips = None,
+    sampler: Sampler = None,
     task: TaskName = None,
     pathway: Annotated[str | None, typer.Option(help="image or video [default: the data's modality].")] = None,
     batch_size: BatchSize = 16,
@@ -174,6 +217,7 @@ def evaluate(
     from unidual_zoo.inference import for_inference, load_model
     from unidual_zoo.names import printable
     from unidual_zoo.report.page import check_page, evaluation_page, write_page
+    from unidual_zoo.scoring import score_files
 
     if page is not None:
         check_page(page)
@@ -183,13 +227,15 @@ def evaluate(
         found = find_media(sources, data=data, split=split, modality=modality, layout=layout, skip=skip)
         default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
         network = load_model(model or default, checkpoint=checkpoint)
+        salient = salient_of(clips, sampler, model=network, device=place)
         for media, source, benchmark in found:
             branch = pathway or network.default_pathway(media.modality)
             usual = BENCHMARKS[benchmark].task if benchmark else None
             report = measure(
                 for_inference(network, dtype=as_dtype(dtype), modality=branch),
                 media,
-                protocol=protocol,
+                protocol=salient.protocol(protocol) if salient else protocol,
+                score=salient or score_files,
                 task=task or (usual if usual in network.tasks else None),
                 pathway=branch,
                 batch_size=batch_size,
@@ -288,6 +334,8 @@ app.command()(export)
 app.command("check-data")(check_data)
 app.command()(demo)
 app.command()(serve)
+app.command()(features)
+app.command()(search)
 
 
 def main(arguments: Sequence[str] | None = None, application: typer.Typer = app) -> None:

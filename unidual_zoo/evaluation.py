@@ -26,7 +26,7 @@ from unidual_zoo.dtypes import dtype_name
 from unidual_zoo.engines import GraphModel
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable, tidy
-from unidual_zoo.scoring import LOGITS, PROTOCOLS, FileScores, Protocol, Route, score_files
+from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, ScoreFiles, score_files
 from unidual_zoo.spec import VIDEO
 
 __all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluation_mode", "map_labels"]
@@ -176,6 +176,7 @@ def evaluate(
     progress: bool = True,
     shard: tuple[int, int] = (0, 1),
     facts: Mapping[str, Any] | None = None,
+    score: ScoreFiles = score_files,
 ) -> Report:
     """The accuracy of a model on a data set, by a protocol.
 
@@ -190,6 +191,7 @@ def evaluate(
         dtype: computes in this type by autocast; None is the weights' own type.
         shard: (rank, number of ranks): this rank's files alone, to be put together by `Report.merge`.
         facts: plain data that the report shall also hold.
+        score: what takes files through the network, as of `inference.Predictor`.
 
     Raises:
         ValueError: the protocol, pathway or task does not exist, or the data's classes are not the task's.
@@ -205,7 +207,7 @@ def evaluate(
     start, results = time.perf_counter(), []
     reading = Reading([path for path, _ in files], workers)
     bar = tqdm(total=len(files), unit="file", disable=not progress or rank > 0)
-    scores = score_files(
+    scores = score(
         files,
         {media.modality: route},
         batch_size=batch_size,
@@ -217,7 +219,7 @@ def evaluate(
         for scored in scores:
             index = indices[scored.index]
             right = [labels[label] for label in media.labels_of(index)]
-            results.append(_result(scored, index, right, num_views, route.protocol.average))
+            results.append(_result(scored, index, right, num_views, route))
             bar.update()
     about = {**_facts(model, media, route), "labels": label_rule, "batch_size": batch_size, "workers": workers}
     names = model.spec.class_names(route.task) or tuple(map(str, range(model.tasks[route.task].num_classes)))
@@ -288,16 +290,15 @@ def decoder_version(modality: str) -> str:
     )
 
 
-def _result(scored: FileScores, index: int, labels: Sequence[int], num_views: int, average: str) -> FileResult:
+def _result(scored: FileScores, index: int, labels: Sequence[int], num_views: int, route: Route) -> FileResult:
     label = labels[0]
     about: dict[str, Any] = dict(
         size=scored.size, error=scored.error, warning=scored.warning, others=tuple(labels[1:]), seconds=scored.seconds
     )
     if scored.scores is None:
         return FileResult(index, label, (), 0, num_views, **about)
-    mean = scored.scores.mean(0)  # (views, classes) -> (classes,)
-    probabilities = mean.softmax(0) if average == LOGITS else mean
-    best = probabilities.topk(min(TOP, len(mean)))
+    probabilities = route.probabilities(scored.scores)
+    best = probabilities.topk(min(TOP, len(probabilities)))
     right = sum(label in labels for label in scored.scores.argmax(1).tolist())
     confidences = tuple(round(share, 6) for share in best.values.tolist())
     return FileResult(

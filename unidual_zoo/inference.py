@@ -21,7 +21,16 @@ from unidual_zoo.models import folding
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.summary import check_registered
-from unidual_zoo.scoring import FileScores, Protocol, ReadFile, Route, read_file, score_files, score_read
+from unidual_zoo.scoring import (
+    FileScores,
+    Protocol,
+    ReadFile,
+    Route,
+    ScoreFiles,
+    read_file,
+    score_files,
+    score_read,
+)
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
 
@@ -122,6 +131,7 @@ class Predictor:
         protocol: the views of a video; an image has one.
         batch_size: views, of one file or several, that go through the network together.
         workers: processes that decode ahead; with 0 this one decodes.
+        score: what takes files through the network: `scoring.score_files`, or one with more machines or fewer clips.
 
     Raises:
         ValueError: neither modality can be served: no pathway has the task, or there are no heads.
@@ -139,13 +149,14 @@ class Predictor:
         workers: int = 0,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        score: ScoreFiles = score_files,
     ) -> None:
         if not hasattr(model, "pathways"):
             raise TypeError(f"needs a model of this package, as load_model makes it, got {type(model).__name__}")
         if top < 1:
             raise ValueError(f"top must be 1 or more, got {top}")
         self.model: Any = for_inference(model, dtype=dtype).to(device)
-        self.top, self.batch_size, self.workers = top, batch_size, workers
+        self.top, self.batch_size, self.workers, self.score = top, batch_size, workers, score
         self.routes: dict[str, Route] = {}
         self.refused: dict[str, str] = {}
         for modality in MODALITIES:
@@ -172,7 +183,7 @@ class Predictor:
         modalities = [modality_of(path) for path in paths]
         served = [number for number, modality in enumerate(modalities) if modality in self.routes]
         self._reading = Reading([paths[number] for number in served], self.workers)
-        scores = score_files(
+        scores = self.score(
             [(paths[number], modalities[number]) for number in served],
             self.routes,
             batch_size=self.batch_size,
@@ -195,7 +206,7 @@ class Predictor:
         modality = modality_of(path)
         if modality in self.refused:
             raise ValueError(self.refused[modality])
-        return read_file(path, self.routes[modality])
+        return read_file(path, self.routes[modality].reader)
 
     def answers(self, files: Sequence[ReadFile], names: Sequence[str]) -> list[dict[str, Any]]:
         """Files that were read, under these names -> their results, as a call gives them, scored together."""
@@ -216,14 +227,8 @@ class Predictor:
         if scored.scores is None:
             return {"file": path, "error": scored.error, **warning}
         route = self.routes[scored.modality]
-        mean = scored.scores.mean(0)  # (views, classes) -> (classes,)
-        mean = mean.softmax(0) if route.protocol.average == "logits" else mean
-        best = mean.topk(min(self.top, len(mean)))
-        names = self.model.spec.class_names(route.task)
-        top = [
-            {"label": names[number] if names else str(number), "score": round(score, 6)}
-            for score, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
+        best = route.best(route.probabilities(scored.scores), self.top)
+        top = [{"label": label, "score": round(score, 6)} for label, score in best]
         return {"file": path, "modality": scored.modality, "task": route.task, "top": top, **warning}
 
 

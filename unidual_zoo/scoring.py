@@ -6,13 +6,16 @@ hold views of several files.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -135,9 +138,9 @@ class ViewReader:
             if self.modality == IMAGE:
                 image = load_sized_image(path, framing)
                 return image.pixels[None], image.shown
-            return load_sized_clips(path, self._clips, framing)
+            return load_sized_clips(path, partial(self._clips, path), framing)
 
-    def _clips(self, num_frames: int, rate: float) -> list[list[int]]:
+    def _clips(self, path: str, num_frames: int, rate: float) -> list[list[int]]:
         protocol = self.protocol
         clips = uniform_clips(num_frames, self.spec.clip, num_clips=protocol.clips, rate=rate, starts=protocol.starts)
         return [[clip[len(clip) // 2]] * len(clip) for clip in clips] if protocol.still else clips
@@ -184,19 +187,88 @@ class _Files(Dataset):
         return file._replace(warning="; ".join(reasons) or None, seconds=time.perf_counter() - start)
 
 
+def read_file(path: str, reader: ViewReader, *, file_seconds: float | None = None) -> ReadFile:
+    """A file's views, or what is wrong with it, for `score_read`. Threads may read side by side."""
+    return _Files([(path, reader.modality)], {reader.modality: reader}, Reading([path], 0), file_seconds)[0]
+
+
 # ---- views to scores ------------------------------------------------------------------------------------------------
 
 
-class Route:
-    """How the files of one modality go through a network: how they are read, which pathway and head score them.
+class ViewRoute(ABC):
+    """How the files of one modality go through a pathway of a network: how they are read, and what their views become.
 
     `device` moves the model; None leaves it where it is. `dtype` computes in that type by autocast; None is the
     weights' own type.
 
     Raises:
+        ValueError: the model lacks the pathway.
+    """
+
+    outputs = "outputs"  # what the views become, as a message calls it
+
+    def __init__(
+        self,
+        model: TaskModel | GraphModel,
+        modality: str,
+        *,
+        protocol: str | Protocol = "unidual34",
+        pathway: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.protocol = find_protocol(protocol)
+        self.pathway = pathway or model.default_pathway(modality)
+        if self.pathway not in model.pathways:
+            raise ValueError(f"the model has no {self.pathway!r} pathway, allowed: {', '.join(model.pathways)}")
+        self.model = model if device is None else model.to(device)
+        self.spec = self.protocol.spec(model.spec, modality)
+        self.reader = ViewReader(modality, self.spec, self.protocol)
+        like = next(model.parameters(), torch.empty(0))  # graphs have none, and run on the CPU in float32
+        self.device, self.weight_dtype = like.device, like.dtype
+        self.dtype = dtype or like.dtype
+        if self.device.type == "cpu":
+            keep_freed_memory()
+
+    @torch.inference_mode()
+    def score(self, views: Tensor) -> Tensor:
+        """Views (B, 3, [T,] H, W) uint8 -> a row for each (B, …) float32, on the model's device."""
+        x = views.to(self.device)
+        if not getattr(self.model, "normalizes", False):
+            x = normalize(x, self.spec, dtype=self.weight_dtype)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != self.weight_dtype):
+            raw = self._respond(x)
+        return self._finish(raw.float())
+
+    def to(self, device: str | torch.device) -> Self:
+        """This route, its model moved to a device."""
+        self.model = self.model.to(device)
+        self.device = next(self.model.parameters(), torch.empty(0)).device
+        return self
+
+    def reading(self, reader: ViewReader) -> Self:
+        """The same route for files that are read by another reader."""
+        other = copy.copy(self)
+        other.reader = reader
+        return other
+
+    @abstractmethod
+    def _respond(self, x: Tensor) -> Tensor:
+        """Normalised views -> what the network says of each."""
+
+    def _finish(self, raw: Tensor) -> Tensor:
+        return raw
+
+
+class Route(ViewRoute):
+    """How the files of one modality are scored: a `ViewRoute` to the head of a task.
+
+    Raises:
         ValueError: the model lacks the pathway, the pathway lacks the task or has no head at all, or the protocol runs
             the network fully convolutionally, which the model cannot.
     """
+
+    outputs = "scores"
 
     def __init__(
         self,
@@ -209,41 +281,44 @@ class Route:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.protocol = find_protocol(protocol)
-        if self.protocol.dense and modality == VIDEO and not model.fully_convolutional:
+        protocol = find_protocol(protocol)
+        if protocol.dense and modality == VIDEO and not model.fully_convolutional:
             others = ", ".join(name for name, row in PROTOCOLS.items() if not row.dense)
             raise ValueError(
-                f"protocol {self.protocol.name!r} runs a network fully convolutionally, which {type(model).__name__} "
+                f"protocol {protocol.name!r} runs a network fully convolutionally, which {type(model).__name__} "
                 f"cannot: its features are no maps; allowed: {others}"
             )
         call = Call.of(model, modality, pathway=pathway, task=task)
-        self.pathway, self.task = call.pathway, call.task
-        self.model = model if device is None else model.to(device)
-        self.spec = self.protocol.spec(model.spec, modality)
-        self.reader = ViewReader(modality, self.spec, self.protocol)
-        like = next(model.parameters(), torch.empty(0))  # graphs have none, and run on the CPU in float32
-        self.device, self.weight_dtype = like.device, like.dtype
-        self.dtype = dtype or like.dtype
-        if self.device.type == "cpu":
-            keep_freed_memory()
+        super().__init__(model, modality, protocol=protocol, pathway=call.pathway, device=device, dtype=dtype)
+        self.task = call.task
 
-    @torch.inference_mode()
-    def score(self, views: Tensor) -> Tensor:
-        """Views (B, 3, [T,] H, W) uint8 -> probabilities or logits (B, classes) float32, on the model's device.
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Scores of views (views, classes) -> the probabilities (classes,) of their file."""
+        mean = scores.mean(0)
+        return mean.softmax(0) if self.protocol.average == LOGITS else mean
+
+    def best(self, probabilities: Tensor, count: int) -> list[tuple[str, float]]:
+        """The likeliest `count` classes of probabilities (classes,), by name or, where names are unknown, by number."""
+        names = self.model.spec.class_names(self.task)
+        best = probabilities.topk(min(count, len(probabilities)))
+        return [
+            (names[number] if names else str(number), score)
+            for score, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+
+    def _respond(self, x: Tensor) -> Tensor:
+        """Normalised views -> logits (B, positions, classes)."""
+        if self.protocol.dense and self.reader.modality == VIDEO:
+            return self._dense_logits(x)
+        return self.model(x, modality=self.pathway, task=self.task)[:, None]
+
+    def _finish(self, raw: Tensor) -> Tensor:
+        """Logits (B, positions, classes) -> probabilities or logits (B, classes).
 
         All scores of a view are NaN if one of its logits is not finite.
         """
-        x = views.to(self.device)
-        if not getattr(self.model, "normalizes", False):
-            x = normalize(x, self.spec, dtype=self.weight_dtype)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != self.weight_dtype):
-            if self.protocol.dense and self.reader.modality == VIDEO:
-                logits = self._dense_logits(x)
-            else:
-                logits = self.model(x, modality=self.pathway, task=self.task)[:, None]
-        logits = logits.float()  # (B, positions, classes)
-        scores = logits if self.protocol.average == LOGITS else logits.softmax(-1)
-        sound = logits.isfinite().all(-1).all(-1)  # softmax makes 0 of -inf
+        scores = raw if self.protocol.average == LOGITS else raw.softmax(-1)
+        sound = raw.isfinite().all(-1).all(-1)  # softmax makes 0 of -inf
         return scores.mean(1).where(sound[:, None], math.nan)
 
     def _dense_logits(self, x: Tensor) -> Tensor:
@@ -263,7 +338,8 @@ class Route:
 
 
 class FileScores(NamedTuple):
-    """Scores (views, classes) of file number `index` on the CPU, its (width, height), or what went wrong.
+    """Scores (views, classes), or what else the views became, of file number `index` on the CPU, its (width, height),
+    or what went wrong.
 
     `scores` are finite. `warning` tells what is wrong with a file that was read all the same; `seconds` are those that
     reading it took.
@@ -281,7 +357,7 @@ class FileScores(NamedTuple):
 class _Batches:
     """Views waiting to be scored in full batches, and the files whose views are not all scored yet."""
 
-    def __init__(self, routes: Mapping[str, Route], batch_size: int) -> None:
+    def __init__(self, routes: Mapping[str, ViewRoute], batch_size: int) -> None:
         self.routes, self.batch_size = routes, batch_size
         self.views: dict[str, list[tuple[int, Tensor]]] = {modality: [] for modality in routes}
         self.files: dict[int, ReadFile] = {}
@@ -314,7 +390,7 @@ class _Batches:
             file, rows = self.files.pop(self.due), self.rows.pop(self.due)
             del self.missing[self.due]
             self.due += 1
-            yield _file_scores(file, rows)
+            yield _file_scores(file, rows, self.routes[file.modality].outputs)
 
     def _score(self, modality: str) -> None:
         waiting = self.views[modality]
@@ -326,17 +402,21 @@ class _Batches:
             self.missing[index] -= 1
 
 
-def _file_scores(file: ReadFile, rows: list[Tensor]) -> FileScores:
+def _file_scores(file: ReadFile, rows: list[Tensor], outputs: str) -> FileScores:
     scores = torch.stack(rows) if rows else None
     error = file.error
     if scores is not None and not scores.isfinite().all():
-        scores, error = None, "the network's scores are not finite"
+        scores, error = None, f"the network's {outputs} are not finite"
     return FileScores(file.index, file.modality, scores, file.size, error, file.warning, file.seconds)
+
+
+# What takes files through a network: `score_files`, or what is called as it and has other machines or other clips.
+ScoreFiles = Callable[..., Iterator[FileScores]]
 
 
 def score_files(
     files: Sequence[tuple[str, str]],
-    routes: Mapping[str, Route],
+    routes: Mapping[str, ViewRoute],
     *,
     batch_size: int = 16,
     workers: int = 0,
@@ -355,32 +435,28 @@ def score_files(
     """
     if batch_size < 1 or workers < 0:
         raise ValueError(f"needs batch_size >= 1 and workers >= 0, got {batch_size} and {workers}")
-    batches = _Batches(routes, batch_size)
     reading = reading or Reading([path for path, _ in files], workers)
     dataset = _Files(files, {modality: route.reader for modality, route in routes.items()}, reading, file_seconds)
     with reading.deaths_explained():
-        for file in DataLoader(dataset, batch_size=None, num_workers=workers):
-            if file.warning:
-                warnings.warn(MediaWarning(files[file.index][0], file.warning), stacklevel=2)
-            batches.add(file)
-            yield from batches.ready()
-    batches.flush()
-    yield from batches.ready()
+        loader = DataLoader(dataset, batch_size=None, num_workers=workers)
+        yield from score_read(loader, routes, batch_size=batch_size, names=[path for path, _ in files])
 
 
-# ---- the same, for whoever reads and scores at different times -------------------------------------------------------
+def score_read(
+    files: Iterable[ReadFile],
+    routes: Mapping[str, ViewRoute],
+    *,
+    batch_size: int = 16,
+    names: Sequence[str] | None = None,
+) -> Iterator[FileScores]:
+    """Files as `read_file` gives them, here or in another process -> their scores in the same order.
 
-
-def read_file(path: str, route: Route) -> ReadFile:
-    """A file's views, or what is wrong with it, for `score_read`. Threads may read side by side."""
-    modality = route.reader.modality
-    return _Files([(path, modality)], {modality: route.reader}, Reading([path], num_workers=0))[0]
-
-
-def score_read(files: Iterable[ReadFile], routes: Mapping[str, Route], *, batch_size: int = 16) -> Iterator[FileScores]:
-    """Files as `read_file` gives them -> their scores in the same order, in batches of views of all of them."""
+    A batch holds views of several files. Under the files' `names` a warning tells what is wrong with one that was read.
+    """
     batches = _Batches(routes, batch_size)
     for number, file in enumerate(files):
+        if file.warning and names is not None:
+            warnings.warn(MediaWarning(names[number], file.warning), stacklevel=2)
         batches.add(file._replace(index=number))
         yield from batches.ready()
     batches.flush()

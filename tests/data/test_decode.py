@@ -27,6 +27,7 @@ from media import (
 from PIL import Image
 
 from unidual_zoo.data import MediaError, MediaWarning, Video, VideoInfo, decode, is_image, is_video, probe, read_frames
+from unidual_zoo.data.decode import open_video
 from unidual_zoo.data.media import check_file
 
 X264_OPEN = {"g": "8", "x264-params": "open-gop=1:keyint=8:b-adapt=0:bframes=3:ref=4"}
@@ -93,6 +94,10 @@ def assert_exact(path, frames, *, seed=0):
         assert got.dtype == np.uint8
         assert got.shape == (len(ask), *frames[0].shape)
         assert all(np.array_equal(got[k], frames[i]) for k, i in enumerate(ask)), f"frames {ask} of {path.name} differ"
+    with open_video(path) as video:
+        streamed = list(video.stream(range(1, n, 3)))
+    assert [number for number, _ in streamed] == list(range(1, n, 3))
+    assert all(np.array_equal(frame, frames[number]) for number, frame in streamed)
     assert probe(path).frames == n
     return len(asks)
 

@@ -9,9 +9,10 @@ import json
 import os
 import unicodedata
 import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -293,6 +294,27 @@ def load_sized_clips(
         for c, crop in enumerate(crops):
             torch.index_select(crop.movedim(1, -1), 0, rows, out=views[k, c])  # (N, h, w, C) -> (T, h, w, C)
     return Loaded(views.flatten(0, 1).movedim(-1, 1), shown)  # (K, crops, T, h, w, C) -> (K * crops, C, T, h, w)
+
+
+def stream_clips(path: PathLike, clips: Callable[[int, float], Clips], transform: Framing) -> Iterator[Tensor]:
+    """Clips of one video in turn, each (C, T, H, W) uint8, as `load_clips` has them; for videos of any length.
+
+    A frame is decoded once, and kept, as the transform frames it, as long as a clip that is to come needs it. Neither
+    the first nor the last frame of a clip may lie before that of an earlier one. A clip with frames that the file turns
+    out not to have ends the clips.
+    """
+    size = transform.size if transform.interpolation == "bilinear" else None
+    with open_video(path) as video:
+        waiting = deque(clips(video.frames, video.rate))
+        frames: dict[int, Tensor] = {}
+        for number, picture in video.stream(sorted(set(chain.from_iterable(waiting))), size=size):
+            (view,) = transform.views(torch.from_numpy(picture).permute(2, 0, 1))  # (H, W, C) -> (C, h, w)
+            frames[number] = view.clone(memory_format=torch.contiguous_format)  # without what was cropped
+            while waiting and max(waiting[0]) <= number:
+                yield torch.stack([frames[i] for i in waiting.popleft()], 1)
+            first = min(waiting[0]) if waiting else number + 1
+            for old in [i for i in frames if i < first]:
+                del frames[old]
 
 
 def _split_folders(source: Path, split: str | None) -> list[Path]:

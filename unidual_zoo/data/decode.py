@@ -22,6 +22,7 @@ import operator
 import os
 import re
 import warnings
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -288,6 +289,26 @@ class Video:
         if not self._stamps:
             raise self._no_frame()
 
+    def stream(self, numbers: Sequence[int], *, size: Size | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, frame (H, W, 3) uint8) of ascending numbers, as `read` gives them, one at a time; none is kept.
+
+        Those that there turn out not to be are left out. Each is decoded once; a file whose packets promise what the
+        decoder does not give is decoded again from its start, up to where it had come.
+        """
+        pictures, wanted = Pictures(self._path, [0], size), deque(numbers)
+        with self._explained("its frames cannot be decoded"):
+            for given in self._wanted_frames(self._index, numbers) if self._index is not None else ():
+                if given is None or given[0] != wanted[0]:
+                    break
+                yield wanted.popleft(), pictures.picture(given[1])
+            if not wanted:
+                return
+            for number, frame in self._decode_all():
+                if number == wanted[0]:
+                    yield wanted.popleft(), pictures.picture(frame)
+                if not wanted:
+                    return
+
     def _open(self) -> None:
         """Open the file: nothing demuxed, nothing decoded."""
         source = None if self._bytes is None else NamedBytes(self._path, self._bytes)
@@ -412,19 +433,29 @@ class Video:
 
     def _read_runs(self, index: FrameIndex, pictures: Pictures) -> Pictures | None:
         """The pictures by decoding only what they need; None if the decoder does not give what the index says."""
-        wanted = pictures.missing
+        for given in self._wanted_frames(index, pictures.missing):
+            if given is None:
+                return None
+            pictures.add(*given)
+        return None if pictures.missing else pictures
+
+    def _wanted_frames(self, index: FrameIndex, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame] | None]:
+        """(number, frame) of ascending numbers by decoding only what they need.
+
+        The last is None if the decoder does not give what the index says.
+        """
         numbers = {index.pts[i]: i for i in wanted}
         latest = None
         try:
             for frame in self._decode_runs(index, index.runs(wanted), needed=numbers):
                 if not _regular(frame, latest):
-                    return None
+                    yield None
+                    return
                 latest = frame.pts
                 if latest in numbers:
-                    pictures.add(numbers[latest], frame)
+                    yield numbers[latest], frame
         except FFmpegError:
-            return None
-        return None if pictures.missing else pictures
+            yield None
 
     def _decode_runs(
         self, index: FrameIndex, runs: Sequence[tuple[int, int]], *, needed: Collection[int]

@@ -11,7 +11,7 @@ import csv
 import operator
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from textwrap import shorten
@@ -96,6 +96,13 @@ class StackedClip:
             return frames
         scaled = F.resize(torch.from_numpy(frames).permute(0, 3, 1, 2), list(wanted), antialias=True)
         return scaled.permute(0, 2, 3, 1).numpy()
+
+    def stream(
+        self, numbers: Sequence[int], *, size: Callable[[int, int], tuple[int, int]] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, frame) of ascending numbers, see `decode.Video.stream`."""
+        for number in numbers:
+            yield number, self.read([number], size=size)[0]
 
 
 def write_stack(

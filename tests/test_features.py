@@ -144,7 +144,7 @@ def test_vectors_of_two_shapes_need_parquet(tmp_path):
 
 
 def test_weights_that_no_file_holds_are_the_same_in_every_call(monkeypatch):
-    monkeypatch.setattr(features, "load_model", lambda name, checkpoint: torch.nn.Linear(3, 2))
+    monkeypatch.setattr(features, "load_network", lambda name, checkpoint: torch.nn.Linear(3, 2))
     state = torch.get_rng_state()
     first, second = (weights_digest(load_reproducibly("any")) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)

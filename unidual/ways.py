@@ -59,7 +59,7 @@ def salient_of(
     Raises:
         ValueError: it is none, or a sampler is given without it.
     """
-    from unidual_zoo.inference import load_model
+    from unidual_zoo.inference import load_network
     from unidual_zoo.salient import SalientClips, parse_clips, sampler_route
 
     if clips is None:
@@ -67,5 +67,5 @@ def salient_of(
             raise ValueError("--sampler is of --clips salient:K")
         return None
     count = parse_clips(clips)
-    route = sampler_route(model, sampler=load_model(sampler) if sampler else None, device=device)
+    route = sampler_route(model, sampler=load_network(sampler) if sampler else None, device=device)
     return SalientClips(route, count)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from unidual_zoo.extras import require
 from unidual_zoo.files import make_readable, partial_name, sync_file
-from unidual_zoo.inference import load_model, modality_of
+from unidual_zoo.inference import load_network, modality_of
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.folding import for_inference
 from unidual_zoo.scoring import Protocol, ScoreFiles, ViewRoute, score_files
@@ -102,7 +102,7 @@ def find_output(model: TaskModel, layer: int | str) -> int:
 class Extractor:
     """Features of images and videos, each modality by its own pathway; a video's are the mean of its clips'.
 
-        for row in Extractor(load_model("unidual10_aux"))(["photo.jpg", "clip.mp4"]): ...
+        for row in Extractor(load_network("unidual10_aux"))(["photo.jpg", "clip.mp4"]): ...
 
     Args:
         model: any model of this package; it is copied by `for_inference` and stays as it is.
@@ -152,13 +152,13 @@ class Extractor:
 
 
 def load_reproducibly(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -> TaskModel:
-    """`inference.load_model`, with weights that no file holds drawn alike in every call.
+    """`inference.load_network`, with weights that no file holds drawn alike in every call.
 
     Operators over time that a network has got and not learned yet are such: their gates are closed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return load_model(name, checkpoint=checkpoint)
+        return load_network(name, checkpoint=checkpoint)
 
 
 def weights_digest(model: TaskModel) -> str:

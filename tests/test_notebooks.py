@@ -24,5 +24,5 @@ def test_the_notebooks_run(tmp_path, monkeypatch):
     ]
     assert sum(text.count("%\n") for text in told) == 6  # a label for each file
     assert "('adamw', 0.001, 0.8, True)" in shown
-    assert any("4 training files of 4 classes (all of one size); 4 test files" in text for text in told)
+    assert any("4 training files of 4 classes (1 of each); 4 test files" in text for text in told)
     assert any("image [{'label': " in text for text in told)

@@ -228,6 +228,8 @@ def evaluate(
         default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
         network = load_model(model or default, checkpoint=checkpoint)
         salient = salient_of(clips, sampler, model=network, device=place)
+        for media, _, _ in found:
+            network.default_pathway(media.modality)  # refused before the first of them is evaluated
         for media, source, benchmark in found:
             branch = pathway or network.default_pathway(media.modality)
             usual = BENCHMARKS[benchmark].task if benchmark else None

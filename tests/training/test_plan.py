@@ -26,7 +26,7 @@ def test_copies_are_equal_bytes(tmp_path):
 def test_a_plan_of_files(media):
     made = make_plan(tiny_recipe(media).data, seed=0)
     assert [task.lines() for task in made.tasks] == [
-        [f"{name}: 10 training files of 2 classes (all of one size); 4 test files (split 'val')"]
+        [f"{name}: 10 training files of 2 classes (5 of each); 4 test files (split 'val')"]
         for name in ("pictures", "films")
     ]
     copied = TaskPlan(task="t", counts={"b": 6, "a": 2}, num_tests=2, split="from x", copies=[("p", "q")])

@@ -82,7 +82,10 @@ def check_registered(name: str) -> None:
     """Raises a ValueError with the nearest names if a name without "hf-hub:" or "local-dir:" is not registered."""
     if ":" not in name and name not in registered_names():
         if Path(name).is_dir():
-            raise ValueError(f"{name} is a folder: write {local_dir(name)}")
+            saved = local_dir(name)
+            if not (Path(saved.partition(":")[2]) / "config.json").is_file():
+                raise ValueError(f"{name} is a folder with neither a saved network's config.json nor export.json")
+            raise ValueError(f"{name} is a folder: write {saved}")
         raise ValueError(f"no model {name!r}, {nearest_names(name)}")
 
 

@@ -51,7 +51,7 @@ class TaskPlan:
         """The files for a reader."""
         names = list(self.counts)
         ends = f"from {names[0]!r} with {self.counts[names[0]]} to {names[-1]!r} with {self.counts[names[-1]]}"
-        balance = f"{ends}: {self.imbalance:.1f} to 1" if self.imbalance > 1 else "all of one size"
+        balance = f"{ends}: {self.imbalance:.1f} to 1" if self.imbalance > 1 else f"{self.counts[names[0]]} of each"
         return (
             f"{self.num_files} training files of {len(names)} classes ({balance}); "
             f"{self.num_tests} test files ({self.split})"
@@ -160,6 +160,8 @@ def settings_for_cpu(
     if fewest < most and not {"epoch_size", "mix"} & set(given):
         settings |= dict(epoch_size=fewest)
     told = ", ".join(f"{name}={json.dumps(value).replace(' ', '')}" for name, value in settings.items())
+    if "epoch_size" in settings:
+        told += f" (files of each task in an epoch; the largest has {most})"
     reasons = [f"on a CPU it trains with {told}; --set with other values takes longer and may be better"]
     return settings, reasons if settings else []
 

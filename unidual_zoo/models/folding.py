@@ -148,6 +148,12 @@ class FoldedConvs(PerPathway):
                 made[conv, own] = FoldedConv(conv, own)
             self[pathway] = made[conv, own]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        first: Any = next(iter(self.values()))  # replicas of DataParallel have no parameters
+        return first.weight.dtype
+
     def forward(
         self, x: Tensor, pathway: str, batch: int = 1, *, relu: bool = False, shortcut: Tensor | None = None
     ) -> Tensor:
@@ -167,6 +173,11 @@ class UnfoldedConv(nn.Conv3d):
         super().__init__(in_chans, out_chans, tuple(kernel), stride, padding)  # pyright: ignore[reportArgumentType]
         self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
         self.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.weight.dtype
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Tensor, pathway: str, batch: int = 1, *, relu: bool = False, shortcut: Tensor | None = None
@@ -189,8 +200,8 @@ class FoldedBlock(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        first: Any = self.layers[0]  # replicas of DataParallel have no parameters
-        return next(iter(first.values())).weight.dtype
+        first: Any = self.layers[0]
+        return first.dtype
 
     def unfold(self, pathway: str) -> None:
         """Makes Conv3d's of a pathway's convolutions; a shortcut must be one already."""

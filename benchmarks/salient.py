@@ -36,7 +36,7 @@ from unidual_zoo.data.synthetic import toy
 from unidual_zoo.data.synthetic.motion import Layer, make_clip
 from unidual_zoo.data.synthetic.scenes import draw_background, draw_clutter
 from unidual_zoo.evaluation import evaluate
-from unidual_zoo.inference import for_inference, load_model
+from unidual_zoo.inference import for_inference, load_network
 from unidual_zoo.salient import SalientClips, sampler_route, windows
 from unidual_zoo.scoring import Protocol
 from unidual_zoo.spec import VIDEO
@@ -155,11 +155,11 @@ def rows(model: Any, sampler: Any, short: MediaSet, media: MediaSet, counts: Seq
 
 def main() -> None:
     options = parse()
-    network = load_model(options.model)
-    sampler = sampler_route(network, sampler=load_model(options.sampler) if options.sampler else None)
+    network = load_network(options.model)
+    sampler = sampler_route(network, sampler=load_network(options.sampler) if options.sampler else None)
     short = read_media(options.data, modality=VIDEO) if options.data else toy.videos("test", count=options.videos)
     keep = np.random.default_rng(options.seed).permutation(len(short))[: options.videos]
-    short = MediaSet(VIDEO, short.classes, *(tuple(values[i] for i in keep) for values in (short.files, short.labels)))
+    short = short.take(keep.tolist())
     with tempfile.TemporaryDirectory() as folder:
         media = join_all(short, Path(folder), options)
         frames = round(options.seconds * toy.RATE)

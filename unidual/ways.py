@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     import torch
 
+    from unidual_zoo.engines import GraphModel
     from unidual_zoo.models.base import TaskModel
     from unidual_zoo.salient import SalientClips
     from unidual_zoo.scoring import ScoreFiles
@@ -52,13 +53,14 @@ def engine_of(name: str, *, address: str | None, actors: int, device: torch.devi
 
 
 def salient_of(
-    clips: str | None, sampler: str | None, *, model: TaskModel, device: torch.device
+    clips: str | None, sampler: str | None, *, model: TaskModel | GraphModel, device: torch.device
 ) -> SalientClips | None:
     """The choice of clips that is asked for, if any.
 
     Raises:
-        ValueError: it is none, or a sampler is given without it.
+        ValueError: it is none, or a sampler is given without it, or the model is an exported graph.
     """
+    from unidual_zoo.engines import GraphModel
     from unidual_zoo.inference import load_network
     from unidual_zoo.salient import SalientClips, parse_clips, sampler_route
 
@@ -66,6 +68,8 @@ def salient_of(
         if sampler is not None:
             raise ValueError("--sampler is of --clips salient:K")
         return None
+    if isinstance(model, GraphModel):
+        raise ValueError("--clips chooses by a network, and --model is an exported graph")
     count = parse_clips(clips)
     route = sampler_route(model, sampler=load_network(sampler) if sampler else None, device=device)
     return SalientClips(route, count)

@@ -221,7 +221,7 @@ class ViewRoute(ABC):
         self.pathway = pathway or model.default_pathway(modality)
         if self.pathway not in model.pathways:
             raise ValueError(f"the model has no {self.pathway!r} pathway, allowed: {', '.join(model.pathways)}")
-        self.model = model if device is None else model.to(device)
+        self.model: Any = model if device is None else model.to(device)
         self.spec = self.protocol.spec(model.spec, modality)
         self.reader = ViewReader(modality, self.spec, self.protocol)
         like = next(model.parameters(), torch.empty(0))  # graphs have none, and run on the CPU in float32

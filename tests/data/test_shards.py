@@ -1,6 +1,7 @@
 """Files packed in shards: read like files, from a disk and by HTTP, and by other programs."""
 
 import gc
+import io
 import json
 import os
 import re
@@ -260,6 +261,50 @@ def test_shards_are_read_by_http(source, tmp_path, address):
         read_image(media.files[0])
     with pytest.raises(ValueError, match=r"none/shards\.json: no JSON that can be read \(HTTP 404"):
         read_media(f"{url}/none", modality="image", split="train")
+
+
+def test_a_file_is_read_in_as_many_parts_as_the_system_gives(source, tmp_path, monkeypatch):
+    class Slow(io.FileIO):
+        def read(self, size=-1):
+            return super().read(min(size, 7))
+
+    packed(source, tmp_path / "out")
+    path = read_media(tmp_path / "out", modality="image", split="val").files[0]
+    monkeypatch.setattr(shards, "open", lambda path, *_, **__: Slow(path), raising=False)
+    assert shards.read_packed(path) == (source / "val" / CLASSES[1] / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize(("field", "value"), [("size", -1), ("size", 2**62), ("offset", -512), ("offset", 10**6)])
+def test_an_index_points_into_its_shard(source, tmp_path, field, value):
+    packed(source, tmp_path / "out")
+    path = tmp_path / "out" / "val-000000.json"
+    about = json.loads(path.read_bytes())
+    about["members"][0][field] = value
+    path.write_text(json.dumps(about))
+    file = read_media(tmp_path / "out", modality="image", split="val").files[0]
+    with pytest.raises(MediaError, match=r"val-000000\.tar: its index points outside of it"):
+        read_image(file)
+
+
+def test_damaged_lists_are_refused_by_name(source, tmp_path):
+    packed(source, tmp_path / "out")
+    index = tmp_path / "out" / "val-000000.json"
+    about = json.loads(index.read_bytes())
+    wrong = {"size": 2**70, "offset": 1.5, "place": "3", "labels": "zz", "group": None, "name": "../000000000000.png"}
+    broken = [about | {"members": [about["members"][0] | {field: value}]} for field, value in wrong.items()]
+    member = about["members"][0]
+    broken += [about | {"members": [member | {"labels": [1]}]}, about | {"members": [5]}, about | {"members": None}]
+    for found in [*broken, {}, about | {"bytes": "9"}]:
+        index.write_text(json.dumps(found))
+        with pytest.raises(ValueError, match=r"val-000000\.json: not the index of a shard"):
+            read_media(tmp_path / "out", modality="image", split="val")
+    manifest = tmp_path / "out" / "shards.json"
+    about = json.loads(manifest.read_bytes())
+    val = about["splits"]["val"]
+    for splits in (None, [], {"val": {}}, {"val": val | {"classes": [1]}}, {"val": val | {"shards": ["../x.tar"]}}):
+        manifest.write_text(json.dumps(about | {"splits": splits}))
+        with pytest.raises(ValueError, match=r"out/shards\.json: "):
+            read_media(tmp_path / "out", modality="image", split="val")
 
 
 def test_wrong_indices_are_refused(source, tmp_path):

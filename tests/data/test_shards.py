@@ -3,10 +3,13 @@
 import gc
 import io
 import json
+import multiprocessing
 import os
 import re
+import select
 import shutil
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from PIL import Image
 from unidual_zoo.data import MediaError, MediaSet, probe, read_frames, read_image, read_media, shards
 from unidual_zoo.data.datasets import find_split, modalities_in, read_splits
 from unidual_zoo.data.joint import JointDataset, JointLoader, JointSampler
-from unidual_zoo.data.packing import Packing, pack
+from unidual_zoo.data.packing import Packing, end_with_parent, pack
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import evaluate
 
@@ -114,6 +117,51 @@ def test_packing_goes_on_where_it_was_stopped(source, tmp_path):
         packed(source, out, per_shard=3)
     with pytest.raises(ValueError, match="source is not empty, and holds no packing that could go on"):
         packed(source, source)
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"bytes": 10240}', '{"bytes": 10240, "members": [], "failures": 0}'])
+def test_a_shard_with_a_damaged_index_is_packed_again(source, tmp_path, damage):
+    packed(source, tmp_path / "out", per_shard=4)
+    index = tmp_path / "out" / "train-000001.json"
+    whole = index.read_bytes()
+    index.write_text(damage)
+    assert packed(source, tmp_path / "out", per_shard=4).kept == 2
+    assert index.read_bytes() == whole
+
+
+def test_packing_goes_on_however_the_source_is_spelled(source, tmp_path, monkeypatch):
+    packed(source, tmp_path / "out", per_shard=4)
+    monkeypatch.chdir(source / "train")
+    assert packed("..", tmp_path / "out", per_shard=4).kept == 3
+    (source / "val" / CLASSES[1] / "a.png").rename(source / "val" / CLASSES[1] / "b.png")
+    with pytest.raises(ValueError, match="out holds another packing, with other files"):
+        packed("..", tmp_path / "out", per_shard=4)
+
+
+def hold(writing):
+    end_with_parent()
+    os.write(writing, b"x")
+    time.sleep(60)
+
+
+def begin(writing):
+    multiprocessing.get_context("fork").Process(target=hold, args=(writing,)).start()
+    time.sleep(60)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
+def test_a_worker_ends_when_its_parent_is_killed():
+    reading, writing = os.pipe()
+    parent = multiprocessing.get_context("fork").Process(target=begin, args=(writing,))
+    parent.start()
+    os.close(writing)
+    assert os.read(reading, 1) == b"x"
+    parent.kill()
+    parent.join()
+    assert select.select([reading], [], [], 10)[0]
+    assert os.read(reading, 1) == b""  # nobody holds it any more
+    os.close(reading)
 
 
 def test_files_that_cannot_be_read_are_named(source, tmp_path):

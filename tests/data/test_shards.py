@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset
@@ -23,6 +25,7 @@ from PIL import Image
 
 from unidual_zoo.data import MediaError, MediaSet, probe, read_frames, read_image, read_media, shards
 from unidual_zoo.data.datasets import find_split, modalities_in, read_splits
+from unidual_zoo.data.identity import copies
 from unidual_zoo.data.joint import JointDataset, JointLoader, JointSampler
 from unidual_zoo.data.packing import Packing, end_with_parent, pack
 from unidual_zoo.data.transforms import train_transform
@@ -117,6 +120,20 @@ def test_packing_goes_on_where_it_was_stopped(source, tmp_path):
         packed(source, out, per_shard=3)
     with pytest.raises(ValueError, match="source is not empty, and holds no packing that could go on"):
         packed(source, source)
+
+
+def test_copies_are_found_in_shards_and_tables(source, tmp_path):
+    packed(source, tmp_path / "out", per_shard=4)
+    plain = [str(path) for path in sorted(source.glob("train/*/*.png"))]
+    rows = [{"bytes": Path(plain[0]).read_bytes(), "path": None}, {"bytes": None, "path": None}]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "test.parquet")
+    table = [f"{tmp_path}/test.parquet/{number:06d}.png" for number in (0, 1)]
+    train, val = (read_media(tmp_path / "out", modality="image", split=split).files for split in ("train", "val"))
+    for path in (tmp_path / "out").glob("*.tar"):
+        path.unlink()  # the indices tell
+    one = next(file for file in plain if CLASSES[1] in file)
+    assert copies(plain, val) == [(val[0], one)]
+    assert copies(train, [*table, "absent.tar/000000000000.png"]) == [(table[0], train[0])]
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"bytes": 10240}', '{"bytes": 10240, "members": [], "failures": 0}'])

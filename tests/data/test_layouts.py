@@ -403,9 +403,8 @@ def test_what_is_no_table_of_media_leaves_folders_of_classes_alone(tmp_path, mon
         find_layout(f"hf:{tmp_path}")
     for metadata in ({"info": None}, {"info": {"features": None}}, 5):
         write_table(tmp_path / "embeddings.parquet", [0], metadata=metadata)
-        assert read_plainly() is None
         with pytest.raises(ValueError, match=r"embeddings\.parquet: its metadata of Hugging Face must be an object"):
-            find_layout(f"hf:{tmp_path}")
+            find_layout(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert read_plainly() is None
 

@@ -31,6 +31,10 @@ def is_table(path: Path) -> bool:
     return Table(path).media is not None
 
 
+class UnreadableTable(ValueError):
+    """A file that is no Parquet, whatever it is called."""
+
+
 class Table:
     """A Parquet file: its column of media, that of labels, and the names of the labels, if its features give them."""
 
@@ -40,11 +44,12 @@ class Table:
             with _open(self.path) as file:
                 schema, self.starts = file.schema_arrow, _starts(file.metadata)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path}: no Parquet file that can be read ({error})") from None
-        told = _features((schema.metadata or {}).get(b"huggingface", b"{}"), self.path)
-        features = {name: told.get(name) for name in schema.names}
+            raise UnreadableTable(f"{self.path}: no Parquet file that can be read ({error})") from None
         embedded = [name for name in schema.names if _holds_files(schema.field(name).type)]
         self.media = next(iter(embedded), None)
+        metadata = (schema.metadata or {}).get(b"huggingface", b"{}")
+        told = {} if self.media is None else _features(metadata, self.path)
+        features = {name: told.get(name) for name in schema.names}
         about = features.get(self.media or "")
         self.extension = EXTENSIONS["Video" if isinstance(about, dict) and about.get("_type") == "Video" else "Image"]
         labels = [name for name, feature in features.items() if _class_label(feature)]

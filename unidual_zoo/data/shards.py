@@ -143,7 +143,7 @@ def _check_member(member: Mapping[str, Any], number: int) -> None:
 
 def _check_kind(found: Mapping[str, Any], field: str, kind: type) -> None:
     if type(found[field]) is not kind:
-        raise TypeError(f"{field} must be a {kind.__name__}, got {found[field]!r:.80}")
+        raise TypeError(f"{field} must be of type {kind.__name__}, got {found[field]!r:.80}")
 
 
 _indices: dict[str, Index] = {}  # by shard; loader processes that are forked have those of their parent

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from unidual_zoo.data.layouts.reading import Format, Labelled, Place, Row, there
-from unidual_zoo.data.parquet import Table, is_table
+from unidual_zoo.data.parquet import Table, UnreadableTable, is_table
 from unidual_zoo.names import tidy
 
 METADATA = ("metadata.csv", "metadata.jsonl")
@@ -33,7 +33,7 @@ def find(folder: Path, *, named: bool = False) -> dict[str, Place]:
     """The metadata or the folder of Parquet files of each split; "" is the split of a folder without any.
 
     Raises:
-        ValueError: see `_tables`.
+        ValueError, RuntimeError: see `_tables`.
     """
     metadata = {name: _metadata(folder / name) for name in SPLITS}
     found: dict[str, Place] = {split: path for split, path in metadata.items() if path is not None}
@@ -98,8 +98,11 @@ def _tables(folder: Path, *, named: bool) -> dict[str, list[Path]]:
     """The Parquet files of each split, in a folder or in its folder `data`.
 
     Raises:
-        ValueError: one cannot be read; a warning where nothing says that it is of the data set, neither another one nor
-            that the layout is `named`.
+        ValueError: the metadata of one are wrong, or it cannot be read.
+        RuntimeError: what reads them is not installed.
+
+    One that cannot be read is no more than a warning where nothing says that it is of a data set of this layout,
+    neither that the layout is `named` nor another one beside it.
     """
     for place in (folder / "data", folder):
         found: dict[str, list[Path]] = {}
@@ -108,7 +111,7 @@ def _tables(folder: Path, *, named: bool) -> dict[str, list[Path]]:
             try:
                 if (match := _PARQUET.fullmatch(path.name)) and path.is_file() and is_table(path):
                     found.setdefault(match["split"], []).append(path)
-            except (RuntimeError, ValueError) as error:  # what reads it is not installed, or it is no Parquet
+            except (RuntimeError, UnreadableTable) as error:  # RuntimeError: what reads it is not installed
                 errors.append(error)
         if errors and (named or found):
             raise errors[0]

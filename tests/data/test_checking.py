@@ -6,14 +6,17 @@ import time
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from media import overwrite, remux, scene, write_sound, write_video
 from PIL import Image
 
 from unidual_zoo.data.checking import CheckSettings, Entry, check, check_data, check_entries, duplicates, find_entries
 from unidual_zoo.data.checking.report import histogram, most_common
-from unidual_zoo.data.datasets import read_media
+from unidual_zoo.data.datasets import read_media, read_splits
 from unidual_zoo.data.decode import Video
+from unidual_zoo.data.packing import Packing, pack
 from unidual_zoo.data.skipping import read_skip_list
 
 SETTINGS = CheckSettings(workers=1, file_seconds=20)
@@ -195,6 +198,26 @@ def test_entries_of_folders_and_lists(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no images or videos"):
         find_entries(tmp_path / "empty")
+
+
+def test_files_in_shards_and_tables_are_checked(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "in" / split / "cat").mkdir(parents=True)
+        soft(3).save(tmp_path / "in" / split / "cat" / "a.png")
+    data = (tmp_path / "in" / "test" / "cat" / "a.png").read_bytes()
+    list(pack(read_splits(tmp_path / "in"), tmp_path / "shards", Packing()))
+    (tmp_path / "table").mkdir()
+    table = pa.table({"image": [{"bytes": data, "path": "a.png"}, {"bytes": b"no", "path": "b.png"}], "label": [0, 1]})
+    pq.write_table(table, tmp_path / "table" / "train.parquet")
+    report = check_data(f"shards:{tmp_path / 'shards'}", tmp_path / "out", settings=SETTINGS)
+    summary = {name: report["summary"][name] for name in ("files", "bytes", "unreadable", "exact duplicates")}
+    assert summary == {"files": 2, "bytes": 2 * len(data), "unreadable": 0, "exact duplicates": 1}
+    with pytest.warns(UserWarning, match="leaves out 0 of 1 files"):
+        read_media(tmp_path / "shards", modality="image", split="test", skip=tmp_path / "out" / "skip.txt")
+    with pytest.warns(UserWarning, match="leaves out 1 of 1 files"), pytest.raises(ValueError, match="lists no image"):
+        read_media(tmp_path / "shards", modality="image", split="train", skip=tmp_path / "out" / "skip.txt")
+    report = check_data(tmp_path / "table", tmp_path / "out2", settings=SETTINGS)
+    assert [(row["file"], row["kind"]) for row in report["faults"]] == [("train.parquet/000001.png", "unreadable")]
 
 
 def test_a_survey_decodes_everything(tmp_path):

@@ -21,6 +21,13 @@ from unidual_zoo.spec import ClipSpec
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 
 
+class Odd(Exception):
+    """It pickles, and does not unpickle."""
+
+    def __init__(self, *, number: int) -> None:
+        super().__init__(f"odd {number}")
+
+
 def read(path: str, number: int = 0):
     """A decoder that does what the file is called."""
     if path == "hangs":
@@ -37,6 +44,8 @@ def read(path: str, number: int = 0):
         raise MediaError(path, "it is not there")
     elif path == "warns":
         warnings.warn(MediaWarning(path, "it ends early"), stacklevel=1)
+    elif path == "raises oddly":
+        raise Odd(number=7)
     elif path == "stays":
         return lambda: None
     return path, number, os.getpid()
@@ -71,6 +80,8 @@ def test_what_ends_the_process_is_an_error_about_the_file(guard, path, reason):
 def test_errors_and_warnings_come_through(guard):
     with pytest.raises(ValueError, match="as readers do"):
         guard("raises")
+    with pytest.raises(RuntimeError, match=r"^Odd\('odd 7'\)$"):
+        guard("raises oddly")
     with pytest.raises(MediaError, match="it is not there"):
         guard("no file")
     with pytest.warns(MediaWarning, match="it ends early"):

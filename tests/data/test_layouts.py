@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import zlib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from unidual_zoo.data import MediaError, read_image
 from unidual_zoo.data.datasets import MediaSet, find_split, modalities_in, read_media, splits
-from unidual_zoo.data.layouts import imagenet
+from unidual_zoo.data.layouts import find_layout, imagenet
 from unidual_zoo.training.recipes import DataSettings
 from unidual_zoo.training.sources import read_sources, subsample
 
@@ -336,6 +337,76 @@ def test_hugging_face_folders(tmp_path):
     write(tmp_path / "test" / "metadata.csv", "file_name,text", "4.jpg,a dog")
     with pytest.raises(ValueError, match=r"metadata\.csv: every row needs file_name and label, 4\.jpg has not both"):
         read_media(tmp_path, modality="image", split="test")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("5", "not JSONL in UTF-8 .row 2 is no object"),
+        ('{"file_name": "a.jpg", "label": " "}', "row 2: a label must be a text or a number"),
+        ('{"file_name": "a.jpg", "label": {"a": 1}}', "row 2: a label must be a text or a number"),
+        ('{"file_name": ["a.jpg"], "label": "a"}', "row 2: file_name must be a text"),
+    ],
+)
+def test_wrong_metadata_are_refused(tmp_path, row, message):
+    write(tmp_path / "metadata.jsonl", '{"file_name": "%s.jpg", "label": "cat"}' % ("x" * 5000), row)
+    with pytest.raises(ValueError, match=rf"metadata\.jsonl(, |: ){message}"):
+        read_media(tmp_path, modality="image")
+    write(tmp_path / "metadata.jsonl", '{"file_name": "%s.jpg", "label": "cat"}' % ("x" * 5000))
+    with pytest.raises(ValueError, match=r"metadata\.jsonl: none of its 1 files is there, such as x{200}$"):
+        read_media(tmp_path, modality="image")
+
+
+def write_table(path, labels, names=None, metadata=None):
+    features = {"image": {"_type": "Image"}} | ({"label": {"_type": "ClassLabel", "names": names}} if names else {})
+    table = pa.table({"image": [{"bytes": b"x", "path": "a.png"}] * len(labels), "label": labels})
+    metadata = json.dumps({"info": {"features": features}} if metadata is None else metadata)
+    pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([0, -1, 1], ["cat", "dog"], "label -1 is none of the 2 that its features name"),
+        ([0, None], ["cat", "dog"], "a label must be a text or a number, or a list of them, got None"),
+        ([0.5, float("nan")], None, "a label must be .*, got nan"),
+        ([["a"], []], None, r"a label must be .*, got \[\]"),
+        ([[0], [1, -1]], ["cat", "dog"], "label -1 is none of the 2"),
+    ],
+)
+def test_rows_of_parquet_need_a_label(tmp_path, labels, names, message):
+    write_table(tmp_path / "train.parquet", labels, names)
+    with pytest.raises(ValueError, match=rf"train\.parquet, row 1 from 0: {message}"):
+        read_media(tmp_path, modality="image", split="train")
+
+
+def test_parquet_files_of_a_split_have_the_same_classes(tmp_path):
+    for number, names in enumerate((["cat", "dog"], ["dog", "cat"])):
+        write_table(tmp_path / f"train-{number}-of-2.parquet", [0, 1], names)
+    with pytest.raises(
+        ValueError, match=r"train-1-of-2\.parquet: its features name other classes than those of .*-0-of"
+    ):
+        read_media(tmp_path, modality="image", split="train")
+
+
+def test_what_is_no_table_of_media_leaves_folders_of_classes_alone(tmp_path, monkeypatch):
+    touch(tmp_path / "a" / "1.png", tmp_path / "b" / "2.png", tmp_path / "embeddings.parquet")
+    (tmp_path / "spark.parquet").mkdir()
+    (tmp_path / "spark.parquet" / ".crc").touch()
+
+    def read_plainly():
+        with pytest.warns(UserWarning, match="Parquet files that cannot be read are left out"):
+            return find_layout(tmp_path)
+
+    assert read_plainly() is None
+    with pytest.raises(ValueError, match=r"embeddings\.parquet: no Parquet file that can be read"):
+        find_layout(f"hf:{tmp_path}")
+    for metadata in ({"info": None}, {"info": {"features": None}}, 5):
+        write_table(tmp_path / "embeddings.parquet", [0], metadata=metadata)
+        with pytest.raises(ValueError, match=r"embeddings\.parquet: its metadata of Hugging Face must be an object"):
+            find_layout(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert read_plainly() is None
 
 
 def test_hugging_face_parquet(tmp_path):

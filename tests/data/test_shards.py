@@ -1,15 +1,21 @@
 """Files packed in shards: read like files, from a disk and by HTTP, and by other programs."""
 
 import gc
+import io
 import json
+import multiprocessing
 import os
 import re
+import select
 import shutil
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset
@@ -19,8 +25,9 @@ from PIL import Image
 
 from unidual_zoo.data import MediaError, MediaSet, probe, read_frames, read_image, read_media, shards
 from unidual_zoo.data.datasets import find_split, modalities_in, read_splits
+from unidual_zoo.data.identity import copies
 from unidual_zoo.data.joint import JointDataset, JointLoader, JointSampler
-from unidual_zoo.data.packing import Packing, pack
+from unidual_zoo.data.packing import Packing, end_with_parent, pack
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import evaluate
 
@@ -113,6 +120,65 @@ def test_packing_goes_on_where_it_was_stopped(source, tmp_path):
         packed(source, out, per_shard=3)
     with pytest.raises(ValueError, match="source is not empty, and holds no packing that could go on"):
         packed(source, source)
+
+
+def test_copies_are_found_in_shards_and_tables(source, tmp_path):
+    packed(source, tmp_path / "out", per_shard=4)
+    plain = [str(path) for path in sorted(source.glob("train/*/*.png"))]
+    rows = [{"bytes": Path(plain[0]).read_bytes(), "path": None}, {"bytes": None, "path": None}]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "test.parquet")
+    table = [f"{tmp_path}/test.parquet/{number:06d}.png" for number in (0, 1)]
+    train, val = (read_media(tmp_path / "out", modality="image", split=split).files for split in ("train", "val"))
+    for path in (tmp_path / "out").glob("*.tar"):
+        path.unlink()  # the indices tell
+    one = next(file for file in plain if CLASSES[1] in file)
+    assert copies(plain, val) == [(val[0], one)]
+    assert copies(train, [*table, "absent.tar/000000000000.png"]) == [(table[0], train[0])]
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"bytes": 10240}', '{"bytes": 10240, "members": [], "failures": 0}'])
+def test_a_shard_with_a_damaged_index_is_packed_again(source, tmp_path, damage):
+    packed(source, tmp_path / "out", per_shard=4)
+    index = tmp_path / "out" / "train-000001.json"
+    whole = index.read_bytes()
+    index.write_text(damage)
+    assert packed(source, tmp_path / "out", per_shard=4).kept == 2
+    assert index.read_bytes() == whole
+
+
+def test_packing_goes_on_however_the_source_is_spelled(source, tmp_path, monkeypatch):
+    packed(source, tmp_path / "out", per_shard=4)
+    monkeypatch.chdir(source / "train")
+    assert packed("..", tmp_path / "out", per_shard=4).kept == 3
+    (source / "val" / CLASSES[1] / "a.png").rename(source / "val" / CLASSES[1] / "b.png")
+    with pytest.raises(ValueError, match="out holds another packing, with other files"):
+        packed("..", tmp_path / "out", per_shard=4)
+
+
+def hold(writing):
+    end_with_parent()
+    os.write(writing, b"x")
+    time.sleep(60)
+
+
+def begin(writing):
+    multiprocessing.get_context("fork").Process(target=hold, args=(writing,)).start()
+    time.sleep(60)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
+def test_a_worker_ends_when_its_parent_is_killed():
+    reading, writing = os.pipe()
+    parent = multiprocessing.get_context("fork").Process(target=begin, args=(writing,))
+    parent.start()
+    os.close(writing)
+    assert os.read(reading, 1) == b"x"
+    parent.kill()
+    parent.join()
+    assert select.select([reading], [], [], 10)[0]
+    assert os.read(reading, 1) == b""  # nobody holds it any more
+    os.close(reading)
 
 
 def test_files_that_cannot_be_read_are_named(source, tmp_path):
@@ -260,6 +326,50 @@ def test_shards_are_read_by_http(source, tmp_path, address):
         read_image(media.files[0])
     with pytest.raises(ValueError, match=r"none/shards\.json: no JSON that can be read \(HTTP 404"):
         read_media(f"{url}/none", modality="image", split="train")
+
+
+def test_a_file_is_read_in_as_many_parts_as_the_system_gives(source, tmp_path, monkeypatch):
+    class Slow(io.FileIO):
+        def read(self, size=-1):
+            return super().read(min(size, 7))
+
+    packed(source, tmp_path / "out")
+    path = read_media(tmp_path / "out", modality="image", split="val").files[0]
+    monkeypatch.setattr(shards, "open", lambda path, *_, **__: Slow(path), raising=False)
+    assert shards.read_packed(path) == (source / "val" / CLASSES[1] / "a.png").read_bytes()
+
+
+@pytest.mark.parametrize(("field", "value"), [("size", -1), ("size", 2**62), ("offset", -512), ("offset", 10**6)])
+def test_an_index_points_into_its_shard(source, tmp_path, field, value):
+    packed(source, tmp_path / "out")
+    path = tmp_path / "out" / "val-000000.json"
+    about = json.loads(path.read_bytes())
+    about["members"][0][field] = value
+    path.write_text(json.dumps(about))
+    file = read_media(tmp_path / "out", modality="image", split="val").files[0]
+    with pytest.raises(MediaError, match=r"val-000000\.tar: its index points outside of it"):
+        read_image(file)
+
+
+def test_damaged_lists_are_refused_by_name(source, tmp_path):
+    packed(source, tmp_path / "out")
+    index = tmp_path / "out" / "val-000000.json"
+    about = json.loads(index.read_bytes())
+    wrong = {"size": 2**70, "offset": 1.5, "place": "3", "labels": "zz", "group": None, "name": "../000000000000.png"}
+    broken = [about | {"members": [about["members"][0] | {field: value}]} for field, value in wrong.items()]
+    member = about["members"][0]
+    broken += [about | {"members": [member | {"labels": [1]}]}, about | {"members": [5]}, about | {"members": None}]
+    for found in [*broken, {}, about | {"bytes": "9"}]:
+        index.write_text(json.dumps(found))
+        with pytest.raises(ValueError, match=r"val-000000\.json: not the index of a shard"):
+            read_media(tmp_path / "out", modality="image", split="val")
+    manifest = tmp_path / "out" / "shards.json"
+    about = json.loads(manifest.read_bytes())
+    val = about["splits"]["val"]
+    for splits in (None, [], {"val": {}}, {"val": val | {"classes": [1]}}, {"val": val | {"shards": ["../x.tar"]}}):
+        manifest.write_text(json.dumps(about | {"splits": splits}))
+        with pytest.raises(ValueError, match=r"out/shards\.json: "):
+            read_media(tmp_path / "out", modality="image", split="val")
 
 
 def test_wrong_indices_are_refused(source, tmp_path):

@@ -29,6 +29,7 @@ def test_a_plan_of_files(media):
         [f"{name}: 10 training files of 2 classes (5 of each); 4 test files (split 'val')"]
         for name in ("pictures", "films")
     ]
+    assert plan({"a": 0, "b": 0}, 2).lines() == ["t: no training files of 2 classes; 2 test files (split 'val')"]
     copied = TaskPlan(task="t", counts={"b": 6, "a": 2}, num_tests=2, split="from x", copies=[("p", "q")])
     assert copied.lines() == [
         "t: 8 training files of 2 classes (from 'b' with 6 to 'a' with 2: 3.0 to 1); 2 test files (from x)",
@@ -47,6 +48,8 @@ def test_a_plan_of_files(media):
         ([plan({"a": 600, "b": 400}, 9)], [], {"validation": 0.1, "patience": 5, "publish": "best"}),
         ([plan({"a": 600, "b": 400}, 9), plan({"a": 9}, 100)], [], {"eval_every": 0}),
         ([plan({"a": 600, "b": 400}, 200)], ["validation"], {}),
+        ([plan({"a": 0}, 100), plan({}, 100)], [], {}),
+        ([], [], {}),
     ],
 )
 def test_the_size_of_the_data_decides_what_nobody_chose(plans, given, settings):
@@ -66,6 +69,8 @@ def test_a_cpu_learns_from_smaller_pictures_for_fewer_epochs_unless_somebody_cho
     assert settings_for_cpu(files[:1], recipe, ["epochs"], InputSpec(resize=146, crop=(128, 128))) == ({}, [])
     assert settings_for_cpu(files, recipe, ["crop", "epochs", "mix"], spec) == ({}, [])
     assert settings_for_cpu(files[:1], recipe, ["epochs"], None) == ({}, [])
+    assert settings_for_cpu([*files, plan({}, 0)], recipe, ["epochs"], None) == ({}, [])
+    assert settings_for_cpu([], recipe, ["epochs"], None) == ({}, [])
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(41.4, "41 s"), (725, "12 min"), (12_000, "3 h 20 min")])

@@ -245,8 +245,17 @@ def _outcome(read: Callable[..., Any], path: str, arguments: tuple) -> _Outcome:
         except MemoryError:
             raise
         except Exception as raised:
-            error = raised.with_traceback(None)
+            error = _portable(raised.with_traceback(None))
     return _Outcome(value, error, [(warning.path, warning.reason) for warning in warned])
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or what it says where it cannot be pickled and read again, as many cannot with arguments by name."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(repr(error))
+    return error
 
 
 def _limit_memory(memory: int) -> None:
@@ -311,7 +320,7 @@ def _packed(outcome: _Outcome) -> tuple[bytes, list[memoryview]]:
     try:
         _Pickler(file, protocol=5, buffer_callback=buffers.append).dump(outcome)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        told = RuntimeError(f"{outcome.error or outcome.value!r:.200} cannot leave its process: {error}")
+        told = RuntimeError(f"{outcome.value!r:.200} cannot leave its process: {error}")
         return pickle.dumps(_Outcome(None, told, outcome.warned)), []
     return file.getvalue(), [buffer.raw() for buffer in buffers]
 

@@ -8,6 +8,8 @@ import os
 import stat
 from collections.abc import Hashable, Iterable, Sequence
 
+from unidual_zoo.data.media import MediaError
+from unidual_zoo.data.members import is_member, member_facts
 from unidual_zoo.data.stacks import is_stacked
 
 
@@ -55,17 +57,27 @@ def bundles(files: Sequence[str], groups: Sequence[str] = ()) -> list[int]:
 def copies(first: Iterable[str], second: Iterable[str]) -> list[tuple[str, str]]:
     """Pairs of a file of the second list and one of the first that has the same bytes, in the second list's order.
 
-    Only files whose sizes agree are read. Entries of stacks, and files that cannot be read, are copies of nothing.
+    Only files whose sizes agree are read; those in shards never, for their indices tell, and those in Parquet always.
+    Entries of stacks, and files that cannot be read, are copies of nothing.
     """
+    digests: dict[str, bytes] = {}
+
+    def size_of(file: str) -> int:
+        if not is_member(file):
+            return _size(file)
+        with contextlib.suppress(MediaError):
+            size, digests[file] = member_facts(file)
+            return size
+        return -1
+
     by_size: dict[int, list[str]] = {}
     for file in first:
-        by_size.setdefault(_size(file), []).append(file)
+        by_size.setdefault(size_of(file), []).append(file)
     by_size.pop(0, None)  # empty ones are copies in no sense that matters
     by_size.pop(-1, None)
-    digests: dict[str, bytes] = {}
     pairs = []
     for file in second:
-        alike = by_size.get(_size(file), [])
+        alike = by_size.get(size_of(file), [])
         for other in (*alike, file) if alike else ():
             if other not in digests:
                 digests[other] = _digest(other)

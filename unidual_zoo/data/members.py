@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from io import BytesIO
 
 from unidual_zoo.data.media import PathLike, check_file
 from unidual_zoo.data.parquet import is_in_table, read_row
-from unidual_zoo.data.shards import is_packed, read_packed
+from unidual_zoo.data.shards import find_packed, is_packed, read_packed
 
 
 def is_member(path: PathLike) -> bool:
@@ -18,6 +19,18 @@ def is_member(path: PathLike) -> bool:
 def read_member(path: PathLike) -> bytes:
     """The bytes of a file within another. Raises MediaError of it, or of the shard that holds it."""
     return read_packed(path) if is_packed(path) else read_row(path)
+
+
+def member_facts(path: PathLike) -> tuple[int, bytes]:
+    """The size and the SHA-256 of a file within another: a shard's index has them, a row of Parquet is read.
+
+    Raises MediaError of it, or of the shard that holds it.
+    """
+    if is_packed(path):
+        span = find_packed(path)
+        return span.size, span.digest
+    data = read_row(path)
+    return len(data), hashlib.sha256(data).digest()
 
 
 def read_file(path: PathLike) -> bytes:

@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import tarfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -41,6 +42,7 @@ from unidual_zoo.data.shards import (
     MANIFEST,
     PLACE_DIGITS,
     SUFFIX,
+    index_of,
     read_json,
 )
 from unidual_zoo.data.stacks import is_stacked
@@ -159,10 +161,18 @@ def _item(media: MediaSet, place: int) -> Item:
 
 def _plan(media: Mapping[str, MediaSet], packing: Packing) -> dict[str, Any]:
     """What a packing that goes on must have in common with what is there."""
+    files = _names({split: data.files for split, data in media.items()})
     about = {
-        split: [data.modality, data.classes, data.files, data.labels, data.others] for split, data in media.items()
+        split: [data.modality, data.classes, files[split], data.labels, data.others] for split, data in media.items()
     }
     return {**asdict(packing), "files": hashlib.sha256(json.dumps(about).encode()).hexdigest()}
+
+
+def _names(files: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The paths of each split from the folder that all are in: the same however that folder is spelled."""
+    places = {split: list(map(os.path.abspath, files[split])) for split in files}
+    common = os.path.commonpath([os.path.dirname(place) for split in places.values() for place in split])
+    return {split: [place[len(common) :] for place in places[split]] for split in places}
 
 
 def _begin(folder: Path, plan: Mapping[str, Any]) -> None:
@@ -185,12 +195,25 @@ def _mapper(workers: int) -> Iterator[Any]:
         yield map
         return
     # Not forked: threads of numpy and torch may hold locks. The processes end with the work, also if that fails.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
         try:
             yield pool.map
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def end_with_parent() -> None:
+    """From now on this process ends as soon as the one that began it does, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(process: Any) -> None:
+    process.join()
+    os._exit(1)
 
 
 def _write_shard(
@@ -199,10 +222,8 @@ def _write_shard(
     """The index of a shard, and whether it was there already."""
     _, name, items = job
     tar, index = folder / f"{name}{SUFFIX}", folder / f"{name}{INDEX_SUFFIX}"
-    if index.is_file():
-        found = read_json(str(index))
-        if tar.is_file() and tar.stat().st_size == found["bytes"]:
-            return found, True
+    if (found := _whole(tar, index)) is not None:
+        return found, True
     unfinished = partial_name(tar)
     number = int(name.rpartition("-")[2])
     try:
@@ -215,6 +236,17 @@ def _write_shard(
         unfinished.unlink(missing_ok=True)
     _write_json(index, about)
     return about, False
+
+
+def _whole(tar: Path, index: Path) -> dict[str, Any] | None:
+    """The index of a shard that need not be written again: one as it should be, of a tar of the length that it says."""
+    if not (tar.is_file() and index.is_file()):
+        return None
+    try:
+        found = read_json(str(index))
+        return found if index_of(found, str(index)).length == tar.stat().st_size else None
+    except ValueError:
+        return None
 
 
 def _write_members(

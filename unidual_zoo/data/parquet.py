@@ -31,6 +31,10 @@ def is_table(path: Path) -> bool:
     return Table(path).media is not None
 
 
+class UnreadableTable(ValueError):
+    """A file that is no Parquet, whatever it is called."""
+
+
 class Table:
     """A Parquet file: its column of media, that of labels, and the names of the labels, if its features give them."""
 
@@ -40,18 +44,21 @@ class Table:
             with _open(self.path) as file:
                 schema, self.starts = file.schema_arrow, _starts(file.metadata)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path}: no Parquet file that can be read ({error})") from None
-        told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-        features = {name: told.get(name) or {} for name in schema.names}
+            raise UnreadableTable(f"{self.path}: no Parquet file that can be read ({error})") from None
         embedded = [name for name in schema.names if _holds_files(schema.field(name).type)]
         self.media = next(iter(embedded), None)
-        kind = features.get(self.media or "", {}).get("_type", "Image")
-        self.extension = EXTENSIONS.get(kind, EXTENSIONS["Image"])
+        metadata = (schema.metadata or {}).get(b"huggingface", b"{}")
+        told = {} if self.media is None else _features(metadata, self.path)
+        features = {name: told.get(name) for name in schema.names}
+        about = features.get(self.media or "")
+        self.extension = EXTENSIONS["Video" if isinstance(about, dict) and about.get("_type") == "Video" else "Image"]
         labels = [name for name, feature in features.items() if _class_label(feature)]
         labels += [name for name in LABELS if name in schema.names]
         self.label = next(iter(labels), None)
-        feature = _class_label(features.get(self.label or "", {}))
+        feature = _class_label(features.get(self.label or ""))
         self.class_names: list[str] | None = feature.get("names") if feature else None
+        if not (self.class_names is None or _are_names(self.class_names)):
+            raise ValueError(f"{self.path}: the names of classes in its features must be texts that differ")
 
     def rows(self) -> Iterator[tuple[str, Any]]:
         """(path, label) of each row.
@@ -116,6 +123,23 @@ def _holds_files(kind: Any) -> bool:
     types = require("pyarrow", "scale").types
     fields = {field.name: field.type for field in kind} if types.is_struct(kind) else {}
     return set(fields) == {"bytes", "path"} and types.is_binary(fields["bytes"])
+
+
+def _features(metadata: bytes, path: str) -> dict[str, Any]:
+    """What Hugging Face's metadata say of each column; nothing where they say nothing."""
+    try:
+        told = json.loads(metadata)
+    except ValueError as error:
+        raise ValueError(f"{path}: its metadata of Hugging Face are no JSON ({error})") from None
+    for key in ("info", "features"):
+        told = told.get(key, {}) if isinstance(told, dict) else None
+    if not isinstance(told, dict):
+        raise ValueError(f"{path}: its metadata of Hugging Face must be an object with info and features")
+    return told
+
+
+def _are_names(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(name, str) for name in found) and len(set(found)) == len(found)
 
 
 def _class_label(feature: Any) -> dict[str, Any] | None:

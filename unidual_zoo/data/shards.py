@@ -26,7 +26,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,7 @@ SUFFIX, INDEX_SUFFIX = ".tar", ".json"
 MANIFEST = "shards.json"
 FORMAT = "unidual-shards-1"
 KEY_DIGITS, PLACE_DIGITS = 12, 6  # of a file's name; the last ones are its number in the shard
+MEMBER = {"name": str, "place": int, "offset": int, "size": int, "sha256": str, "labels": list, "group": str}
 BLOCK = 512  # bytes of a tar's header
 ATTEMPTS, FIRST_WAIT, TIMEOUT = 4, 0.5, 60.0  # of a request; seconds, the wait doubles
 PARTIAL_CONTENT, SERVER_ERROR = 206, 500
@@ -67,7 +68,19 @@ def read_manifest(place: PathLike) -> Mapping[str, Any] | None:
     manifest = read_json(join(place, MANIFEST))
     if manifest.get("format") != FORMAT:
         raise ValueError(f"{join(place, MANIFEST)}: needs the format {FORMAT!r}, got {manifest.get('format')!r}")
+    splits = manifest.get("splits")
+    if not isinstance(splits, dict) or not splits:
+        raise ValueError(f"{join(place, MANIFEST)}: it names no splits, got {splits!r:.80}")
+    for split, about in splits.items():
+        if not isinstance(about, dict) or not (_are_texts(about.get("classes")) and _are_texts(about.get("shards"))):
+            raise ValueError(f"{join(place, MANIFEST)}: split {split!r} needs lists of texts, classes and shards")
+        if wrong := [name for name in about["shards"] if os.path.basename(name) != name or not name.endswith(SUFFIX)]:
+            raise ValueError(f"{join(place, MANIFEST)}: {wrong[0]!r:.80} is no shard in its folder")
     return manifest
+
+
+def _are_texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(text, str) for text in found)
 
 
 def join(place: PathLike, name: str) -> str:
@@ -100,12 +113,37 @@ def index_path(shard: str) -> str:
     return shard.removesuffix(SUFFIX) + INDEX_SUFFIX
 
 
-def _index(found: Mapping[str, Any], path: str) -> Index:
+def index_of(found: Mapping[str, Any], path: str) -> Index:
+    """What reads need of an index, once all of it has been found to be what it should be.
+
+    Raises:
+        ValueError: it is not, which names the index by its path.
+    """
     try:
-        spans = np.array([(member["offset"], member["size"]) for member in found["members"]], np.int64).reshape(-1, 2)
-        return Index(spans, [bytes.fromhex(member["sha256"]) for member in found["members"]], int(found["bytes"]))
-    except (KeyError, TypeError, ValueError) as error:
+        members = found["members"]
+        for number, member in enumerate(members):
+            _check_member(member, number)
+        spans = np.array([(member["offset"], member["size"]) for member in members], np.int64).reshape(-1, 2)
+        _check_kind(found, "bytes", int)
+        _check_kind(found, "failures", list)
+        return Index(spans, [bytes.fromhex(member["sha256"]) for member in members], found["bytes"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: not the index of a shard ({error!r})") from None
+
+
+def _check_member(member: Mapping[str, Any], number: int) -> None:
+    for field, kind in MEMBER.items():
+        _check_kind(member, field, kind)
+    name, labels = member["name"], member["labels"]
+    if "/" in name or not is_packed(f"{SUFFIX}/{name}") or _number_of(name) != number:
+        raise ValueError(f"file {number} cannot be called {name!r:.80}")
+    if not labels or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"the labels of {name} must be texts, got {labels!r:.80}")
+
+
+def _check_kind(found: Mapping[str, Any], field: str, kind: type) -> None:
+    if type(found[field]) is not kind:
+        raise TypeError(f"{field} must be of type {kind.__name__}, got {found[field]!r:.80}")
 
 
 _indices: dict[str, Index] = {}  # by shard; loader processes that are forked have those of their parent
@@ -114,15 +152,23 @@ _indices: dict[str, Index] = {}  # by shard; loader processes that are forked ha
 def read_index(shard: str) -> dict[str, Any]:
     """All that the index of a shard says, kept for the reads to come. Raises a ValueError if there is none."""
     found = read_json(index_path(shard))
-    _indices[shard] = _index(found, index_path(shard))
+    _indices[shard] = index_of(found, index_path(shard))
     return found
 
 
-def read_packed(path: PathLike) -> bytes:
-    """The bytes of a file in a shard, checked.
+class Span(NamedTuple):
+    """Where in a shard a file lies, in bytes, and its SHA-256."""
+
+    offset: int
+    size: int
+    digest: bytes
+
+
+def find_packed(path: PathLike) -> Span:
+    """Where the index says that a file in a shard lies.
 
     Raises:
-        MediaError: of the shard, if it is not there, cut, or without an index; of the file, if it has other bytes.
+        MediaError: of the shard, if it has no index that can be right; of the file, if there is no such file.
     """
     shard, name = os.path.split(os.fspath(path))
     try:
@@ -131,15 +177,33 @@ def read_packed(path: PathLike) -> bytes:
         index = _indices[shard]
     except ValueError as error:
         raise MediaError(shard, f"the shard cannot be read ({error})") from None
-    number = os.path.splitext(name)[0][-PLACE_DIGITS:]
-    if not number.isdecimal() or int(number) >= len(index.spans):
+    number = _number_of(name)
+    if number is None or number >= len(index.spans):
         raise MediaError(path, f"the shard has {len(index.spans):,} files")
-    offset, size = index.spans[int(number)].tolist()
-    digest = index.digests[int(number)]
+    offset, size = index.spans[number].tolist()
+    if min(offset, size) < 0 or offset + size > index.length:
+        raise MediaError(shard, f"its index points outside of it: {size:,} bytes from {offset:,} of {index.length:,}")
+    return Span(offset, size, index.digests[number])
+
+
+def _number_of(name: str) -> int | None:
+    """The number of a file in its shard, None if its name has none."""
+    digits = os.path.splitext(name)[0][-PLACE_DIGITS:]
+    return int(digits) if digits.isdecimal() else None
+
+
+def read_packed(path: PathLike) -> bytes:
+    """The bytes of a file in a shard, checked.
+
+    Raises:
+        MediaError: of the shard, if it is not there, cut, or without an index; of the file, if it has other bytes.
+    """
+    shard = os.path.dirname(os.fspath(path))
+    offset, size, digest = find_packed(path)
     kept = _kept(digest) if is_remote(shard) else None
     if kept is not None and kept.is_file() and _is_of(digest, data := kept.read_bytes()):
         return data
-    data = _requested(shard, offset, size) if is_remote(shard) else _part(shard, offset, size, length=index.length)
+    data = _requested(shard, offset, size) if is_remote(shard) else _part(shard, offset, size)
     if not _is_of(digest, data):
         raise MediaError(path, "its checksum is wrong: the shard is damaged")
     if kept is not None:
@@ -161,16 +225,21 @@ def _kept(digest: bytes) -> Path | None:
     return Path(folder, digest.hex()[:2], digest.hex()) if folder else None
 
 
-def _part(shard: str, offset: int, size: int, *, length: int) -> bytes:
+def _part(shard: str, offset: int, size: int) -> bytes:
+    length = _indices[shard].length
+    parts: list[bytes] = []
     try:
         with open(shard, "rb", buffering=0) as file:
             have = os.fstat(file.fileno()).st_size
             if have != length:
                 raise MediaError(shard, f"the shard has {have:,} bytes, its index says {length:,}")
             file.seek(offset)
-            return file.read(size)
+            while size and (part := file.read(size)):  # one read has at most 2 GiB
+                parts.append(part)
+                size -= len(part)
     except OSError as error:
         raise MediaError(shard, f"the shard cannot be read ({error.strerror or error})") from None
+    return b"".join(parts)
 
 
 def _requested(shard: str, offset: int, size: int) -> bytes:

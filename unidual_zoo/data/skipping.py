@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unidual_zoo.data.media import PathLike
+from unidual_zoo.data.shards import is_remote
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _UNESCAPES = {written: letter for letter, written in _ESCAPES.items()}
@@ -27,7 +28,9 @@ def base_folder(source: PathLike) -> Path:
 
 
 def relative_name(file: PathLike, base: Path) -> str:
-    """The path of a file as skip lists write it: relative to the base, unless it lies elsewhere."""
+    """The path of a file as skip lists write it: relative to the base, unless it lies elsewhere or at an address."""
+    if is_remote(file):
+        return os.fspath(file)
     name = os.path.relpath(file, base)
     return os.path.abspath(file) if name.startswith(os.pardir + os.sep) else name
 
@@ -55,7 +58,8 @@ def read_skip_list(path: PathLike, base: Path) -> dict[str, str]:
     for line in text.split("\n"):
         name, _, reason = line.rstrip("\r").partition("\t")
         if name and not name.startswith("#"):
-            skipped[os.path.abspath(base / _read(name))] = reason
+            file = _read(name)
+            skipped[os.path.abspath(file if is_remote(file) else base / file)] = reason
     return skipped
 
 

@@ -43,19 +43,19 @@ class TaskPlan:
 
     @property
     def imbalance(self) -> float:
-        """Files of the largest class to one of the smallest that has any."""
+        """Files of the largest class to one of the smallest that has any; 1 without files."""
         there = [count for count in self.counts.values() if count]
-        return max(there) / min(there)
+        return max(there) / min(there) if there else 1.0
 
     def line(self) -> str:
         """The files for a reader."""
         names = list(self.counts)
+        tests = f"{self.num_tests} test files ({self.split})"
+        if not self.num_files:
+            return f"no training files of {len(names)} classes; {tests}"
         ends = f"from {names[0]!r} with {self.counts[names[0]]} to {names[-1]!r} with {self.counts[names[-1]]}"
         balance = f"{ends}: {self.imbalance:.1f} to 1" if self.imbalance > 1 else f"{self.counts[names[0]]} of each"
-        return (
-            f"{self.num_files} training files of {len(names)} classes ({balance}); "
-            f"{self.num_tests} test files ({self.split})"
-        )
+        return f"{self.num_files} training files of {len(names)} classes ({balance}); {tests}"
 
     def copies_line(self) -> str | None:
         """The copies for a reader, the first of them by name; None without any."""
@@ -115,6 +115,8 @@ def settings_by_size(
     tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """The settings that the number of files asks for, none of those that are `given`, and why each."""
+    if not tasks:
+        return {}, []
     settings: dict[str, Any] = {}
     reasons = []
     choosing = {"eval_every", "patience", "publish", "validation"}
@@ -156,8 +158,8 @@ def settings_for_cpu(
         settings |= dict(resize=round(spec.resize * CPU_SIDE / max(spec.crop)), crop=(CPU_SIDE, CPU_SIDE))
     if recipe.optim.epochs > CPU_EPOCHS and "epochs" not in given:
         settings |= dict(epochs=CPU_EPOCHS)
-    fewest, most = (pick(plan.num_files for plan in tasks) for pick in (min, max))
-    if fewest < most and not {"epoch_size", "mix"} & set(given):
+    fewest, most = (pick((plan.num_files for plan in tasks), default=0) for pick in (min, max))
+    if 0 < fewest < most and not {"epoch_size", "mix"} & set(given):
         settings |= dict(epoch_size=fewest)
     told = ", ".join(f"{name}={json.dumps(value).replace(' ', '')}" for name, value in settings.items())
     if "epoch_size" in settings:

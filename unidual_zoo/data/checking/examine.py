@@ -15,6 +15,7 @@ from unidual_zoo.data.checking.entries import Entry
 from unidual_zoo.data.decode import Video, open_video
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.media import MediaError, check_file, file_boundary
+from unidual_zoo.data.members import is_member, read_member
 from unidual_zoo.data.stacks import StackedClip, is_stacked, read_stacked
 from unidual_zoo.data.warned import collected
 from unidual_zoo.spec import IMAGE
@@ -90,9 +91,11 @@ def examine(name: str, entry: Entry) -> Finding:
 
 
 def content_hash(path: str, modality: str) -> str:
-    """SHA-256 of a file's bytes, or of an entry of a stack."""
+    """SHA-256 of a file's bytes, wherever it lies, or of an entry of a stack."""
     if is_stacked(path):
         return hashlib.sha256(read_stacked(path, ndim=3 if modality == IMAGE else 4).tobytes()).hexdigest()
+    if is_member(path):
+        return hashlib.sha256(read_member(path)).hexdigest()
     check_file(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -41,23 +41,22 @@ class Labelled(NamedTuple):
 class Format:
     """A layout: what finds the lists of each split in one of its `places`, and what reads one.
 
-    `named_lists` finds what tells the layout only where it is named; `needs` says what a folder lacks that has none.
+    `find_named` does so where the layout is named, if that makes a difference; `needs` says what a folder lacks that
+    has none.
     """
 
     title: str
     find: Callable[[Any], Lists]
     read: Callable[[Any, str, Any], Labelled]  # folder, split, its list
     places: tuple[str, ...] = ("",)
-    named_lists: Callable[[Path], Lists] | None = None
+    find_named: Callable[[Any], Lists] | None = None
     needs: str = ""
 
     def lists(self, folder: Place, *, named: bool = False) -> Lists:
         """The list of each split in a folder, empty for one of another layout."""
         places = [folder] if isinstance(folder, str) else [folder / place for place in self.places]
-        found = next(filter(None, map(self.find, places)), {})
-        if not found and named and self.named_lists is not None and isinstance(folder, Path):
-            return self.named_lists(folder)
-        return found
+        find = self.find_named if named and self.find_named is not None else self.find
+        return next(filter(None, map(find, places)), {})
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def there(
     """
     listed = list(listed)
     rows = [row._replace(file=files[row.file]) for row in listed if row.file in files]
-    first = next((f", such as {row.file}" for row in listed if row.file not in files), "")
+    first = next((f", such as {row.file:.200}" for row in listed if row.file not in files), "")
     missing = len(listed) - len(rows)
     if not rows:
         raise ValueError(f"{path}: none of its {len(listed):,} {what} is there{first}")

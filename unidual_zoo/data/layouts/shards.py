@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from unidual_zoo.data.layouts.reading import Format, Labelled, Lists, Place, Row
-from unidual_zoo.data.shards import MANIFEST, join, read_index, read_json, read_manifest
+from unidual_zoo.data.shards import MANIFEST, join, read_index, read_manifest
 
 READERS = 8  # indices are read side by side, which counts at an address
 
@@ -19,7 +19,10 @@ def find(folder: Place) -> Lists:
 
 def read(folder: Place, split: str, path: str) -> Labelled:
     """The files of a split, in the order in which they were before they were packed."""
-    about = read_json(path)["splits"][split]
+    manifest = read_manifest(folder)
+    if manifest is None or split not in manifest["splits"]:  # it was there when it was looked for
+        raise ValueError(f"{path}: it has no split {split!r} any more")
+    about = manifest["splits"][split]
     shards = [join(folder, name) for name in about["shards"]]
     with ThreadPoolExecutor(READERS) as pool:
         indices = list(pool.map(read_index, shards))

@@ -17,6 +17,7 @@ from unidual_zoo.scoring import Protocol
 TWO = Protocol(name="two", clips=2)
 
 
+@pytest.mark.skipif("UNIDUAL_RAY" not in os.environ, reason="Ray's processes take half a minute: set UNIDUAL_RAY=1")
 def test_ray_gives_the_same_rows(tmp_path, monkeypatch):
     pytest.importorskip("ray.data", reason="Ray is the extra scale")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))

@@ -1,5 +1,6 @@
 """The notebooks run from their first cell to their last, and keep no outputs."""
 
+import asyncio
 from pathlib import Path
 
 import nbformat
@@ -15,9 +16,8 @@ def test_the_notebooks_run(tmp_path, monkeypatch):
     books = [nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4) for name in ("predict", "finetune")]
     cells = [cell for book in books for cell in book.cells]
     assert not any(cell.get("outputs") for cell in cells)
-    ran = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=300, kernel_name="python3").execute(
-        cwd=tmp_path
-    )
+    client = NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=300, kernel_name="python3")
+    ran = asyncio.run(client.async_execute(cwd=tmp_path))  # `execute` leaves its event loop open
     told = [output.get("text", "") for cell in ran.cells for output in cell.get("outputs", ())]
     shown = [
         output["data"]["text/plain"] for cell in ran.cells for output in cell.get("outputs", ()) if "data" in output

@@ -75,11 +75,10 @@ def test_another_network_may_have_the_cheap_look(video, tmp_path, monkeypatch, c
         sampler_route(full)
     assert isinstance(sampler_route(full, sampler=cheap), Route)
     loaded = []
-    monkeypatch.setattr(
-        inference,
-        "load_model",
-        lambda name, checkpoint=None: loaded.append(name) or (cheap if name == "cheap" else full),
-    )
+    for load in ("load_model", "load_network"):
+        monkeypatch.setattr(
+            inference, load, lambda name, checkpoint=None: loaded.append(name) or (cheap if name == "cheap" else full)
+        )
     with pytest.raises(SystemExit):
         main(["predict", video, "--model", "full", "--clips", "salient:1", "--sampler", "cheap", "--json",
               str(tmp_path / "out.json")])  # fmt: skip

@@ -34,7 +34,6 @@ from torch import Tensor
 from unidual_zoo.data.datasets import load_clips, load_image
 from unidual_zoo.data.decode import probe
 from unidual_zoo.data.media import MediaError, file_boundary
-from unidual_zoo.data.sampling import uniform_clips
 from unidual_zoo.data.synthetic import toy
 from unidual_zoo.data.transforms import eval_transform
 from unidual_zoo.data.warned import collected
@@ -46,6 +45,7 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable
 from unidual_zoo.scoring import Protocol, Route
 from unidual_zoo.spec import IMAGE, VIDEO, ClipSpec
+from unidual_zoo.timeline import window_clip
 
 LOOPBACK, PORT = "127.0.0.1", 7860
 TOP = 5
@@ -130,7 +130,7 @@ class Looker:
             start = time.perf_counter()
             scores[pathway] = torch.cat([route.score(part).cpu() for part in views.split(BATCH)])  # (windows, classes)
             seconds[f"{pathway} pathway"] = time.perf_counter() - start
-        best = {pathway: [self._top(routes[pathway], row, 1) for row in rows] for pathway, rows in scores.items()}
+        best = {pathway: [best_labels(routes[pathway], row, 1) for row in rows] for pathway, rows in scores.items()}
         windows = [
             Window(*span, {pathway: next(iter(rows[number].items())) for pathway, rows in best.items()})
             for number, span in enumerate(spans)
@@ -140,7 +140,7 @@ class Looker:
         shown = sorted(telling[:MOST_PICTURES].tolist())
         return Sight(
             modality=modality,
-            top={pathway: self._top(routes[pathway], rows.mean(0), TOP) for pathway, rows in scores.items()},
+            top={pathway: best_labels(routes[pathway], rows.mean(0), TOP) for pathway, rows in scores.items()},
             tasks={pathway: route.task for pathway, route in routes.items()},
             seconds=seconds,
             windows=windows,
@@ -150,15 +150,6 @@ class Looker:
                 for picture in self._pictures(views[number], spans[number] if spans else None)
             ],
         )
-
-    def _top(self, route: Route, scores: Tensor, count: int) -> dict[str, float]:
-        """The best labels of scores (classes,), by falling probability."""
-        names = self.model.spec.class_names(route.task)
-        best = scores.topk(min(count, len(scores)))
-        return {
-            printable(names[number]) if names else str(number): share
-            for share, number in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        }
 
     def _pictures(self, view: Tensor, span: tuple[float, float] | None) -> Iterator[tuple[Image.Image, str]]:
         """The middle frame of a view under the Grad-CAM of each pathway, with a caption."""
@@ -198,10 +189,7 @@ def read_windows(path: str, modality: str, model: TaskModel) -> tuple[Tensor, li
     def clips(num_frames: int, rate: float) -> list[list[int]]:
         ranges = window_ranges(num_frames, rate, spec.clip)
         spans.extend((start / rate, end / rate) for start, end in ranges)
-        return [
-            [start + number for number in uniform_clips(end - start, spec.clip, num_clips=1, rate=rate)[0]]
-            for start, end in ranges
-        ]
+        return [window_clip(start, end, spec.clip, rate) for start, end in ranges]
 
     with file_boundary(path), collected():
         framing = eval_transform(spec)
@@ -216,6 +204,11 @@ def window_ranges(num_frames: int, rate: float, clip: ClipSpec) -> list[tuple[in
     count = max(1, min(MOST_WINDOWS, math.floor(num_frames / least)))
     bounds = [round(part * num_frames / count) for part in range(count + 1)]
     return list(pairwise(bounds))
+
+
+def best_labels(route: Route, scores: Tensor, count: int) -> dict[str, float]:
+    """The best labels of scores (classes,), by falling probability, as a page may show them."""
+    return {printable(label): share for label, share in route.best(scores, count)}
 
 
 def overlaid(frame: Tensor, cam: Tensor) -> Image.Image:

@@ -124,7 +124,7 @@ def finetune(
         str | None, typer.Option(help="A list of images and videos to leave out, such as check-data writes.")
     ] = None,
     file_seconds: FileSeconds = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the larger data set.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the larger data set; 0 fits heads alone.")] = None,
     freeze_norms: Annotated[
         bool | None,
         typer.Option(

@@ -20,7 +20,7 @@ from unidual_zoo.explain import explain
 from unidual_zoo.models import create, dual_trunk, trunks
 from unidual_zoo.models.dual_trunk import ARCHITECTURES, CHECKPOINTS, DualTrunk, timm_spec
 from unidual_zoo.models.pathways import pathway_of
-from unidual_zoo.models.temporal import Adapter, centred, temporal_projection
+from unidual_zoo.models.temporal import Adapter, centred, cosine_terms, temporal_projection
 from unidual_zoo.spec import ClipSpec
 from unidual_zoo.training.objective import JointObjective
 from unidual_zoo.weights import CheckpointError
@@ -72,11 +72,12 @@ def stir(model: nn.Module) -> nn.Module:
 
 
 OPTIONS = dict(norms="shared", pixelwise=True, reduction=4.0)
+ORDERED = OPTIONS | dict(time_terms=3)
 SHALLOW = dict(stages=2, neck=False)
 
 
 class TestEfficientNet(FamilyTests):
-    family, names, options, shallow = dual_trunk.FAMILY, ("unidual_trunk",), OPTIONS, SHALLOW
+    family, names, options, shallow = dual_trunk.FAMILY, ("unidual_trunk",), ORDERED, SHALLOW
     small: ClassVar = dict(trunk="test_efficientnet", num_frames=4)
 
 
@@ -85,6 +86,55 @@ class TestVisionTransformer(FamilyTests):
     small: ClassVar = dict(
         trunk="test_vit", trunk_args=dict(depth=3), num_frames=4, per_block=2, global_blocks=2, temporal_downsample=True
     )
+
+
+# ---- time in the heads ----------------------------------------------------------------------------------------------
+
+
+def test_cosine_terms_by_hand():
+    """Of two frames their mean, and √2·cos(π/4) = 1 times half their difference; there is no third term."""
+    x = torch.tensor([[[1.0, 10.0], [3.0, 30.0]]])
+    close(cosine_terms(x, 3), torch.tensor([[2.0, 20.0, -1.0, -10.0, 0.0, 0.0]]), 1e-6)
+    whole = cosine_terms(torch.eye(4)[None], 4).unflatten(1, (4, 4))[0]
+    close(whole @ whole.T, torch.eye(4) / 4, 1e-6)  # nothing of four frames is lost in four terms
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trunk", ["test_efficientnet", "test_vit"])
+def test_heads_that_see_terms_over_time_start_as_the_mean_and_tell_order(trunk, tmp_path):
+    network, x = theirs(trunk), clips(frames=4, size=SIDE)
+    model = started(network, trunk, time_terms=3, operator="none")
+    each = network(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 4))
+    close(model(x), each.mean(1), 1e-5)
+    head = model.heads["video"]["in1k"]
+    assert head.weight.shape == (7, 3 * model.head_hidden_size)
+    assert model.heads["image"]["in1k"].weight.shape == (7, model.head_hidden_size)
+    head.weight.normal_()
+    features = model.forward_features(x)
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+    close(model.forward_head(features), model(x), 1e-6)
+    assert (model(x) - model(x.flip(2))).abs().max() > 0.01
+    close(model(x, modality="image"), each.mean(1), 1e-5)
+    still = images(size=SIDE)
+    constant = head.bias + model.forward_head(model.forward_features(still), pre_logits=True) @ (
+        head.weight[:, : model.head_hidden_size].T
+    )
+    close(model(still, modality="video"), constant, 1e-4)
+
+    save_for_hf(model, tmp_path, model_config=dict(model_args=model._model_args))
+    for terms, expected in ((3, head.weight), (1, head.weight[:, : model.head_hidden_size])):
+        again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, time_terms=terms)
+        assert torch.equal(again.heads["video"]["in1k"].weight, expected)
+    longer = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, time_terms=4).eval()
+    close(longer(x), model(x), 1e-5)
+
+
+def test_time_terms_need_a_mean_behind_the_norm():
+    for options in (dict(frame_mean="before_norm"), dict(global_blocks=1)):
+        with pytest.raises(ValueError, match="time_terms beyond 1 need frame_mean='after_norm' and no global_blocks"):
+            stirred("test_vit", time_terms=2, **options)
+    with pytest.raises(ValueError, match="time_terms must be 1 or more, got 0"):
+        stirred("test_vit", time_terms=0)
 
 
 # ---- the start ------------------------------------------------------------------------------------------------------

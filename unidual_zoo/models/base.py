@@ -77,13 +77,15 @@ class TaskModel(nn.Module, ABC):
         *,
         num_features: int,
         head_hidden_size: int | None = None,
+        head_multiples: Mapping[str, int] | None = None,
         tasks: Arguments,
         auxiliary: bool,
         heads: Mapping[str, Sequence[str]] | None,
         drop_rate: float,
         global_pool: str,
     ) -> None:
-        """The last step of a constructor: heads on pooled features of `head_hidden_size` (default: `num_features`)."""
+        """The last step of a constructor: heads on pooled features of `head_hidden_size` (default: `num_features`),
+        or on the multiple of them that a pathway's `head_inputs` gives."""
         self.num_features = num_features
         self.head_hidden_size = head_hidden_size or num_features
         self.drop_rate = drop_rate
@@ -92,6 +94,7 @@ class TaskModel(nn.Module, ABC):
             parse_tasks(tasks),
             pathways=self.pathways,
             in_features=self.head_hidden_size,
+            multiples=head_multiples,
             auxiliary=auxiliary,
             assignment=heads,
         )
@@ -117,6 +120,10 @@ class TaskModel(nn.Module, ABC):
     @abstractmethod
     def _pool(self, features: Tensor, pathway: str) -> Tensor:
         """What `_features` gave -> (B, head_hidden_size)."""
+
+    def head_inputs(self, features: Tensor, pathway: str) -> Tensor:
+        """What `_features` gave -> what the pathway's heads see: the pooled features, unless a family gives more."""
+        return self._pool(features, pathway)
 
     @abstractmethod
     def group_matcher(self, coarse: bool = False) -> dict[str, object]:
@@ -262,8 +269,9 @@ class TaskModel(nn.Module, ABC):
         """Logits of the task, or for None pooled features; features as they are without pooling."""
         if self.global_pool == "":
             return features
-        pooled = self.head_drop(self._pool(features, pathway))
-        return pooled if task is None else self.heads[pathway][task](pooled)
+        if task is None:
+            return self.head_drop(self._pool(features, pathway))
+        return self.heads[pathway][task](self.head_drop(self.head_inputs(features, pathway)))
 
     def _fit(self, x: Tensor, pathway: str) -> Tensor:
         """An image on the video pathway becomes a clip of `image_frames` equal frames; all else stays what it is."""

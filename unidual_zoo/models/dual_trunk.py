@@ -36,6 +36,7 @@ from unidual_zoo.models.temporal import (
     TemporalEmbedding,
     centred,
     centred_in_time,
+    cosine_terms,
     temporal_projection,
 )
 from unidual_zoo.models.trunks import Frames, Network, OwnNorms, TrunkKind, create_trunk, fold_norms, patch_grid
@@ -49,6 +50,7 @@ ATTENTION, MLP = "attention", "mlp"  # where a transformer's block has an operat
 BLOCK, PROJECTION = "block", "projection"  # and where a convolutional network's has one, behind it or in its place
 AFTER_NORM, BEFORE_NORM = "after_norm", "before_norm"
 TRUNK, UNITS, OWN_NORMS, EMBEDDING = "trunk.", "units.", f"norms.{VIDEO}.", f"embeddings.{VIDEO}."
+VIDEO_HEADS = f"{HEADS}{VIDEO}."
 
 
 class Unit(PerPathway):
@@ -128,6 +130,9 @@ class DualTrunk(TaskModel):
             than pictures, and BatchNorms that see both by turns fit neither. "shared" has one set for both.
         frame_mean: where a clip's frames are averaged: "after_norm", so that it starts with the mean of its frames'
             logits, or "before_norm" (ST-Adapter, UniFormerV2) where the trunk has a norm behind its blocks.
+        time_terms: how many terms of the cosine transform over time of the frames' pooled features the video pathway's
+            heads see. 1 is their mean. More tell the order of the frames, up to as many as there are frames; at the
+            start they have weights of zero. They need a mean behind the norm and no global blocks.
         freeze_trunk: see the method of that name.
         stages, neck: what pruning has left of the trunk: outputs of `feature_info`, and the layers behind the last one.
         spec, num_frames, in_chans, global_pool: as of UniDual.
@@ -156,6 +161,7 @@ class DualTrunk(TaskModel):
         temporal_downsample: bool = False,
         norms: str = "split",
         frame_mean: str = AFTER_NORM,
+        time_terms: int = 1,
         freeze_trunk: bool = False,
         stages: int | None = None,
         neck: bool = True,
@@ -182,11 +188,11 @@ class DualTrunk(TaskModel):
                 trunk=trunk, trunk_args=dict(trunk_args or {}), img_size=img_size, operator=operator,
                 per_block=per_block, place=place, reduction=reduction, pixelwise=pixelwise,
                 global_blocks=global_blocks, temporal_downsample=temporal_downsample, norms=norms,
-                frame_mean=frame_mean, drop_path_rate=drop_path_rate, stages=stages, neck=neck,
+                frame_mean=frame_mean, time_terms=time_terms, drop_path_rate=drop_path_rate, stages=stages, neck=neck,
             ),
         )  # fmt: skip
         self.trunk: Network = network
-        self.kind, self.operator, self.frame_mean = kind, operator, frame_mean
+        self.kind, self.operator, self.frame_mean, self.time_terms = kind, operator, frame_mean, time_terms
         self.fully_convolutional = not kind.tokens
         self._check_options()
         if stages is not None:
@@ -206,6 +212,7 @@ class DualTrunk(TaskModel):
         self.add_heads(
             num_features=network.num_features,
             head_hidden_size=network.head_hidden_size,
+            head_multiples={VIDEO: time_terms},
             tasks=tasks,
             auxiliary=auxiliary,
             heads=heads,
@@ -241,6 +248,11 @@ class DualTrunk(TaskModel):
         if self.frame_mean == BEFORE_NORM and not self.kind.normed_behind(self.trunk):
             raise ValueError(f"frame_mean='before_norm' needs a norm behind the blocks, {trunk} has none")
 
+        if self.time_terms < 1:
+            raise ValueError(f"time_terms must be 1 or more, got {self.time_terms!r}")
+        if self.time_terms > 1 and not self.takes_time_terms:
+            raise ValueError("time_terms beyond 1 need frame_mean='after_norm' and no global_blocks")
+
     def _operators(self, name: str) -> dict[str, dict[str, nn.Module]]:
         """What each pathway has of its own at a block, by place."""
         block, arguments, own = self.trunk.get_submodule(name), self._own_arguments, {}
@@ -257,6 +269,11 @@ class DualTrunk(TaskModel):
         if IMAGE in self.pathways and arguments["pixelwise"]:
             own[IMAGE] = {place: Adapter(channels, reduction=reduction, kernel=1) for place in places}
         return own
+
+    @property
+    def takes_time_terms(self) -> bool:
+        """Whether the video pathway's heads may see more of time than the frames' mean."""
+        return self.frame_mean == AFTER_NORM and not self._own_arguments["global_blocks"]
 
     # ---- the trunk's parts ------------------------------------------------------------------------------------------
 
@@ -369,6 +386,13 @@ class DualTrunk(TaskModel):
         if own is not None and query is not None:
             pooled = own.gate(query.squeeze(1), pooled, total=1 if before else 2)
         return self.kind.norm(network, pooled) if before else pooled
+
+    def head_inputs(self, features: Tensor, pathway: str) -> Tensor:
+        if pathway != VIDEO or self.time_terms == 1:
+            return self._pool(features, pathway)
+        x, _, batch = self._fold(features, pathway)
+        pooled = self._network(pathway).forward_head(x, pre_logits=True)
+        return cosine_terms(pooled.unflatten(0, (batch, -1)), self.time_terms)
 
     def features_modality(self, features: Tensor) -> str:
         return IMAGE if features.ndim == (3 if self.kind.tokens else 4) else VIDEO
@@ -630,8 +654,19 @@ class DualTrunk(TaskModel):
         operators = own.keys() - norms
         if operators.isdisjoint(weights):
             complete |= {key: self._start_of(key, own[key], weights) for key in operators}
+        complete |= {
+            key: self._with_terms(value)
+            for key, value in complete.items()
+            if key.startswith(VIDEO_HEADS) and value.ndim > 1
+        }
         unused = tuple(f"{TRUNK}{name}." for name in self._unused())
         return {key: value for key, value in complete.items() if not key.startswith(unused)}
+
+    def _with_terms(self, weight: Tensor) -> Tensor:
+        """A head's weight (classes, n·C) for as many terms over time as ours see: the others are zero, or left out."""
+        if weight.shape[1] % self.heads.in_features:
+            return weight  # of another network, as is said elsewhere
+        return nn.functional.pad(weight, (0, self.heads.width(VIDEO) - weight.shape[1]))
 
     def _start_of(self, key: str, fresh: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """An operator's weight at the start: as it is, or of a projection that of the trunk's, at its own time step."""

@@ -53,6 +53,9 @@ def head_sizes(weights: Mapping[str, Tensor]) -> HeadSizes:
 class TaskHeads(PerPathway):
     """`heads[pathway][task]`: linear heads (B, in_features) -> (B, classes); a task of 0 classes has none.
 
+    `multiples` are of pathways whose heads see more than pooled features: (B, multiple·in_features), of which all but
+    the first in_features have weights of zero at the start.
+
     `assignment` says which tasks have a head on which pathway, `{"image": ["in1k"], "video": [...]}`. By default a task
     has one on the pathway of its modality or, where that is missing, on the other; with `auxiliary` on every pathway.
     """
@@ -63,11 +66,12 @@ class TaskHeads(PerPathway):
         *,
         pathways: Sequence[str],
         in_features: int,
+        multiples: Mapping[str, int] | None = None,
         auxiliary: bool = False,
         assignment: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__({pathway: nn.ModuleDict() for pathway in pathways})
-        self.in_features = in_features
+        self.in_features, self.multiples = in_features, dict(multiples or {})
         self.set(tasks, auxiliary=auxiliary, assignment=assignment)
 
     def __getitem__(self, pathway: str) -> nn.ModuleDict:
@@ -97,6 +101,10 @@ class TaskHeads(PerPathway):
         for pathway in self:
             names = [name for name in self.assignment[pathway] if tasks[name].num_classes > 0]
             self[pathway] = nn.ModuleDict({name: self._head(pathway, tasks[name]) for name in names})
+
+    def width(self, pathway: str) -> int:
+        """What a pathway's heads see of an example."""
+        return self.in_features * self.multiples.get(pathway, 1)
 
     def resize(self, task: str, num_classes: int) -> None:
         """Fresh heads of `num_classes` for one task."""
@@ -167,7 +175,9 @@ class TaskHeads(PerPathway):
         heads = self[pathway]
         if task.name in heads and heads[task.name].out_features == task.num_classes:
             return heads[task.name]
-        return init_head(nn.Linear(self.in_features, task.num_classes))
+        head = init_head(nn.Linear(self.width(pathway), task.num_classes))
+        nn.init.zeros_(head.weight[:, self.in_features :])
+        return head
 
 
 def init_head(head: nn.Linear) -> nn.Linear:

@@ -125,7 +125,8 @@ class _Body(NamedTuple):
     """What is counted of a network without its heads."""
 
     pathways: tuple[str, ...]
-    features: int  # pooled, which a head takes
+    features: int  # pooled, which a head takes,
+    multiples: Mapping[str, int]  # or so many times as many on a pathway
     parameters: int
     multiply_adds: Mapping[str, int]
 
@@ -148,7 +149,8 @@ def summarise(names: Iterable[str]) -> Iterator[Summary]:
         with torch.device("meta"):
             heads = TaskHeads(
                 parse_tasks(arguments["tasks"]), pathways=body.pathways, in_features=body.features,
-                auxiliary=arguments.get("auxiliary", False), assignment=arguments.get("heads"),
+                multiples=body.multiples, auxiliary=arguments.get("auxiliary", False),
+                assignment=arguments.get("heads"),
             )  # fmt: skip
         row = family.tags(architecture).get(tag)
         yield Summary(
@@ -178,7 +180,8 @@ def _count_body(name: str) -> _Body:
     sizes = {
         pathway: multiply_adds(model, pathway) - _head_multiply_adds(model.heads, pathway) for pathway in model.pathways
     }
-    return _Body(model.pathways, model.head_hidden_size, _count(model) - _count(model.heads), sizes)
+    parameters = _count(model) - _count(model.heads)
+    return _Body(model.pathways, model.head_hidden_size, model.heads.multiples, parameters, sizes)
 
 
 def _count(module: nn.Module) -> int:
@@ -188,7 +191,7 @@ def _count(module: nn.Module) -> int:
 def _head_multiply_adds(heads: TaskHeads, pathway: str) -> int:
     """Of the head that answers by default."""
     task = heads.default_task(pathway, pathway)
-    return 0 if task is None else heads.in_features * heads.tasks[task].num_classes
+    return 0 if task is None else heads.width(pathway) * heads.tasks[task].num_classes
 
 
 def _place_of_weights(row: Checkpoint) -> str | None:

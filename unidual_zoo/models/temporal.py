@@ -20,6 +20,20 @@ TEMPORAL_STRIDE = 2  # of UniFormerV2's temporal downsampling
 QUERY_ALONE = -100.0  # a balance that lets the query through, exactly: its sigmoid is below what 1 can lose
 
 
+def cosine_terms(x: Tensor, count: int) -> Tensor:
+    """Features of frames (B, T, C) -> the first `count` terms (B, count·C) of their cosine transform over time.
+
+    The first term is the mean; each of the others is the mean of the frames weighed by √2·cos(πk(t+½)/T), and zero from
+    the T-th on, which T frames do not have. T terms tell all that the frames do, their order included.
+    """
+    num_frames = x.shape[1]
+    time = (torch.arange(num_frames, device=x.device) + 0.5) / num_frames
+    term = torch.arange(count, device=x.device)
+    basis = torch.cos(torch.pi * term[:, None] * time)  # (count, T)
+    scale = torch.where(term == 0, 1.0, 2.0**0.5) * (term < num_frames) / num_frames
+    return ((basis * scale[:, None]).to(x.dtype) @ x).flatten(1)
+
+
 class Adapter(nn.Module):
     """x + up(conv(down(x))): C -> C/reduction, a depthwise t×1×1 convolution, -> C, the last layer zero.
 

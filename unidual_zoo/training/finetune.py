@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import timm
 import torch
 
+from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.create import create_model
+from unidual_zoo.models.dual_trunk import DualTrunk
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.recipes import Recipe, change_recipe, find_recipe
@@ -46,15 +50,31 @@ def finetune_recipe(
     pretrained = model.startswith(("local-dir:", "hf-hub:")) or timm.is_model_pretrained(model)
     recipe = find_recipe("finetune").changed(model=model, pretrained=pretrained)
     if not pretrained:  # there are no statistics to keep, nor layers that have learnt more than others
-        recipe = recipe.changed(freeze_norms=False, layer_decay=None)
+        recipe = recipe.changed(freeze_norms=False, layer_decay=None, fit_heads=False)
     skipped = dict.fromkeys(tasks, skip) if skip is not None else {}
-    return change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests, skip=skipped), settings)
+    changed = change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests, skip=skipped), settings)
+    ordered = _order_arguments(model) if "videos" in data else {}
+    return changed.changed(model_args={**ordered, **changed.model.model_args})
 
 
 def scalable_spec(model: str) -> InputSpec | None:
     """What a registered network sees, if it takes images of any size as well; None for others and for saved ones."""
+    network = _outline(model)
+    return network.spec if network is not None and network.fully_convolutional else None
+
+
+def _order_arguments(model: str) -> dict[str, Any]:
+    """Arguments by which the heads of a trunk of images see the order of a clip's frames; none for other networks."""
+    network = _outline(model)
+    if not isinstance(network, DualTrunk) or not network.takes_time_terms:
+        return {}
+    return {"time_terms": network.spec.clip.length}
+
+
+@functools.cache
+def _outline(model: str) -> TaskModel | None:
+    """A registered network without weights; None for a saved one, which has been fitted to its data."""
     if ":" in model:
-        return None  # it was fitted to its size
+        return None
     with torch.device("meta"):
-        network: Any = timm.create_model(model)
-    return network.spec if network.fully_convolutional else None
+        return create_model(model)

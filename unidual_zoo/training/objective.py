@@ -161,15 +161,15 @@ class JointObjective(nn.Module):
         return form(x, self.model.image_frames)
 
     def _features(self, pathway: str, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-        """Pooled features (B, D) of each of the inputs, from one forward of the pathway over all that are alike."""
+        """What heads see (B, D) of each of the inputs, from one forward of the pathway over all that are alike."""
         if not inputs:
             return ()
         found: dict[int, Tensor] = {}
         for shape in dict.fromkeys(x.shape[1:] for x in inputs):  # one forward, or one for each length of clips
             alike = {number: x for number, x in enumerate(inputs) if x.shape[1:] == shape}
             features = self.model.forward_features(torch.cat(list(alike.values())), modality=pathway)
-            pooled = self.model.forward_head(features, pre_logits=True, modality=pathway)
-            found |= zip(alike, pooled.split([len(x) for x in alike.values()]), strict=True)
+            seen = self.model.head_drop(self.model.head_inputs(features, pathway))
+            found |= zip(alike, seen.split([len(x) for x in alike.values()]), strict=True)
         return tuple(found[number] for number in range(len(inputs)))
 
     def _augmented(self, task: str, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -83,8 +83,8 @@ def make_schedule(optimizer: Optimizer, settings: OptimSettings, *, updates_per_
         ValueError: the schedule is unknown or needs a metric, or the warm-up is longer than the training.
     """
     check_known("schedule", settings.schedule, SCHEDULES)
-    warmup = settings.warmup_epochs if settings.warmup_epochs * updates_per_epoch > 1 else 0
-    left = settings.epochs - warmup
+    warmup = settings.warmup_epochs if settings.epochs and settings.warmup_epochs * updates_per_epoch > 1 else 0
+    left = max(settings.epochs, 1) - warmup
     if left <= 0:
         raise ValueError(f"warmup_epochs {settings.warmup_epochs:g} must be less than epochs {settings.epochs}")
     schedule, _ = create_scheduler_v2(

@@ -66,6 +66,11 @@ class ModelSettings:
         default=0,
         description="The first so many of stem, stage 1, … stay as they are, or all that is not to learn in any case.",
     )
+    fit_heads: bool = Field(
+        default=False,
+        description="Before the first step heads are fitted, by least squares, to what the network tells of at most "
+        "2,048 training files of a task, if that is better than what they are.",
+    )
     sync_norms: bool = Field(default=False, description="BatchNorm statistics over all processes, on GPUs.")
     grad_checkpointing: bool = Field(
         default=False, description="Less memory: activations are computed again in the backward pass."
@@ -163,7 +168,7 @@ class DataSettings:
 class OptimSettings:
     """The objective and how it is minimised. `lr` is for updates of one batch and grows with the batches per update."""
 
-    epochs: Count = Field(default=45, description="See epoch_size.")
+    epochs: Whole = Field(default=45, description="See epoch_size; 0: no step is made, only heads are fitted.")
     accumulate: Count = Field(default=1, description="Batches per update of the weights.")
     optimizer: str = Field(
         default="sgd", description="Any of timm's but those that need second derivatives.", examples=["adamw"]
@@ -428,7 +433,7 @@ RECIPES: Mapping[str, Experiment] = {
     "finetune": Experiment(
         about="your images and videos, from published weights",
         recipe=Recipe(
-            model=ModelSettings(pretrained=True),
+            model=ModelSettings(pretrained=True, fit_heads=True),
             data=DataSettings(tasks={"images": IMAGE, "videos": VIDEO}, hold_out=0.2, flip=True),
             optim=OptimSettings(
                 optimizer="adamw", lr=0.001, weight_decay=0.05, epochs=20, schedule="cosine", warmup_epochs=0.5,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import gather_object, send_to_device
+from accelerate.utils import broadcast, gather_object, send_to_device
 from timm.layers import convert_sync_batchnorm
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3, distribute_bn
@@ -43,6 +43,7 @@ from unidual_zoo.report.page import write_page
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.blending import Blender, Course, Level, blend, described, warn_of_few
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
+from unidual_zoo.training.fitting import fit_heads
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective, balanced_weights
@@ -191,7 +192,10 @@ class Trainer:
         self.objective.train()
         with self.loader.deaths_explained():
             if self.done == 0:
+                self.fit_heads()
                 self.watch()
+            if self.total_steps == 0:
+                self.save()
             for batch in self.meter.waiting(batches):
                 if self.blends_now():
                     self.blend()
@@ -205,6 +209,29 @@ class Trainer:
                         break
                 elif self.done % save_every == 0:
                     self.save()
+
+    def fit_heads(self) -> None:
+        """Gives heads what least squares find, if the recipe asks for it; the main process does, for all."""
+        if not self.recipe.model.fit_heads:
+            return
+        labelled = {task: files for task, files in self.media.items() if task not in self.recipe.data.teachers}
+        losses: dict[str, float] = {}
+        with self.meter.paused():
+            if self.accelerator.is_main_process:
+                fits = fit_heads(
+                    self.model,
+                    labelled,
+                    seed=self.recipe.run.seed,
+                    batch_size=self.recipe.data.batch_size,
+                    workers=self.recipe.data.workers,
+                    file_seconds=self.recipe.data.file_seconds or None,
+                )
+                losses = {f"{task}.{pathway}": loss for task, pathway, loss in fits}
+            for weight in self.model.heads.parameters():
+                broadcast(weight.data)
+            if self.averaged is not None:
+                self.averaged.set(self.model)
+        self.run.log("heads", step=self.done, losses=losses)
 
     def training_step(self, batch: JointBatch) -> dict[str, Tensor]:
         """One batch forward and backward and, after `accumulate` of them, an update; the losses."""

@@ -1,0 +1,118 @@
+"""Heads fitted by least squares before training begins."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from training.tiny import tiny_recipe
+
+from unidual_zoo.training import fitting
+from unidual_zoo.training.finetune import finetune_recipe
+from unidual_zoo.training.fitting import fit_head
+from unidual_zoo.training.trainer import Trainer, train
+
+
+def examples(count=40, features=6, classes=3, noise=1.0):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % classes
+    centres = torch.randn(classes, features, generator=generator, dtype=torch.float64)
+    inputs = centres[labels] + noise * torch.randn(count, features, generator=generator, dtype=torch.float64)
+    return inputs * torch.logspace(-3, 3, features, dtype=torch.float64) + 5, labels
+
+
+def fitted_to_all_but(inputs, labels, left_out, *, classes, ridge, like):
+    """The plain way to one example's prediction: solve the normal equations without it."""
+    mean, deviation = like.mean(0), like.std(0, correction=0)
+    deviation = deviation.clamp(min=fitting.LEAST_DEVIATION * deviation.mean().item())
+    features = (inputs - mean) / deviation / inputs.shape[1] ** 0.5
+    kept = torch.arange(len(labels)) != left_out
+    x, y = features[kept], F.one_hot(labels[kept], classes).double()
+    centred = x - x.mean(0)
+    weight = torch.linalg.solve(
+        centred.T @ centred + ridge * torch.eye(x.shape[1], dtype=x.dtype), centred.T @ (y - y.mean(0))
+    )
+    return y.mean(0) + (features[left_out] - x.mean(0)) @ weight
+
+
+def test_the_loss_is_that_of_each_example_when_it_is_left_out(monkeypatch):
+    inputs, labels = examples()
+    monkeypatch.setattr(fitting, "RIDGES", (0.3,))
+    monkeypatch.setattr(fitting, "SCALES", (4.0,))
+    without = [fitted_to_all_but(inputs, labels, n, classes=3, ridge=0.3, like=inputs) for n in range(len(labels))]
+    expected = F.cross_entropy(4.0 * torch.stack(without), labels)
+    assert fit_head(inputs, labels, num_classes=3).loss == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_the_head_is_the_ridge_regression_scaled(monkeypatch):
+    inputs, labels = examples()
+    monkeypatch.setattr(fitting, "RIDGES", (0.3,))
+    monkeypatch.setattr(fitting, "SCALES", (4.0,))
+    fit = fit_head(inputs, labels, num_classes=3)
+    deviation = inputs.std(0, correction=0)
+    features = (inputs - inputs.mean(0)) / deviation.clamp(min=0.01 * deviation.mean().item()) / 6**0.5
+    y = F.one_hot(labels, 3).double()
+    weight = torch.linalg.solve(
+        features.T @ features + 0.3 * torch.eye(6, dtype=torch.float64), features.T @ (y - y.mean(0))
+    )
+    torch.testing.assert_close(inputs @ fit.weight.T + fit.bias, 4.0 * (y.mean(0) + features @ weight))
+
+
+def test_of_noise_a_strong_ridge_and_a_small_scale_are_chosen():
+    inputs, labels = examples(noise=100.0)
+    clear, _ = examples(noise=0.1)
+    assert fit_head(inputs, labels, num_classes=3).loss == pytest.approx(torch.tensor(3.0).log().item(), abs=0.1)
+    assert fit_head(clear, labels, num_classes=3).loss < 0.1
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_run_begins_with_fitted_heads(media, tmp_path, epochs):
+    """The files differ in brightness, which a network of random weights tells at once."""
+    steps = (f"epochs={epochs}", "lr=0.000001", "freeze_norms=true", "eval_every=0")
+    recipe = tiny_recipe(media, "fit_heads=true", *steps)
+    reports = train(recipe, out=tmp_path)
+    assert reports["pictures"].metrics()["top-1"] == reports["films"].metrics()["video@1"] == 100.0
+
+
+def test_a_head_that_is_better_stays(media, tmp_path):
+    trainer = Trainer(tiny_recipe(media, "fit_heads=true"), out=tmp_path)
+    try:
+        trainer.fit_heads()
+        head = trainer.model.heads["image"]["pictures"]
+        with torch.no_grad():
+            head.weight.mul_(1000.0), head.bias.mul_(1000.0)  # right, and surer than one can be of files left out
+        before = trainer.model.state_dict()
+        before = {key: value.clone() for key, value in before.items()}
+        trainer.fit_heads()
+        changed = {key for key, value in trainer.model.state_dict().items() if not torch.equal(value, before[key])}
+        assert not any(key.startswith("heads.image.pictures") for key in changed)
+    finally:
+        trainer.close()
+
+
+def test_files_that_cannot_be_read_are_left_out_and_no_more_than_most_are_looked_at(media, tmp_path, monkeypatch):
+    recipe = tiny_recipe(media)
+    trainer = Trainer(recipe, out=tmp_path)
+    try:
+        files = trainer.media["pictures"]
+        broken = tmp_path / "broken.png"
+        broken.write_bytes(b"no picture")
+        files = files.take(range(len(files)))
+        object.__setattr__(files, "files", (str(broken), *files.files[1:]))
+        inputs, labels = fitting._head_inputs(trainer.model, files, "image")
+        assert len(inputs) == len(labels) == len(files) - 1
+        monkeypatch.setattr(fitting, "MOST", 4)
+        assert len(fitting._some(10, seed=0)) == 4
+        assert fitting._some(3, seed=0) == [0, 1, 2]
+    finally:
+        trainer.close()
+
+
+def test_finetuning_lets_heads_see_the_order_of_frames(media):
+    videos = str(media / "films")
+    recipe = finetune_recipe("unidual_efficientnet_lite0", videos=videos)
+    assert recipe.model.model_args == {"time_terms": 8}
+    assert recipe.model.fit_heads
+    given = finetune_recipe("unidual_efficientnet_lite0", videos=videos, settings=['model_args={"time_terms": 2}'])
+    assert given.model.model_args == {"time_terms": 2}
+    for model in ("unidual10_aux", "local-dir:runs/mine/export"):
+        assert finetune_recipe(model, videos=videos).model.model_args == {}
+    assert finetune_recipe("unidual_efficientnet_lite0", images=str(media / "pictures")).model.model_args == {}

@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import math
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.augment import RandAugment
@@ -40,9 +42,11 @@ from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.report.numbers import majority_share
 from unidual_zoo.report.page import write_page
+from unidual_zoo.rowlog import RowLog, RowTable
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.blending import Blender, Course, Level, blend, described, warn_of_few
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
+from unidual_zoo.training.kept import FEATURES, ROWS, FeatureKeeper
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective, balanced_weights
@@ -190,6 +194,8 @@ class Trainer:
         batches = self.loader.batches(self.done, self.done if self.ends_early else self.total_steps)
         self.objective.train()
         with self.loader.deaths_explained():
+            if self.done < self.total_steps and not self.ends_early:
+                self.keep_features()
             if self.done == 0:
                 self.watch()
             for batch in self.meter.waiting(batches):
@@ -205,6 +211,27 @@ class Trainer:
                         break
                 elif self.done % save_every == 0:
                     self.save()
+
+    def keep_features(self) -> None:
+        """Computes once what frozen layers make of the training files, so that the others learn from that alone."""
+        folder, rank = self.run.path / FEATURES, self.accelerator.process_index
+        with self.accelerator.autocast(), self.meter.paused():
+            keeper = FeatureKeeper(self.plain_objective, self.loader, self.recipe, steps=self.total_steps)
+            if self.run.writes and (line := keeper.line(folder)):
+                self.meter.bar.write(printable(line), file=sys.stderr)
+            if not keeper.views:
+                return
+            self.run.log("features", step=self.done, views=keeper.views)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with RowLog(folder / f"{rank}{ROWS}", keeper.facts()) as log:
+                    for row in tqdm(keeper.rows(log), desc="features", unit="view", disable=not self.run.writes):
+                        log.append(row)
+            except OSError as error:
+                raise RunError(f"cannot write {folder}: {error.strerror}; feature_gigabytes limits its size") from error
+        self.accelerator.wait_for_everyone()
+        logs = [folder / f"{number}{ROWS}" for number in range(self.accelerator.num_processes)]
+        self.loader.dataset.kept |= keeper.kept(RowTable(logs))
 
     def training_step(self, batch: JointBatch) -> dict[str, Tensor]:
         """One batch forward and backward and, after `accumulate` of them, an update; the losses."""
@@ -394,6 +421,7 @@ class Trainer:
             self._draw_curves()
             page = run_page(self.run.path, self.recipe, reports, plan=self._plans(), unreadable=self.loader.failed)
             write_whole(self.run.path / REPORT, lambda path: write_page(page, path))
+            shutil.rmtree(self.run.path / FEATURES, ignore_errors=True)
         return reports
 
     def _plans(self) -> Sequence[TaskPlan]:

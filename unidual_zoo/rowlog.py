@@ -56,7 +56,7 @@ class RowLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.close()
 
     def append(self, row: Row) -> None:
         """Writes a row; a kill loses none that was written."""
@@ -85,6 +85,14 @@ class RowLog:
         """The row of a key, read from the disk; see `RowTable.row` for errors."""
         about = self._about(key)
         return _row(self.path, about, self._file.read(about["bytes"]))
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Ends writing."""
+        self._file.close()
 
     def remove(self) -> None:
         """Closes and removes the file."""

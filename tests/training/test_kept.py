@@ -1,6 +1,7 @@
 """Features that are computed once where all before the heads is frozen, and the runs that learn from them."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tiny import tiny_recipe
 from unidual_zoo.data.joint import Draw, JointSampler
 from unidual_zoo.models.dual_trunk import DualTrunk
 from unidual_zoo.rowlog import Row, RowLog, RowTable
+from unidual_zoo.training import kept
 from unidual_zoo.training import trainer as trainer_module
 from unidual_zoo.training.kept import FEATURES, ROWS, KeptViews, draws_to_keep, views_to_keep
 from unidual_zoo.training.objective import JointObjective
@@ -106,6 +108,31 @@ def test_the_network_learns_from_them_and_they_are_gone_when_it_is_published(med
     assert reports["pictures"].metrics()["top-1"] == 100
     assert not (tmp_path / FEATURES).exists()
     assert (tmp_path / "export").exists()
+
+
+def test_epochs_are_compared_by_what_is_kept_of_the_files(media, tmp_path, monkeypatch):
+    """Scores are those of a run that keeps nothing, a damaged file counts as wrong, no view is computed twice."""
+    copy = tmp_path / "media"
+    shutil.copytree(media, copy)
+    (copy / "pictures/val/circle/1.png").write_bytes(b"no picture")
+    settings = ("model=unidual10", "freeze=trunk", "epochs=3", "eval_clips=2", "protocol=vmz", "lr=0.5", "ema=0.5")
+    computed = []
+    settle = kept._SettledRoute._respond
+
+    def count(self, x):
+        computed.append(len(x))
+        return settle(self, x)
+
+    monkeypatch.setattr(kept._SettledRoute, "_respond", count)
+    scores = []
+    for number, views in enumerate((0, 4)):
+        fit(copy, tmp_path / str(number), *settings, f"feature_views={views}")
+        lines = read_log(tmp_path / str(number) / LOG)
+        scores.append([line for line in lines if line["event"] == "evaluate"])
+    assert scores[0] == scores[1]
+    assert [line["pictures/top-1"] <= 75 for line in scores[1]] == [True] * 3
+    # Of three pictures, and of two clips of four films; after the last epoch of the protocol's ten clips.
+    assert sum(computed) == 3 + 2 * 4 + 10 * 4
 
 
 def test_where_nothing_is_kept(media, tmp_path, capsys):

@@ -1,8 +1,8 @@
-"""Features of training files that are computed once and kept, where all that comes before what learns is frozen.
+"""Features that are computed once and kept, where all that comes before what learns is frozen.
 
-Of each file a few views are kept: what the first looks at it would have seen, were nothing kept. Later looks repeat
-them by turns. They are rows of logs in the run directory, one log for each process: a run that was killed while it
-computed them goes on where it was.
+Of each training file a few views are kept: what the first looks at it would have seen, were nothing kept. Later looks
+repeat them by turns. Of a file by which epochs are compared the protocol's views are. They are rows of logs in the run
+directory, two logs for each process: a run that was killed while it computed them goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from unidual_zoo.data.joint import Draw, Example, JointBatch, JointLoader, Joint
 from unidual_zoo.features import tensors_digest
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.rowlog import Row, RowLog, RowTable
+from unidual_zoo.scoring import FileScores, Route, ViewRoute, score_files
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.training.objective import JointObjective
 from unidual_zoo.training.recipes import Recipe
@@ -117,6 +118,7 @@ class FeatureKeeper:
             room=data.feature_gigabytes * GIGABYTE,
         )
         self.settled = settled
+        self.pathways = [pathway for pathway in objective.model.pathways if objective.model.is_settled(pathway)]
 
     def line(self, folder: Path) -> str | None:
         """What is kept, for a reader; None where nothing could be."""
@@ -129,7 +131,7 @@ class FeatureKeeper:
                 f"{self.recipe.data.feature_gigabytes:g}: none are kept, each look at a file goes through the network"
             )
         counts = {task: self.num_rows(task) for task in self.views}
-        size = sum(counts[task] * self.bytes_per_view[task] for task in self.views) / GIGABYTE
+        size = self.num_bytes() / GIGABYTE
         told = ", ".join(f"{task} {counts[task]} views ({self.views[task]} a file)" for task in self.views)
         return (
             f"what comes before the heads is frozen: it is computed once and kept in {folder} ({size:.2g} GB) until "
@@ -139,6 +141,10 @@ class FeatureKeeper:
     def num_rows(self, task: str) -> int:
         """Looks of a task that are kept, by all processes."""
         return min(self.views[task] * self.loader.sampler.sizes[task], self.drawn[task])
+
+    def num_bytes(self) -> int:
+        """What the kept looks take, of all processes."""
+        return sum(self.num_rows(task) * self.bytes_per_view[task] for task in self.views)
 
     def facts(self) -> dict[str, Any]:
         """What the features depend on, beside their files."""
@@ -194,6 +200,91 @@ class FeatureKeeper:
         frames = (spec.clip.length,) if self.loader.dataset.media[task].modality == VIDEO else ()
         example = torch.zeros((1, len(spec.mean), *frames, *spec.crop), dtype=torch.uint8)
         return sum(array.nbytes for array in self._arrays(task, example, [0]).values())
+
+
+class _SettledRoute(ViewRoute):
+    """Views to what does not change on a settled pathway."""
+
+    outputs = "features"
+
+    def _respond(self, x: Tensor) -> Tensor:
+        return self.model.forward_settled(x, self.pathway)
+
+
+class _Heads:
+    """What a Route calls in place of a network, where its inputs are settled features."""
+
+    normalizes = True
+
+    def __init__(self, model: TaskModel) -> None:
+        self.model = model
+
+    def __call__(self, settled: Tensor, *, modality: str, task: str) -> Tensor:
+        pooled = self.model.pool_settled(settled.to(self.model.dtype), modality)
+        return self.model.heads[modality][task](pooled)
+
+
+class KeptScores:
+    """`scoring.score_files` of one network that learns behind settled pathways: it sees a file again by what is kept.
+
+    Args:
+        log: where that is kept, as long as it is smaller than `room` bytes.
+    """
+
+    def __init__(self, log: RowLog, model: TaskModel, pathways: Sequence[str], *, room: float) -> None:
+        self.log, self.model, self.pathways, self.room = log, model, tuple(pathways), room
+
+    def __call__(
+        self, files: Sequence[tuple[str, str]], routes: Mapping[str, Any], **options: Any
+    ) -> Iterator[FileScores]:
+        """See `scoring.score_files`."""
+        ((modality, route),) = routes.items()
+        if route.pathway not in self.pathways or (route.protocol.dense and modality == VIDEO):
+            yield from score_files(files, routes, **options)
+            return
+        keys = {path: _key_of_views(route, modality, path) for path, _ in files}
+        lacking = {path for path, _ in files if not self.log.holds(keys[path], path)}
+        settling = _SettledRoute(
+            route.model, modality, protocol=route.protocol, pathway=route.pathway, dtype=route.dtype
+        )
+        options.pop("reading", None)  # its numbers are those of all the files
+        made = score_files([file for file in files if file[0] in lacking], {modality: settling}, **options)
+        heads = route.behind(_Heads(route.model))
+        for index, (path, _) in enumerate(files):
+            if path in lacking:
+                scored = next(made)
+                self._keep(keys[path], path, scored, route.pathway)
+            else:
+                scored = _as_scored(self.log.row(keys[path]), modality)
+            yield _behind_heads(heads, scored._replace(index=index))
+
+    def _keep(self, key: str, path: str, scored: FileScores, pathway: str) -> None:
+        views = {} if scored.scores is None else as_kept(self.model, {pathway: scored.scores})
+        if self.log.size() + sum(array.nbytes for array in views.values()) > self.room:
+            return
+        told = scored._asdict()
+        self.log.append(Row(key, path, {name: told[name] for name in ("size", "error", "warning", "seconds")}, views))
+
+
+def _key_of_views(route: Route, modality: str, path: str) -> str:
+    protocol = route.protocol
+    return f"{route.pathway}/{protocol.name}/{protocol.num_views(modality)}/{protocol.still}/{path}"
+
+
+def _as_scored(row: Row, modality: str) -> FileScores:
+    views = next((torch.from_numpy(array.copy()) for array in row.arrays.values()), None)
+    size = row.facts["size"]
+    told = {name: row.facts[name] for name in ("error", "warning", "seconds")}
+    return FileScores(0, modality, views, size and tuple(size), **told)
+
+
+def _behind_heads(heads: Route, settled: FileScores) -> FileScores:
+    if settled.scores is None:
+        return settled
+    scores = heads.score(settled.scores).cpu()
+    if scores.isfinite().all():
+        return settled._replace(scores=scores)
+    return settled._replace(scores=None, error=f"the network's {heads.outputs} are not finite")
 
 
 def _batches(draws: Iterable[Draw], size: int) -> Iterator[list[Draw]]:

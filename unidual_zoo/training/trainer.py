@@ -7,6 +7,7 @@ recipe and the number of processes: killed at any moment and resumed, it goes on
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import math
@@ -43,10 +44,11 @@ from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.report.numbers import majority_share
 from unidual_zoo.report.page import write_page
 from unidual_zoo.rowlog import RowLog, RowTable
+from unidual_zoo.scoring import ScoreFiles, score_files
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.blending import Blender, Course, Level, blend, described, warn_of_few
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
-from unidual_zoo.training.kept import FEATURES, ROWS, FeatureKeeper
+from unidual_zoo.training.kept import FEATURES, GIGABYTE, ROWS, FeatureKeeper, KeptScores
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective, balanced_weights
@@ -118,6 +120,8 @@ class Trainer:
 
         self.done, self.best = 0, None
         self.disappointments = 0  # evaluations since the best score
+        self.score: ScoreFiles = score_files  # between epochs
+        self._opened = contextlib.ExitStack()  # files of kept features
         self.final: dict[str, Report] | None = None  # of the network to publish, where it has been evaluated already
         self._logged: set[str] = set()
         self._begin(resume=resume)
@@ -222,16 +226,19 @@ class Trainer:
             if not keeper.views:
                 return
             self.run.log("features", step=self.done, views=keeper.views)
+            facts, room = keeper.facts(), self.recipe.data.feature_gigabytes * GIGABYTE - keeper.num_bytes()
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with RowLog(folder / f"{rank}{ROWS}", keeper.facts()) as log:
+                tested = self._opened.enter_context(RowLog(folder / f"tests-{rank}{ROWS}", facts))
+                self.score = KeptScores(tested, self.model, keeper.pathways, room=room)
+                with RowLog(folder / f"{rank}{ROWS}", facts) as log:
                     for row in tqdm(keeper.rows(log), desc="features", unit="view", disable=not self.run.writes):
                         log.append(row)
             except OSError as error:
                 raise RunError(f"cannot write {folder}: {error.strerror}; feature_gigabytes limits its size") from error
         self.accelerator.wait_for_everyone()
         logs = [folder / f"{number}{ROWS}" for number in range(self.accelerator.num_processes)]
-        self.loader.dataset.kept |= keeper.kept(RowTable(logs))
+        self.loader.dataset.kept |= keeper.kept(self._opened.enter_context(contextlib.closing(RowTable(logs))))
 
     def training_step(self, batch: JointBatch) -> dict[str, Tensor]:
         """One batch forward and backward and, after `accumulate` of them, an update; the losses."""
@@ -264,7 +271,8 @@ class Trainer:
         last = self.done == self.total_steps and self.recipe.run.publish == "last" and not self.validation
         clips = None if last else self.recipe.run.eval_clips
         with self.meter.paused():
-            reports = self.evaluate(self.published, self.validation or self.test_media, clips=clips)
+            seen_again = self.validation or self.test_media
+            reports = self.evaluate(self.published, seen_again, clips=clips, score=self.score)
             score = float(np.mean([main_score(report) for report in reports.values()]))
             is_best = self.best is None or score > self.best
             self.best = score if is_best else self.best
@@ -327,6 +335,7 @@ class Trainer:
         clips: int | None = None,
         still: bool = False,
         pathway: str | None = None,
+        score: ScoreFiles = score_files,
     ) -> dict[str, Report]:
         """The report of every task's files, which the processes share."""
         protocol = PROTOCOLS[self.recipe.run.protocol]
@@ -343,6 +352,7 @@ class Trainer:
                 file_seconds=self.recipe.data.file_seconds or None,
                 dtype=DTYPES[self.recipe.run.precision],
                 shard=(self.accelerator.process_index, self.accelerator.num_processes),
+                score=score,
             )
             parts = gather_object([dataclasses.replace(part, files=())])  # all processes know the files
             reports[task] = Report.merge([dataclasses.replace(other, files=part.files) for other in parts])
@@ -421,6 +431,8 @@ class Trainer:
             self._draw_curves()
             page = run_page(self.run.path, self.recipe, reports, plan=self._plans(), unreadable=self.loader.failed)
             write_whole(self.run.path / REPORT, lambda path: write_page(page, path))
+        self._opened.close()
+        if self.run.writes:
             shutil.rmtree(self.run.path / FEATURES, ignore_errors=True)
         return reports
 
@@ -482,6 +494,7 @@ class Trainer:
 
     def close(self) -> None:
         """Ends the progress bar and the logs."""
+        self._opened.close()
         self.meter.bar.close()
         self.run.close()
 

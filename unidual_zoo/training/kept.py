@@ -7,6 +7,7 @@ directory, two logs for each process: a run that was killed while it computed th
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from unidual_zoo.scoring import FileScores, Route, ViewRoute, score_files
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.training.objective import JointObjective
 from unidual_zoo.training.recipes import Recipe
+from unidual_zoo.training.rundir import RunError
 
 FEATURES, ROWS = "features", ".rows"  # the folder in the run directory until the network is published, its logs
 GIGABYTE = 10**9
@@ -262,8 +264,9 @@ class KeptScores:
         views = {} if scored.scores is None else as_kept(self.model, {pathway: scored.scores})
         if self.log.size() + sum(array.nbytes for array in views.values()) > self.room:
             return
-        told = scored._asdict()
-        self.log.append(Row(key, path, {name: told[name] for name in ("size", "error", "warning", "seconds")}, views))
+        told = {name: getattr(scored, name) for name in ("size", "error", "warning", "seconds")}
+        with written_to(self.log.path.parent):
+            self.log.append(Row(key, path, told, views))
 
 
 def _key_of_views(route: Route, modality: str, path: str) -> str:
@@ -285,6 +288,15 @@ def _behind_heads(heads: Route, settled: FileScores) -> FileScores:
     if scores.isfinite().all():
         return settled._replace(scores=scores)
     return settled._replace(scores=None, error=f"the network's {heads.outputs} are not finite")
+
+
+@contextlib.contextmanager
+def written_to(folder: Path) -> Iterator[None]:
+    """Raises a RunError if what happens in the block cannot be written to the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error.strerror}; feature_gigabytes limits its size") from error
 
 
 def _batches(draws: Iterable[Draw], size: int) -> Iterator[list[Draw]]:

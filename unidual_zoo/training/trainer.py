@@ -48,7 +48,7 @@ from unidual_zoo.scoring import ScoreFiles, score_files
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.blending import Blender, Course, Level, blend, described, warn_of_few
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
-from unidual_zoo.training.kept import FEATURES, GIGABYTE, ROWS, FeatureKeeper, KeptScores
+from unidual_zoo.training.kept import FEATURES, GIGABYTE, ROWS, FeatureKeeper, KeptScores, written_to
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective, balanced_weights
@@ -227,15 +227,15 @@ class Trainer:
                 return
             self.run.log("features", step=self.done, views=keeper.views)
             facts, room = keeper.facts(), self.recipe.data.feature_gigabytes * GIGABYTE - keeper.num_bytes()
-            try:
+            with written_to(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                tested = self._opened.enter_context(RowLog(folder / f"tests-{rank}{ROWS}", facts))
-                self.score = KeptScores(tested, self.model, keeper.pathways, room=room)
-                with RowLog(folder / f"{rank}{ROWS}", facts) as log:
-                    for row in tqdm(keeper.rows(log), desc="features", unit="view", disable=not self.run.writes):
-                        log.append(row)
-            except OSError as error:
-                raise RunError(f"cannot write {folder}: {error.strerror}; feature_gigabytes limits its size") from error
+                log, tested = (
+                    self._opened.enter_context(RowLog(folder / f"{name}{rank}{ROWS}", facts)) for name in ("", "tests-")
+                )
+            for row in tqdm(keeper.rows(log), desc="features", unit="view", disable=not self.run.writes):
+                with written_to(folder):
+                    log.append(row)
+            self.score = KeptScores(tested, self.model, keeper.pathways, room=room)
         self.accelerator.wait_for_everyone()
         logs = [folder / f"{number}{ROWS}" for number in range(self.accelerator.num_processes)]
         self.loader.dataset.kept |= keeper.kept(self._opened.enter_context(contextlib.closing(RowTable(logs))))

@@ -6,26 +6,26 @@ killed goes on where it was, and a file has one row whatever happened.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from unidual_zoo.extras import require
 from unidual_zoo.files import make_readable, partial_name, sync_file
 from unidual_zoo.inference import load_network, modality_of
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.folding import for_inference
+from unidual_zoo.rowlog import Row, RowLog
 from unidual_zoo.scoring import Protocol, ScoreFiles, ViewRoute, score_files
 from unidual_zoo.spec import MODALITIES
 
@@ -33,6 +33,7 @@ PARQUET, NPZ, SAFETENSORS = ".parquet", ".npz", ".safetensors"
 FORMATS = (PARQUET, NPZ, SAFETENSORS)
 LOG = ".rows"  # how the name of a table's log ends
 FACTS, ROWS = "unidual", "rows"  # keys of metadata
+VECTOR = "vector"
 _ROW_GROUP = 1024  # rows of a Parquet file that are written together
 _DIGEST_LETTERS = 16
 
@@ -161,120 +162,35 @@ def load_reproducibly(name: str, *, checkpoint: str | os.PathLike[str] | None = 
         return load_network(name, checkpoint=checkpoint)
 
 
-def weights_digest(model: TaskModel) -> str:
+def weights_digest(model: nn.Module) -> str:
     """What tells a model's weights from others."""
+    return tensors_digest(model.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """What tells tensors by their names from others."""
     digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
+    for name, value in tensors.items():
         digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:_DIGEST_LETTERS]
 
 
 # ---- rows that survive a kill ---------------------------------------------------------------------------------------
 
 
-class RowLog:
-    """Rows appended to a file as lines of JSON, the first of which holds the `facts` that they depend on.
-
-    A line that a kill left unfinished is cut off. A row counts as long as its file stays what it was, and of several
-    rows of a file the last.
-
-    Raises:
-        ValueError: the file holds rows that came about in another way.
-    """
-
-    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
-        self.path = path
-        self._file: IO[bytes] = path.open("a+b")
-        try:
-            self._places = self._read(dict(facts))
-        except BaseException:
-            self._file.close()
-            raise
-
-    def __enter__(self) -> RowLog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def missing(self, paths: Sequence[str]) -> list[str]:
-        """Those of the files without a row, or whose row is an error or of an earlier state of the file."""
-        return [path for path in paths if not self._holds(path)]
-
-    def append(self, row: Features) -> None:
-        """Writes a row; a kill loses none that was written."""
-        place = self._file.seek(0, os.SEEK_END)
-        plain = {
-            "path": row.path,
-            "modality": row.modality,
-            "error": row.error,
-            "identity": _identity(row.path),
-            "shape": None if row.vector is None else list(row.vector.shape),
-            "vector": None if row.vector is None else base64.b64encode(row.vector.astype("<f4").tobytes()).decode(),
-        }
-        self._write(plain)
-        self._places[row.path] = place
-
-    def rows(self, paths: Sequence[str]) -> Iterator[Features]:
-        """The row of each file, read from the disk."""
-        for path in paths:
-            yield _as_features(self._line(self._places[path]))
-
-    def remove(self) -> None:
-        """Closes and removes the file."""
-        self._file.close()
-        self.path.unlink()
-
-    def _read(self, facts: dict[str, Any]) -> dict[str, int]:
-        """The place of each file's last row; what is behind the last whole line is cut off."""
-        self._file.seek(0)
-        places: dict[str, int] = {}
-        end, header = 0, None
-        while (line := self._file.readline()).endswith(b"\n"):
-            plain = json.loads(line)
-            if header is None:
-                header = plain
-            else:
-                places[plain["path"]] = end
-            end += len(line)
-        self._file.truncate(end)
-        if header is None:
-            self._write(facts)
-        elif header != json.loads(json.dumps(facts)):
-            changed = ", ".join(sorted(key for key in facts | header if facts.get(key) != header.get(key)))
-            raise ValueError(f"{self.path} holds rows made with other settings ({changed}): remove it to begin anew")
-        return places
-
-    def _holds(self, path: str) -> bool:
-        if path not in self._places:
-            return False
-        plain = self._line(self._places[path])
-        return plain["error"] is None and plain["identity"] == _identity(path)
-
-    def _line(self, place: int) -> dict[str, Any]:
-        self._file.seek(place)
-        return json.loads(self._file.readline())
-
-    def _write(self, plain: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(plain).encode() + b"\n")
-        self._file.flush()
+def _as_row(made: Features) -> Row:
+    arrays = {} if made.vector is None else {VECTOR: made.vector.astype(np.float32)}
+    return Row(made.path, made.path, {"modality": made.modality, "error": made.error}, arrays)
 
 
-def _identity(path: str) -> list[int] | None:
-    """Tells a file from what it is after a change."""
-    try:
-        facts = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return [facts.st_size, facts.st_mtime_ns]
+def _as_features(row: Row) -> Features:
+    return Features(row.path, row.facts["modality"], row.arrays.get(VECTOR), row.facts["error"])
 
 
-def _as_features(plain: Mapping[str, Any]) -> Features:
-    vector = None
-    if plain["vector"] is not None:
-        vector = np.frombuffer(base64.b64decode(plain["vector"]), "<f4").reshape(plain["shape"])
-    return Features(plain["path"], plain["modality"], vector, plain["error"])
+def _lacks(log: RowLog, path: str) -> bool:
+    """Whether a file has no row, or one that is an error or of an earlier state of the file."""
+    return not log.holds(path, path) or log.row(path).facts["error"] is not None
 
 
 def write_features(
@@ -296,12 +212,12 @@ def write_features(
     files = list(dict.fromkeys(files))
     with RowLog(out.with_name(f".{out.name}{LOG}"), facts) as log:
         shape = None
-        for row in extract(log.missing(files)):
+        for row in extract([path for path in files if _lacks(log, path)]):
             if row.vector is not None and out.suffix.lower() != PARQUET:
                 shape = _same_shape(shape, row)
-            log.append(row)
+            log.append(_as_row(row))
             yield row
-        write_table(out, files, log.rows, facts)
+        write_table(out, files, lambda paths: (_as_features(log.row(path)) for path in paths), facts)
         log.remove()
 
 

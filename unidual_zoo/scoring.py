@@ -252,6 +252,12 @@ class ViewRoute(ABC):
         other.reader = reader
         return other
 
+    def behind(self, model: Any) -> Self:
+        """The same route through what is called as the model and takes something else than views."""
+        other = copy.copy(self)
+        other.model = model
+        return other
+
     @abstractmethod
     def _respond(self, x: Tensor) -> Tensor:
         """Normalised views -> what the network says of each."""

@@ -497,6 +497,13 @@ class FamilyTests:
         before = {key: value.clone() for key, value in model.state_dict().items()}
         assert still
         assert not any(name.startswith(HEADS) for name in still)
+        for pathway in filter(model.is_settled, model.pathways):
+            x = self.both()[0]
+            settled, again = (model.forward_settled(x, pathway) for _ in range(2))
+            assert not settled.requires_grad
+            assert torch.equal(settled, again)
+            pooled = model.forward_head(model.forward_features(x, modality=pathway), pre_logits=True, modality=pathway)
+            close(model.pool_settled(settled, pathway), pooled, 0)
         sum(model(x).square().mean() for x in self.both()).backward()
         assert all(weight.grad is None for weight in still.values())
         held = [name for name, module in model.named_modules() if any(module is part for part in model.trunk_modules())]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate, chain
 from math import floor, lcm
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Draw(NamedTuple):
 class JointBatch(NamedTuple):
     """What one step sees, and (file, reason) of those that could not be read and were replaced, and of warnings."""
 
-    data: dict[str, tuple[Tensor, Tensor]]
+    data: dict[str, tuple[Tensor | dict[str, Tensor], Tensor]]
     failed: list[tuple[str, str]]
     warned: list[tuple[str, str]]
 
@@ -128,6 +128,17 @@ class JointSampler:
         """How many examples of each task a rank sees in a step."""
         return dict(zip(self.sizes, self._shares[step % self.steps_per_epoch].tolist(), strict=True))
 
+    def drawn(self, steps: int) -> dict[str, int]:
+        """How many examples of each task all ranks have seen together after so many steps: positions of its order."""
+        epochs, at = divmod(steps, self.steps_per_epoch)
+        counts = self.world * (epochs * self._before[-1] + self._before[at])
+        return dict(zip(self.sizes, counts.tolist(), strict=True))
+
+    def order(self, task: str, turn: int) -> np.ndarray:
+        """The numbers of a task's files in the order of one turn through all of them, (files,)."""
+        number = list(self.sizes).index(task)
+        return _permutation(self.seed, number, turn, self.sizes[task])
+
     def batch(self, step: int) -> list[Draw]:
         """This rank's draws for a step, task by task."""
         epoch, at = divmod(step, self.steps_per_epoch)
@@ -167,10 +178,11 @@ def _weights(sizes: Mapping[str, int], mix: str | Mapping[str, float]) -> list[f
 
 
 class Example(NamedTuple):
-    """What became of a draw: a uint8 image (3, H, W) or clip (3, T, H, W), None if no file could be read."""
+    """What became of a draw: a uint8 image (3, H, W) or clip (3, T, H, W), or by pathway what was kept of a view of it;
+    None if no file could be read."""
 
     task: str
-    x: Tensor | None
+    x: Tensor | dict[str, Tensor] | None
     label: int
     failed: list[tuple[str, str]]
     warned: list[tuple[str, str]]
@@ -184,6 +196,7 @@ class JointDataset(Dataset):
         transform: crops frames (..., 3, H, W) uint8, all frames of a clip alike (`train_transform`).
         augment: changes images (3, H, W) or clips (3, T, H, W), uint8. Both draw random numbers from torch alone.
         num_workers: the number of loader processes; each notes which file it is reading, in `reading`.
+        kept: what gives the examples of a task instead of its files.
         file_seconds: that reading one file may take, by a process that is then ended; None: UNIDUAL_FILE_SECONDS says.
     """
 
@@ -197,8 +210,10 @@ class JointDataset(Dataset):
         seed: int = 0,
         num_workers: int = 0,
         file_seconds: float | None = None,
+        kept: Mapping[str, Callable[[Draw], Example]] | None = None,
     ) -> None:
         self.media = dict(media)
+        self.kept = dict(kept or {})
         self.clip = clip
         self.transform = transform
         self.augment = augment
@@ -210,6 +225,8 @@ class JointDataset(Dataset):
         self.reading = Reading(tuple(chain.from_iterable(each.files for each in self.media.values())), num_workers)
 
     def __getitem__(self, draw: Draw) -> Example:
+        if draw.task in self.kept:
+            return self.kept[draw.task](draw)
         number = list(self.media).index(draw.task)
         media = self.media[draw.task]
         rng = np.random.default_rng([_EXAMPLE, self.seed, number, draw.position])
@@ -257,9 +274,15 @@ def collate(examples: list[Example]) -> JointBatch:
     for name in dict.fromkeys(example.task for example in examples):
         there = [(example.x, example.label) for example in examples if example.task == name and example.x is not None]
         if there:
-            data[name] = (torch.stack([x for x, _ in there]), torch.tensor([label for _, label in there]))
+            data[name] = (_stacked([x for x, _ in there]), torch.tensor([label for _, label in there]))
     failed = [failure for example in examples for failure in example.failed]
     return JointBatch(data, failed, [warning for example in examples for warning in example.warned])
+
+
+def _stacked(examples: Sequence[Any]) -> Any:
+    if isinstance(examples[0], Tensor):
+        return torch.stack(list(examples))
+    return {pathway: torch.stack([example[pathway] for example in examples]) for pathway in examples[0]}
 
 
 class JointLoader:
@@ -283,15 +306,23 @@ class JointLoader:
         Raises:
             LoaderError: more than `max_failed` files could not be read, or no replacement could, or a process died.
         """
+        counts = (sum(self.sampler.shares(step).values()) for step in range(start, stop))
+        return self._read(self.sampler.batches(start, stop), counts, start)
+
+    def read(self, draws: Sequence[list[Draw]]) -> Iterator[JointBatch]:
+        """Batches of these draws in place of the sampler's; see `batches` for errors."""
+        return self._read(iter(draws), map(len, draws), 0)
+
+    def _read(self, draws: Iterator[list[Draw]], counts: Iterable[int], start: int) -> Iterator[JointBatch]:
         loader = DataLoader(
             self.dataset,
-            batch_sampler=self.sampler.batches(start, stop),  # pyright: ignore[reportArgumentType]
+            batch_sampler=draws,  # pyright: ignore[reportArgumentType]
             collate_fn=collate,
             num_workers=self.dataset.num_workers,
             pin_memory=self.pin,
         )
         with self.deaths_explained():
-            for step, batch in zip(range(start, stop), loader, strict=True):
+            for step, (wanted, batch) in enumerate(zip(counts, loader, strict=True), start):
                 self._warn(batch.warned)
                 self.failed |= dict(batch.failed)
                 last = "; ".join(f"{path}: {reason}" for path, reason in batch.failed[-3:])
@@ -300,7 +331,7 @@ class JointLoader:
                     raise LoaderError(
                         f"step {step}: {count} files could not be read, {self.max_failed} may; the last: {last}"
                     )
-                if sum(len(labels) for _, labels in batch.data.values()) < sum(self.sampler.shares(step).values()):
+                if sum(len(labels) for _, labels in batch.data.values()) < wanted:
                     raise LoaderError(
                         f"step {step}: {1 + REPLACEMENTS} files in a row could not be read; the last: {last}"
                     )

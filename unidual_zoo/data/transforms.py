@@ -107,6 +107,11 @@ class RandomFraming:
         for resize in self.resizes:
             Framing(resize, self.crop, self.interpolation)
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every frame always becomes the same."""
+        return tuple(self.resizes) == (tuple(self.crop),) and not self.flip
+
     def draw(self) -> Framing:
         """One of the framings, by torch's global random numbers; always four of them."""
         which, top, left, mirror = torch.rand(4, dtype=torch.float64).tolist()

@@ -22,6 +22,7 @@ from unidual_zoo.models.family import Arguments, name_with_heads
 from unidual_zoo.models.heads import HeadSizes, TaskHeads, head_sizes, primary_task
 from unidual_zoo.models.pathways import PerPathway, pathway_of
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
+from unidual_zoo.weights import HEADS
 
 GLOBAL_POOLS = ("avg", "")
 _UNTRACED = "the input's rank chooses its way; torch.export.export and torch.jit.trace take it with an example"
@@ -466,6 +467,42 @@ class TaskModel(nn.Module, ABC):
             parameter.requires_grad_(not frozen)
         self.trunk_frozen = frozen
         self.train(self.training)
+
+    def trunk_weights(self) -> dict[str, Tensor]:
+        """The weights and statistics that `freeze_trunk` holds still."""
+        held = {id(module) for module in self.trunk_modules()}
+        others = tuple(f"{name}." for name, child in self.named_children() if id(child) not in held)
+        return {key: value for key, value in self.state_dict().items() if not key.startswith(others)}
+
+    def learnt_pooling(self, pathway: str) -> nn.Module | None:
+        """The part of `_pool` that learns although the trunk is frozen, if there is one."""
+        return None
+
+    def is_settled(self, pathway: str) -> bool:
+        """Whether the trunk is frozen and nothing else comes before the heads, or before pooling that learns.
+
+        An input then always has the same `forward_settled`.
+        """
+        pooling = self.learnt_pooling(pathway)
+        behind = {id(weight) for weight in pooling.parameters()} if pooling else set()
+        return self.trunk_frozen and not any(
+            weight.requires_grad
+            and id(weight) not in behind
+            and not name.startswith(HEADS)
+            and pathway_of(name) in (None, pathway)
+            for name, weight in self.named_parameters()
+        )
+
+    def forward_settled(self, x: Tensor, pathway: str) -> Tensor:
+        """Images or clips -> what does not change on a settled pathway: pooled features (B, D), or unpooled ones (B, …)
+        where pooling learns."""
+        features = self.forward_features(x, modality=pathway)
+        return self._pool(features, pathway) if self.learnt_pooling(pathway) is None else features
+
+    def pool_settled(self, settled: Tensor, pathway: str) -> Tensor:
+        """What `forward_settled` gave -> what heads see (B, D)."""
+        pooled = settled if self.learnt_pooling(pathway) is None else self._pool(settled, pathway)
+        return self.head_drop(pooled)
 
     def train(self, mode: bool = True) -> Self:
         """nn.Module's, but a frozen trunk stays in evaluation mode."""

@@ -253,6 +253,10 @@ class VJepa21(TaskModel):
     def trunk_modules(self) -> Iterator[nn.Module]:
         return (child for name, child in self.named_children() if name not in (*LEARNING, "probe"))
 
+    def learnt_pooling(self, pathway: str) -> nn.Module | None:
+        """The probe."""
+        return dict(self.probe).get(pathway)
+
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^tokeniser", blocks=[(r"^blocks\.(\d+)", None), (r"^norm", (99999,))])
 

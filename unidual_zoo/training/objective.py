@@ -28,7 +28,8 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.spec import IMAGE, VIDEO
 
 TOTAL = "total"
-Batch = Mapping[str, tuple[Tensor, Tensor]]
+Settled = Mapping[str, Tensor]  # what a task's losses begin with, by pathway, where all before it is frozen
+Batch = Mapping[str, tuple[Tensor | Settled, Tensor]]
 
 
 def unchanged(x: Tensor, num_frames: int) -> Tensor:
@@ -124,7 +125,8 @@ class JointObjective(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Every loss, averaged over its task's examples, and the weighted sum `total`.
 
-        Inputs are images (B, 3, H, W) or clips (B, 3, T, H, W), as uint8 or normalised; labels (B,) are class numbers.
+        Inputs are images (B, 3, H, W) or clips (B, 3, T, H, W), as uint8 or normalised, or what `settle` made of them;
+        labels (B,) are class numbers.
 
         Raises:
             ValueError: the batch does not hold exactly the tasks that have losses.
@@ -134,9 +136,8 @@ class JointObjective(nn.Module):
         data = {task: self._augmented(task, *batch[task]) for task in batch}
         losses = {}
         for pathway in self.model.pathways:
-            tasks = self.model.pathway_tasks(pathway)
-            inputs = [self._entering(pathway, task, data[task][0]) for task in tasks]
-            for task, features in zip(tasks, self._features(pathway, inputs), strict=True):
+            entering = {task: data[task][0] for task in self.model.pathway_tasks(pathway)}
+            for task, features in self._pooled(pathway, entering).items():
                 logits = self.model.heads[pathway][task](features)
                 targets = data[task][1]
                 targets = targets.repeat_interleave(len(features) // len(targets), 0)  # of every frame that of its clip
@@ -153,8 +154,45 @@ class JointObjective(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 learns = module.weight is None or module.weight.requires_grad
-                module.train(mode and not self.freeze_norms and learns)
+                module.train(module.training and not self.freeze_norms and learns)
         return self
+
+    def settled_tasks(self) -> list[str]:
+        """The tasks all of whose losses begin with what a view of a file always gives, since it is frozen."""
+        if self.mixup:
+            return []
+        unsettled = {
+            task
+            for pathway in self.model.pathways
+            for task in self.model.pathway_tasks(pathway)
+            if not self.model.is_settled(pathway)
+        }
+        return [task for task in self.tasks if task not in unsettled and task not in self.teachers]
+
+    @torch.no_grad()
+    def settle(self, task: str, x: Tensor, seeds: Sequence[int]) -> dict[str, Tensor]:
+        """Images or clips (B, …) of a task -> what its losses begin with, by pathway: (B, n, …), n the frames of a clip
+        where a loss sees them as images, else 1. Each example's seed draws its frame where one is drawn."""
+        x, settled = self._normalised(x), {}
+        for pathway in self.model.pathways:
+            if task in self.model.pathway_tasks(pathway):
+                entering = []
+                for example, seed in zip(x.split(1), seeds, strict=True):
+                    torch.manual_seed(seed)
+                    entering.append(self._entering(pathway, task, example))
+                features = self.model.forward_settled(torch.cat(entering), pathway)
+                settled[pathway] = features.unflatten(0, (len(x), -1))
+        return settled
+
+    def _pooled(self, pathway: str, data: Mapping[str, Tensor | Settled]) -> dict[str, Tensor]:
+        """Pooled features (B, D) of the tasks that have a head on a pathway."""
+        inputs = {task: self._entering(pathway, task, x) for task, x in data.items() if isinstance(x, Tensor)}
+        pooled = dict(zip(inputs, self._features(pathway, list(inputs.values())), strict=True))
+        for task, x in data.items():
+            if not isinstance(x, Tensor):
+                settled = x[pathway].flatten(0, 1).to(self.model.dtype)
+                pooled[task] = self.model.pool_settled(settled, pathway)
+        return {task: pooled[task] for task in data}
 
     def _entering(self, pathway: str, task: str, x: Tensor) -> Tensor:
         form = self.forms[self.model.tasks[task].modality, pathway]
@@ -172,12 +210,16 @@ class JointObjective(nn.Module):
             found |= zip(alike, seen.split([len(x) for x in alike.values()]), strict=True)
         return tuple(found[number] for number in range(len(inputs)))
 
-    def _augmented(self, task: str, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _normalised(self, x: Tensor) -> Tensor:
+        return normalize(x, self.model.spec) if x.dtype == torch.uint8 else x
+
+    def _augmented(self, task: str, x: Tensor | Settled, labels: Tensor) -> tuple[Tensor | Settled, Tensor]:
         """Normalised inputs and targets: class numbers, or with mixup or a teacher class probabilities (B, classes)."""
+        if not isinstance(x, Tensor):
+            return x, labels
         if task in self.teachers:
             labels = self.teachers[task](one_frame(x, 1))
-        if x.dtype == torch.uint8:
-            x = normalize(x, self.model.spec)
+        x = self._normalised(x)
         if self.mixup and self.training:
             kept = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
             x = kept * x + (1 - kept) * x.flip(0)

@@ -140,6 +140,15 @@ class DataSettings:
     rand_augment: str | None = Field(
         default=None, description="timm's configuration of RandAugment.", examples=["rand-m9-mstd0.5"]
     )
+    feature_views: Whole = Field(
+        default=0,
+        description="Where all before the heads, or before a probe, is frozen: of each training file so many views, "
+        "whose features are computed once and learnt from by turns; 0: every look at a file is a new view.",
+    )
+    feature_gigabytes: Number = Field(
+        default=20,
+        description="That these features may take in the run directory; fewer views where they are too many.",
+    )
     skip: Mapping[str, str] = Field(
         default_factory=dict,
         description="Of a task a list of files to leave out of its data, such as check-data writes; as --skip.",
@@ -434,7 +443,7 @@ RECIPES: Mapping[str, Experiment] = {
         about="your images and videos, from published weights",
         recipe=Recipe(
             model=ModelSettings(pretrained=True, fit_heads=True),
-            data=DataSettings(tasks={"images": IMAGE, "videos": VIDEO}, hold_out=0.2, flip=True),
+            data=DataSettings(tasks={"images": IMAGE, "videos": VIDEO}, hold_out=0.2, flip=True, feature_views=4),
             optim=OptimSettings(
                 optimizer="adamw", lr=0.001, weight_decay=0.05, epochs=20, schedule="cosine", warmup_epochs=0.5,
                 layer_decay=0.8, label_smoothing=0.1, freeze_norms=True,

@@ -7,10 +7,12 @@ recipe and the number of processes: killed at any moment and resumed, it goes on
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import math
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.augment import RandAugment
@@ -40,10 +43,13 @@ from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.report.numbers import majority_share
 from unidual_zoo.report.page import write_page
+from unidual_zoo.rowlog import RowLog, RowTable
+from unidual_zoo.scoring import ScoreFiles, score_files
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.blending import Blender, Course, Level, blend, described, warn_of_few
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.fitting import fit_heads
+from unidual_zoo.training.kept import FEATURES, GIGABYTE, ROWS, FeatureKeeper, KeptScores, written_to
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective, balanced_weights
@@ -115,6 +121,8 @@ class Trainer:
 
         self.done, self.best = 0, None
         self.disappointments = 0  # evaluations since the best score
+        self.score: ScoreFiles = score_files  # between epochs
+        self._opened = contextlib.ExitStack()  # files of kept features
         self.final: dict[str, Report] | None = None  # of the network to publish, where it has been evaluated already
         self._logged: set[str] = set()
         self._begin(resume=resume)
@@ -191,6 +199,8 @@ class Trainer:
         batches = self.loader.batches(self.done, self.done if self.ends_early else self.total_steps)
         self.objective.train()
         with self.loader.deaths_explained():
+            if self.done < self.total_steps and not self.ends_early:
+                self.keep_features()
             if self.done == 0:
                 self.fit_heads()
                 self.watch()
@@ -233,6 +243,30 @@ class Trainer:
                 self.averaged.set(self.model)
         self.run.log("heads", step=self.done, losses=losses)
 
+    def keep_features(self) -> None:
+        """Computes once what frozen layers make of the training files, so that the others learn from that alone."""
+        folder, rank = self.run.path / FEATURES, self.accelerator.process_index
+        with self.accelerator.autocast(), self.meter.paused():
+            keeper = FeatureKeeper(self.plain_objective, self.loader, self.recipe, steps=self.total_steps)
+            if self.run.writes and (line := keeper.line(folder)):
+                self.meter.bar.write(printable(line), file=sys.stderr)
+            if not keeper.views:
+                return
+            self.run.log("features", step=self.done, views=keeper.views)
+            facts, room = keeper.facts(), self.recipe.data.feature_gigabytes * GIGABYTE - keeper.num_bytes()
+            with written_to(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                log, tested = (
+                    self._opened.enter_context(RowLog(folder / f"{name}{rank}{ROWS}", facts)) for name in ("", "tests-")
+                )
+            for row in tqdm(keeper.rows(log), desc="features", unit="view", disable=not self.run.writes):
+                with written_to(folder):
+                    log.append(row)
+            self.score = KeptScores(tested, self.model, keeper.pathways, room=room)
+        self.accelerator.wait_for_everyone()
+        logs = [folder / f"{number}{ROWS}" for number in range(self.accelerator.num_processes)]
+        self.loader.dataset.kept |= keeper.kept(self._opened.enter_context(contextlib.closing(RowTable(logs))))
+
     def training_step(self, batch: JointBatch) -> dict[str, Tensor]:
         """One batch forward and backward and, after `accumulate` of them, an update; the losses."""
         torch.manual_seed(self._seed())
@@ -264,7 +298,8 @@ class Trainer:
         last = self.done == self.total_steps and self.recipe.run.publish == "last" and not self.validation
         clips = None if last else self.recipe.run.eval_clips
         with self.meter.paused():
-            reports = self.evaluate(self.published, self.validation or self.test_media, clips=clips)
+            seen_again = self.validation or self.test_media
+            reports = self.evaluate(self.published, seen_again, clips=clips, score=self.score)
             score = float(np.mean([main_score(report) for report in reports.values()]))
             is_best = self.best is None or score > self.best
             self.best = score if is_best else self.best
@@ -327,6 +362,7 @@ class Trainer:
         clips: int | None = None,
         still: bool = False,
         pathway: str | None = None,
+        score: ScoreFiles = score_files,
     ) -> dict[str, Report]:
         """The report of every task's files, which the processes share."""
         protocol = PROTOCOLS[self.recipe.run.protocol]
@@ -343,6 +379,7 @@ class Trainer:
                 file_seconds=self.recipe.data.file_seconds or None,
                 dtype=DTYPES[self.recipe.run.precision],
                 shard=(self.accelerator.process_index, self.accelerator.num_processes),
+                score=score,
             )
             parts = gather_object([dataclasses.replace(part, files=())])  # all processes know the files
             reports[task] = Report.merge([dataclasses.replace(other, files=part.files) for other in parts])
@@ -421,6 +458,9 @@ class Trainer:
             self._draw_curves()
             page = run_page(self.run.path, self.recipe, reports, plan=self._plans(), unreadable=self.loader.failed)
             write_whole(self.run.path / REPORT, lambda path: write_page(page, path))
+        self._opened.close()
+        if self.run.writes:
+            shutil.rmtree(self.run.path / FEATURES, ignore_errors=True)
         return reports
 
     def _plans(self) -> Sequence[TaskPlan]:
@@ -481,6 +521,7 @@ class Trainer:
 
     def close(self) -> None:
         """Ends the progress bar and the logs."""
+        self._opened.close()
         self.meter.bar.close()
         self.run.close()
 

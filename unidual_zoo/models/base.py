@@ -494,15 +494,15 @@ class TaskModel(nn.Module, ABC):
         )
 
     def forward_settled(self, x: Tensor, pathway: str) -> Tensor:
-        """Images or clips -> what does not change on a settled pathway: pooled features (B, D), or unpooled ones (B, …)
-        where pooling learns."""
+        """Images or clips -> what does not change on a settled pathway: what heads see (B, D), or unpooled features
+        (B, …) where pooling learns."""
         features = self.forward_features(x, modality=pathway)
-        return self._pool(features, pathway) if self.learnt_pooling(pathway) is None else features
+        return self.head_inputs(features, pathway) if self.learnt_pooling(pathway) is None else features
 
     def pool_settled(self, settled: Tensor, pathway: str) -> Tensor:
         """What `forward_settled` gave -> what heads see (B, D)."""
-        pooled = settled if self.learnt_pooling(pathway) is None else self._pool(settled, pathway)
-        return self.head_drop(pooled)
+        seen = settled if self.learnt_pooling(pathway) is None else self.head_inputs(settled, pathway)
+        return self.head_drop(seen)
 
     def train(self, mode: bool = True) -> Self:
         """nn.Module's, but a frozen trunk stays in evaluation mode."""

@@ -113,6 +113,8 @@ def test_finetuning_lets_heads_see_the_order_of_frames(media):
     assert recipe.model.fit_heads
     given = finetune_recipe("unidual_efficientnet_lite0", videos=videos, settings=['model_args={"time_terms": 2}'])
     assert given.model.model_args == {"time_terms": 2}
+    averaged = finetune_recipe("unidual_trunk", videos=videos, settings=['model_args={"frame_mean": "before_norm"}'])
+    assert averaged.model.model_args == {"frame_mean": "before_norm"}
     for model in ("unidual10_aux", "local-dir:runs/mine/export"):
         assert finetune_recipe(model, videos=videos).model.model_args == {}
     assert finetune_recipe("unidual_efficientnet_lite0", images=str(media / "pictures")).model.model_args == {}

@@ -32,8 +32,10 @@ def finetune_recipe(
     """The recipe `finetune` for a folder or CSV list of labelled images, of labelled videos, or for both.
 
     Class names come from the folders or the list, head sizes from their number. A part of the files is kept for testing
-    where there are no test files. `skip` is a list of files to leave out, of the images and of the videos. A network
-    without published weights starts from random ones; its BatchNorms learn, and all its layers at one rate.
+    where there are no test files. `skip` is a list of files to leave out, of the images and of the videos. Heads start as
+    least squares fit them, and on a trunk of images those of the video pathway see the order of frames. A network
+    without published weights starts from random ones, heads included; its BatchNorms learn, and all its layers at one
+    rate.
 
     Raises:
         ValueError: an unknown model, neither images nor videos, test files of what is not learnt, or a setting that the
@@ -53,8 +55,9 @@ def finetune_recipe(
         recipe = recipe.changed(freeze_norms=False, layer_decay=None, fit_heads=False)
     skipped = dict.fromkeys(tasks, skip) if skip is not None else {}
     changed = change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests, skip=skipped), settings)
-    ordered = _order_arguments(model) if "videos" in data else {}
-    return changed.changed(model_args={**ordered, **changed.model.model_args})
+    own = changed.model.model_args
+    ordered = _order_arguments(model) if "videos" in data and not {"frame_mean", "global_blocks"} & set(own) else {}
+    return changed.changed(model_args={**ordered, **own})
 
 
 def scalable_spec(model: str) -> InputSpec | None:

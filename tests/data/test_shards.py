@@ -107,7 +107,9 @@ def test_packing_goes_on_where_it_was_stopped(source, tmp_path):
     next(steps)
     next(steps)
     steps.close()
-    with pytest.raises(ValueError, match="no split 'train', there is"):  # it is no data set yet
+    with pytest.raises(
+        ValueError, match="out is an unfinished `unidual pack`: the same command that began it goes on"
+    ):  # it is no data set yet
         read_media(out, modality="image", split="train")
     (out / "train-000001.tar").write_bytes(b"cut")
     (out / ".train-000002.tar.0123.partial").touch()

@@ -122,7 +122,7 @@ def _contents(section: Section) -> dict[str, Any]:
     worst = sorted(rows, key=lambda row: (row.recall is None, row.recall, -row.files))
     return {
         "title": section.title,
-        "metrics": report.telling_metrics(),
+        "metrics": report.metrics(),
         "baselines": section.baselines,
         "notes": section.notes,
         "facts": {name: value for name, value in report.to_dict().items() if _is_fact(name, value, report)},

@@ -394,7 +394,9 @@ def _sentence(message: object) -> str:
 
 def _origin(model: str, checkpoint: Path | None) -> dict[str, str]:
     """Facts for the report where the weights are not those of a registered name."""
-    saved = {"saved_as": model} if ":" in model else {}
+    from unidual_zoo.export import is_exported
+
+    saved = {"saved_as": model} if ":" in model or is_exported(model) else {}
     return saved | ({"checkpoint": str(checkpoint)} if checkpoint else {})
 
 

@@ -192,6 +192,17 @@ def find_packed(path: PathLike) -> Span:
     return Span(offset, size, index.digests[number])
 
 
+def name_before(path: PathLike) -> str:
+    """What a file was called before it was packed, with the last folders; the path itself where that is not known."""
+    shard, name = os.path.split(os.fspath(path))
+    number = _number_of(name) if is_packed(path) else None
+    if number is None:
+        return os.fspath(path)
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        return str(read_json(index_path(shard))["members"][number]["file"])
+    return os.fspath(path)
+
+
 def _number_of(name: str) -> int | None:
     """The number of a file in its shard, None if its name has none."""
     digits = os.path.splitext(name)[0][-PLACE_DIGITS:]

@@ -7,6 +7,8 @@ import gc
 import shutil
 import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,29 @@ def test_what_is_too_large_too_long_or_no_video_is_refused(film, tmp_path):
     (tmp_path / "text.mp4").write_text("this is text")
     with pytest.raises(MediaError, match="cannot be opened as a video"):
         check_file(str(tmp_path / "text.mp4"), Limits())
+
+
+def test_the_end_waits_for_the_file_in_hand(model, tmp_path):
+    path, look = str(grey_image(tmp_path / "a.png", 2)), Looker(model)
+    plain, begun, told = look._look, threading.Event(), threading.Event()
+
+    def slow(*given):
+        begun.set()
+        told.wait(10)
+        return plain(*given)
+
+    look._look = slow
+    with ThreadPoolExecutor(2) as pool:
+        sight = pool.submit(look, path)
+        assert begun.wait(10)
+        ended = pool.submit(look.close)
+        with pytest.raises(TimeoutError):
+            ended.result(0.2)
+        told.set()
+        ended.result(10)
+        assert sight.result(10).top
+    with pytest.raises(ValueError, match="the page is being closed"):
+        look(path)
 
 
 def test_a_model_without_heads_has_nothing_to_show():

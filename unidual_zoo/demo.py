@@ -95,7 +95,7 @@ class Looker:
     def __init__(self, model: TaskModel, *, limits: Limits | None = None, device: str | None = None) -> None:
         self.model = model if device is None else model.to(device)
         self.limits = limits or Limits()
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
         self.routes: dict[tuple[str, str], Route] = {}
         for modality in (IMAGE, VIDEO):
             for pathway in model.pathways:
@@ -116,7 +116,14 @@ class Looker:
         if not routes:
             raise ValueError(f"the model has no labels for a file of the modality {modality}")
         with self._lock, evaluation_mode(self.model):
+            if self._closed:
+                raise ValueError("the page is being closed")
             return self._look(path, modality, routes)
+
+    def close(self) -> None:
+        """Waits for the file in hand; those after it are refused."""
+        with self._lock:
+            self._closed = True
 
     def _look(self, path: str, modality: str, routes: Mapping[str, Route]) -> Sight:
         start = time.perf_counter()
@@ -340,6 +347,7 @@ def served(
             yield page
         finally:
             page.close(verbose=False)
+            looker.close()  # a process that ends while a thread of it is within torch is aborted
 
 
 @contextlib.contextmanager

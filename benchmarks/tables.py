@@ -23,12 +23,12 @@ from typing import Annotated, Any
 import timm
 import typer
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from unidual.app import main as run_app
 from unidual.options import HELP
 from unidual_zoo.checks import check_known
 from unidual_zoo.models.summary import multiply_adds
+from unidual_zoo.progress import Progress
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.tabular import markdown_table, mean_and_deviation
 from unidual_zoo.training.recipes import RENAMED
@@ -230,7 +230,7 @@ class Runs:
         for name in self.table.metrics:
             role, metric = METRICS[name]
             report = reports.get(self.tasks.get(role, ""))
-            result[name] = report[metric] if report else None
+            result[name] = report.get(metric) if report else None
         return result | {"CPU minutes": minutes, **cost(folder / EXPORT)}
 
 
@@ -390,7 +390,7 @@ def run_all(runs: Runs, rows: Sequence[Row], seeds: int) -> list[str]:
             base = futures[row.base, seed] if row.base else None
             futures[row.name, seed] = pool.submit(runs.run, row, seed, base)
         try:
-            for future in tqdm(futures.values(), unit="run", disable=None):
+            for future in Progress(futures.values(), unit="run"):
                 if (error := future.exception()) is not None:
                     failed.append(str(error))
                     typer.echo(str(error), err=True)

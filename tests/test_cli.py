@@ -295,7 +295,7 @@ def test_evaluate_ends_in_one_line_of_json(run, model, data):
     assert "Traceback" not in err
     row = json.loads(text.splitlines()[-1])
     assert lines(out) == [row]
-    assert {"clip@1", "video@1", "video@5"} <= row.keys()
+    assert {"clip@1", "video@1"} <= row.keys()
     assert (row["listed"], row["decoded"], row["failed"]) == (5, 4, 1)
     assert row["failures"][0]["file"].endswith("torn.mp4")
     assert (row["model"], row["saved_as"]) == ("unidual10", model)
@@ -306,7 +306,7 @@ def test_evaluate_ends_in_one_line_of_json(run, model, data):
     status, text, _ = run("evaluate", "imagenet", "--model", model, "--data", data / "things", "--dtype", "bfloat16")
     assert status == 0
     row = json.loads(text.splitlines()[-1])
-    assert {"top-1", "top-5"} <= row.keys()
+    assert "top-1" in row
     assert (row["dtype"], row["listed"], row["labels"]) == ("bfloat16", 3, "by name")
 
 

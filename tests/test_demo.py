@@ -1,11 +1,14 @@
 """The page to try a model in: what it answers, what it refuses, and itself in a browser."""
 
 import contextlib
+import copy
 import dataclasses
 import gc
 import shutil
 import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,11 +19,11 @@ from fakes import grey_image, grey_video
 import unidual_zoo  # noqa: F401  (registers the models)
 from unidual_zoo import extras
 from unidual_zoo.data.media import MediaError
-from unidual_zoo.demo import LOOPBACK, Limits, Looker, Window, check_file, draw_timeline, served, told, window_ranges
-from unidual_zoo.spec import ClipSpec
+from unidual_zoo.demo import LOOPBACK, Limits, Looker, check_file, served, told
 
 MARKUP = "<img src=x onerror=document.title='taken'>"
 TASKS = {"things": ("image", 3), "acts": ("video", 3)}
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a pie that turns, and no question
 CHROME, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
 
 
@@ -39,40 +42,35 @@ def film(tmp_path):
     return str(grey_video(tmp_path / f"{MARKUP.replace('/', '')}.mp4", [0, 2, 4] * 25))
 
 
-def test_windows_cover_the_whole_video():
-    clip = ClipSpec(length=8, stride=4)  # of 32 frames
-    assert window_ranges(100, 25, clip) == [(0, 33), (33, 67), (67, 100)]
-    assert window_ranges(10, 25, clip) == [(0, 10)]
-    assert window_ranges(10_000, 25, clip)[-1] == (9167, 10_000)  # the twelfth
-    assert len(window_ranges(100, 25, ClipSpec(length=8, sampling="segments"))) == 4  # of a second each
-
-
 def test_both_pathways_answer_for_a_photo_and_over_the_time_of_a_video(model, film, tmp_path):
     look = Looker(model)
     model.train()
     for path, modality, seconds in (
         (str(grey_image(tmp_path / "a.png", 2)), "image", []),
-        (film, "video", [0, 1, 2, 3]),
+        (film, "video", [0, 0.74, 1.24, 1.74, 2.24, 3]),  # in the middle between the centres of windows of a second
     ):
         sight = look(path)
         assert (sight.modality, sight.tasks) == (modality, {"image": "things", "video": "acts"})
-        assert sorted({edge for window in sight.windows for edge in (window.start, window.end)}) == seconds
+        moments = sight.timeline.moments if sight.timeline else []
+        edges = {round(edge, 3) for moment in moments for edge in (moment.start, moment.end)}
+        assert sorted(edges) == pytest.approx(seconds)
         for pathway, top in sight.top.items():
             assert sum(top.values()) == pytest.approx(1)  # all of three classes
-            windows = [window.best[pathway] for window in sight.windows]
-            assert all(share >= 1 / 3 and label in top for label, share in windows)
-        assert len(sight.pictures) == 2 * max(1, len(sight.windows))
+            assert all(moment.best[pathway][0][0] in top for moment in moments)
+        assert len(sight.pictures) == (6 if moments else 2)
         assert all(picture.size == (32, 32) for picture, _ in sight.pictures)
     assert "image, 0.5 s: <img" in sight.pictures[0][1]
-    assert "3 clips over the whole video" in told(sight, "net", "cpu")
-    assert draw_timeline(sight.windows).width == 880
+    assert "5 clips over the whole video" in told(sight, "net", "cpu")
     assert model.training
     model.eval()
 
 
-def test_odd_labels_are_drawn_as_they_are():
-    windows = [Window(0, 1, {"video": ("$_$", 0.5)}), Window(1, 2, {"video": ("_a", 0.5)})]
-    assert draw_timeline(windows).width == 880
+def test_scores_that_are_not_finite_are_no_labels(model, tmp_path):
+    broken = copy.deepcopy(model)
+    for parameter in broken.parameters():
+        parameter.data.fill_(float("nan"))
+    with pytest.raises(MediaError, match="scores are not finite"):
+        Looker(broken)(str(grey_image(tmp_path / "a.png", 2)))
 
 
 def test_what_is_too_large_too_long_or_no_video_is_refused(film, tmp_path):
@@ -84,6 +82,29 @@ def test_what_is_too_large_too_long_or_no_video_is_refused(film, tmp_path):
     (tmp_path / "text.mp4").write_text("this is text")
     with pytest.raises(MediaError, match="cannot be opened as a video"):
         check_file(str(tmp_path / "text.mp4"), Limits())
+
+
+def test_the_end_waits_for_the_file_in_hand(model, tmp_path):
+    path, look = str(grey_image(tmp_path / "a.png", 2)), Looker(model)
+    plain, begun, told = look._look, threading.Event(), threading.Event()
+
+    def slow(*given):
+        begun.set()
+        told.wait(10)
+        return plain(*given)
+
+    look._look = slow
+    with ThreadPoolExecutor(2) as pool:
+        sight = pool.submit(look, path)
+        assert begun.wait(10)
+        ended = pool.submit(look.close)
+        with pytest.raises(TimeoutError):
+            ended.result(0.2)
+        told.set()
+        ended.result(10)
+        assert sight.result(10).top
+    with pytest.raises(ValueError, match="the page is being closed"):
+        look(path)
 
 
 def test_a_model_without_heads_has_nothing_to_show():
@@ -103,13 +124,25 @@ def browser():
 
     options = webdriver.ChromeOptions()
     options.binary_location = CHROME
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1000"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1000", *CAMERA):
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
         yield driver
     finally:
         driver.quit()
+
+
+COUNTED = """
+window.recorded = 0;
+const Plain = window.MediaRecorder;
+window.MediaRecorder = class extends Plain {
+    constructor(...given) {
+        super(...given);
+        this.addEventListener("dataavailable", (event) => { window.recorded += event.data.size; });
+    }
+};
+"""
 
 
 class Visitor:
@@ -131,6 +164,21 @@ class Visitor:
 
     def drop(self, path):
         self.until(lambda: self.all("#dropped input[type=file]"))[0].send_keys(str(path))
+
+    def record(self, *, enough):
+        """Takes a video by webcam of `enough` bytes; of its last fifth of a second nothing comes."""
+        self.until(lambda: self.all("#dropped input[type=file]"))
+        self.driver.execute_script(COUNTED)
+        self.press("button[role=tab]", "Video by webcam")
+        for name in ("Click to Access Webcam", "Record"):
+            self.press("#recorder button", name)
+        self.until(lambda: self.driver.execute_script("return window.recorded") >= enough)
+        self.press("#recorder button", "Stop")
+
+    def press(self, selector, name):
+        """Presses a button by its name, also where the page's own wheel turns in front of it."""
+        (button,) = self.until(lambda: [button for button in self.all(selector) if button.text.strip() == name])
+        self.driver.execute_script("arguments[0].click()", button)
 
     def facts(self):
         return self.until(lambda: self.all("#facts textarea")[0].get_attribute("value"))
@@ -155,7 +203,7 @@ def test_the_page_in_a_browser(model, film, tmp_path):
         first, second = (Visitor(driver, page.local_url) for _ in range(2))
         first.drop(film)
         second.drop(photo)
-        assert "3 clips over the whole video" in first.facts()
+        assert "5 clips over the whole video" in first.facts()
         assert "one photo" in second.facts()
         for visitor, pictures in ((first, 6), (second, 2)):
             visitor.until(lambda visitor=visitor: MARKUP in visitor.all("#video-labels")[0].text)
@@ -168,6 +216,11 @@ def test_the_page_in_a_browser(model, film, tmp_path):
             visitor = Visitor(driver, page.local_url)
             visitor.drop(tmp_path / name)
             assert complaint in visitor.complaint()
+        visitor = Visitor(driver, page.local_url)
+        visitor.record(enough=20_000)
+        assert "over the whole video" in visitor.facts()
+        visitor.until(lambda: visitor.all("#timeline img"))
+        assert not list(folder.rglob("*.webm"))
         small = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", small)
         assert driver.execute_script("return document.documentElement.scrollWidth") <= 390

@@ -8,7 +8,7 @@ import torch
 from fakes import grey_image, grey_video
 from models.small import close, small
 
-from unidual.app import DTYPES, main
+from unidual.app import DTYPES, _origin, main
 from unidual.export import FORMATS
 from unidual_zoo import calibration, export, for_inference
 from unidual_zoo.data import normalize
@@ -181,5 +181,6 @@ def test_the_command_line_exports_what_it_predicts_with(tmp_path, capsys):
         assert end.value.code == 0
     row = json.loads(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("{")))
     assert (row["task"], row["normalizes"], row["out"]) == ("toy_objects", True, str(out))
+    assert _origin(str(out), None) == {"saved_as": str(out)}  # what evaluate's report adds to the model's own name
     (expected,) = Predictor(load_network("unidual10_aux.toy"))(str(image))
     assert json.loads((tmp_path / "labels.json").read_text())["top"][0] == pytest.approx(expected["top"][0], abs=1e-4)

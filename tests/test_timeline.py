@@ -8,6 +8,7 @@ from fakes import SPEC, GreyNet, grey_image, grey_video
 
 from unidual.app import main
 from unidual_zoo import inference
+from unidual_zoo import timeline as timeline_module
 from unidual_zoo.data.datasets import load_clips
 from unidual_zoo.data.media import MediaError
 from unidual_zoo.data.transforms import eval_transform
@@ -19,8 +20,8 @@ from unidual_zoo.timeline import (
     Scored,
     Timeline,
     Windowing,
-    _moments_of,
     _smoothed,
+    _stretches,
     moments,
     read_windows,
     window_clip,
@@ -38,6 +39,10 @@ LEVELS = [0] * 52 + [5] * 50 + [2] * 28  # 5.2 s at 25 frames/s; no clip of the 
         (Windowing(), 40, [(0, 25), (12, 37), (25, 40)]),  # a clip is shorter than a second
         (Windowing(seconds=1, stride=4), 230, [(0, 25), (100, 125), (200, 225)]),
         (Windowing(seconds=2), 3, [(0, 3)]),
+        (Windowing(seconds=1, stride=1, most=3), 100, [(0, 34), (33, 67), (66, 100)]),  # would be four
+        (Windowing(most=3), 200, [(0, 100), (50, 150), (100, 200)]),
+        (Windowing(most=3), 40, [(0, 25), (12, 37), (25, 40)]),
+        (Windowing(most=1), 101, [(0, 101)]),
     ],
 )
 def test_windows_lie_over_the_whole_video(cut, num_frames, expected):
@@ -47,7 +52,7 @@ def test_windows_lie_over_the_whole_video(cut, num_frames, expected):
 def test_a_window_is_as_long_as_a_clip_that_is_long():
     assert Windowing(stride=2).ranges(100, ClipSpec(length=16, stride=4), 25.0)[:2] == [(0, 61), (50, 100)]
     assert window_clip(50, 100, CLIP, 25.0) == [74, 75]
-    for options in (dict(seconds=0), dict(stride=-1), dict(smooth=-1)):
+    for options in (dict(seconds=0), dict(stride=-1), dict(smooth=-1), dict(most=0)):
         with pytest.raises(ValueError, match="must be"):
             Windowing(**options)
 
@@ -71,10 +76,10 @@ def test_smoothing_and_stretches():
     smoothed = [scored.scores["a"].tolist() for scored in _smoothed(windows, 2)]
     assert smoothed == [[1, 0], pytest.approx([2 / 3, 1 / 3]), pytest.approx([1 / 3, 2 / 3]), [0, 1]]
     assert [scored.scores["a"].tolist() for scored in _smoothed(windows, 0)] == [[1, 0], [1, 0], [0, 1], [0, 1]]
-    assert [(s.start, s.end) for s in _moments_of(windows)] == [(0, 1.5), (1.5, 2.5), (2.5, 3.25), (3.25, 4)]
+    assert [(s.start, s.end) for s in _stretches(windows)] == [(0, 1.5), (1.5, 2.5), (2.5, 3.25), (3.25, 4)]
 
 
-def test_the_labels_of_a_video(tmp_path):
+def test_the_labels_of_a_video(tmp_path, monkeypatch):
     path = grey_video(tmp_path / "a.mp4", LEVELS)
     model = GreyNet()
     routes = {pathway: Route(model, "video", protocol=PROTOCOL, pathway=pathway) for pathway in ("video", "image")}
@@ -90,6 +95,10 @@ def test_the_labels_of_a_video(tmp_path):
     (tmp_path / "torn.mp4").write_text("a text file called .mp4")
     with pytest.raises(MediaError, match="cannot be opened as a video"):
         list(moments(tmp_path / "torn.mp4", routes))
+    monkeypatch.setattr(timeline_module, "stream_clips", lambda path, clips, transform: iter(clips(10, 25.0)[:0]))
+    with pytest.raises(MediaError, match=r"not even the frames of its first 0\.40 seconds"):
+        list(moments(path, routes, Windowing(seconds=0.4)))
+    monkeypatch.undo()
     model.scale.data.fill_(float("nan"))
     with pytest.raises(MediaError, match="scores are not finite"):
         list(moments(path, routes))

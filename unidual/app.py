@@ -135,10 +135,9 @@ def predict(
             output=output,
         )  # fmt: skip
         return
-    from tqdm import tqdm
-
     from unidual_zoo.inference import Predictor, find_files, load_model
     from unidual_zoo.names import printable
+    from unidual_zoo.progress import Progress
 
     paths = find_files(files)
     with json_lines(output) as write:
@@ -155,10 +154,10 @@ def predict(
         )  # fmt: skip
         width, num_failed = max(len(printable(path)) for path in paths), 0
         with predictor.deaths_explained():
-            for result in tqdm(predictor(paths), total=len(paths), unit="file", disable=None):
+            for result in Progress(predictor(paths), total=len(paths), unit="file"):
                 write(result)
                 num_failed += "error" in result
-                tqdm.write(f"{printable(result['file']):<{width}}  {printable(_labels(result))}", file=sys.stdout)
+                Progress.write(f"{printable(result['file']):<{width}}  {printable(_labels(result))}", file=sys.stdout)
     if num_failed:
         typer.echo(f"unidual: {num_failed} of {len(paths)} files failed", err=True)
         raise typer.Exit(FAILED_FILES)
@@ -310,14 +309,13 @@ def models(
 
     The table is cut to the terminal; --json and --markdown have everything.
     """
-    from tqdm import tqdm
-
     from unidual_zoo.models.summary import registered_names, summarise
+    from unidual_zoo.progress import Progress
     from unidual_zoo.tabular import aligned_table, markdown_table
 
     names = registered_names(pattern)
     with json_lines(output) as write:
-        rows = list(tqdm(summarise(names), total=len(names), unit="model", disable=None, leave=False))
+        rows = list(Progress(summarise(names), total=len(names), unit="model", leave=False))
         for row in rows:
             write(row.to_dict())
     if markdown:
@@ -396,7 +394,9 @@ def _sentence(message: object) -> str:
 
 def _origin(model: str, checkpoint: Path | None) -> dict[str, str]:
     """Facts for the report where the weights are not those of a registered name."""
-    saved = {"saved_as": model} if ":" in model else {}
+    from unidual_zoo.export import is_exported
+
+    saved = {"saved_as": model} if ":" in model or is_exported(model) else {}
     return saved | ({"checkpoint": str(checkpoint)} if checkpoint else {})
 
 

@@ -16,7 +16,11 @@ FAULTS_FOUND = 1  # exit status
 
 def check_data(
     source: Annotated[
-        Path, typer.Argument(help="A folder class/file or split/class/file, or a CSV of path,label[,split].")
+        str,
+        typer.Argument(
+            help="What evaluate takes: a folder class/file or split/class/file, a CSV of path,label[,split], "
+            "LAYOUT:FOLDER or shards; also any folder of images and videos."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Where the report goes, and where a check goes on [default: check/NAME].")
@@ -46,11 +50,11 @@ def check_data(
         min_frames=min_frames,
         **given,
     )
-    place = out or Path("check") / (source.resolve().stem or "root")
+    place = out or Path("check") / (Path(source).resolve().stem or "root")
     with json_lines(output) as write:
         report = check(source, place, settings=settings, progress=True)
         summary = report["summary"]
-        result = {"source": str(source), "out": str(place), **summary}
+        result = {"source": source, "out": str(place), **summary}
         write(result)
     for row in report["faults"][:10]:
         typer.echo(printable(f"{row['file']}: {row['kind']}: {row['reason']}"))

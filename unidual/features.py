@@ -47,10 +47,9 @@ def features(
 
     The same command goes on with a run that was killed. Exit status 1 if a file failed; its row says why.
     """
-    from tqdm import tqdm
-
     from unidual_zoo.features import Extractor, check_table, load_reproducibly, weights_digest, write_features
     from unidual_zoo.names import printable
+    from unidual_zoo.progress import Progress
 
     check_table(out)
     paths = _files(files, modality)
@@ -65,11 +64,11 @@ def features(
         score = engine_of(engine, address=address, actors=actors, device=place["device"])
         extractor = Extractor(network, **_options(facts), **place, batch_size=batch_size, score=score)
         rows = write_features(paths, out, extractor, facts=facts | {"weights": weights_digest(network)})
-        for row in tqdm(rows, unit="file", disable=None):
+        for row in Progress(rows, unit="file"):
             made += 1
             if row.error is not None:
                 failed += 1
-                tqdm.write(f"unidual: {printable(f'{row.path}: {row.error}')}", file=sys.stderr)
+                Progress.write(f"unidual: {printable(f'{row.path}: {row.error}')}", file=sys.stderr)
         result = {"out": str(out), "files": len(dict.fromkeys(paths)), "made": made, "failed": failed}
         write(result)
     typer.echo(json.dumps(result))

@@ -28,19 +28,18 @@ def pack(
 
     Stopped and called again, it goes on. Exit status 1 if a file cannot be read; the others are packed all the same.
     """
-    from tqdm import tqdm
-
     from unidual_zoo.data.datasets import read_splits
     from unidual_zoo.data.packing import Packing, num_shards
     from unidual_zoo.data.packing import pack as write
     from unidual_zoo.names import printable
+    from unidual_zoo.progress import Progress
 
     with json_lines(output) as write_line:
         packing = Packing(per_shard=per_shard, short_side=short_side, gop=gop)
         media = read_splits(source, modality=modality)
-        steps = tqdm(
+        steps = Progress(
             write(media, folder, packing, workers=workers),
-            total=num_shards(media, packing), unit="shard", disable=None,
+            total=num_shards(media, packing), unit="shard",
         )  # fmt: skip
         packed = deque(steps, maxlen=1).pop()
         result = {"out": str(folder), **packed.to_dict()}

@@ -33,11 +33,10 @@ def write_timelines(
     Raises:
         ValueError: none of the files is a video.
     """
-    from tqdm import tqdm
-
     from unidual_zoo.data import MediaError
     from unidual_zoo.inference import Predictor, find_files, load_model, modality_of
     from unidual_zoo.names import printable
+    from unidual_zoo.progress import Progress
     from unidual_zoo.spec import VIDEO
     from unidual_zoo.timeline import PROTOCOL, Timeline, Windowing, moments
 
@@ -54,7 +53,7 @@ def write_timelines(
             raise ValueError(predictor.refused[VIDEO])
         route = predictor.routes[VIDEO]
         for path, name in zip(paths, _names(paths), strict=True):
-            bar = tqdm(unit="moment", desc=printable(name), disable=None, leave=False)
+            bar = Progress(unit="moment", desc=printable(name), leave=False)
             try:
                 seen = moments(path, {ROUTE: route}, cut, top=predictor.top, batch_size=predictor.batch_size)
                 timeline = Timeline(path, {ROUTE: route.task}, [moment for moment in seen if bar.update() or True])

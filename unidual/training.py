@@ -240,7 +240,7 @@ def _run(recipe: Recipe, *, out: Path, resume: bool, plan: Plan | None = None) -
                 typer.echo(f"unidual: {count} failed and count as wrong, the first: {first}", err=True)
         baselines = {task: dict(report.facts["baselines"]) for task, report in reports.items()}
         for task, report in reports.items():
-            scores = [f"{name} {value:.2f}%" for name, value in report.telling_metrics().items()]
+            scores = [f"{name} {value:.2f}%" for name, value in report.metrics().items()]
             beside = [f"{name} {value:.2f}%" for name, value in baselines[task].items()]
             typer.echo(printable(f"{task}: {', '.join(scores)} (beside it: {', '.join(beside)})"))
         commands = next_commands(f"local-dir:{out / EXPORT}", modalities=())

@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import html
 import io
-import math
 import os
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +24,10 @@ import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from PIL import Image
 from torch import Tensor
 
-from unidual_zoo.data.datasets import load_clips, load_image
+from unidual_zoo.data.datasets import load_image
 from unidual_zoo.data.decode import probe
 from unidual_zoo.data.media import MediaError, file_boundary
 from unidual_zoo.data.synthetic import toy
@@ -43,13 +39,22 @@ from unidual_zoo.extras import require
 from unidual_zoo.inference import modality_of
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable
-from unidual_zoo.scoring import Protocol, Route
-from unidual_zoo.spec import IMAGE, VIDEO, ClipSpec
-from unidual_zoo.timeline import window_clip
+from unidual_zoo.scoring import Route
+from unidual_zoo.spec import IMAGE, VIDEO
+from unidual_zoo.timeline import (
+    PROTOCOL,
+    Scored,
+    Timeline,
+    Window,
+    Windowing,
+    moments_of,
+    read_windows,
+    score_windows,
+)
 
 LOOPBACK, PORT = "127.0.0.1", 7860
 TOP = 5
-MOST_WINDOWS, WINDOW_SECONDS = 12, 1.0  # of a time line, and the least length of one
+WINDOWING = Windowing(most=12)  # which two cores are through with while one waits
 MOST_PICTURES = 3  # windows whose frame is shown
 CAM_SHARE = 0.6  # of the colours of a Grad-CAM in a picture, where it is largest
 BATCH = 4  # windows that go through the network together
@@ -61,7 +66,6 @@ CSS = """
 #frames .caption-label { white-space: normal; max-width: 100%; left: 0; font-size: 0.75rem; }
 """
 EXAMPLES = 2  # photos and videos each
-_PROTOCOL = Protocol(name="demo", clips=1)
 
 
 @dataclass(frozen=True)
@@ -73,24 +77,16 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Window:
-    """A part of a video, in seconds, with each pathway's best label and its probability."""
-
-    start: float
-    end: float
-    best: Mapping[str, tuple[str, float]]
-
-
-@dataclass(frozen=True)
 class Sight:
-    """What a model sees in a file: the best labels of each pathway, over time, and pictures of where it looks."""
+    """What a model sees in a file: the best labels of each pathway, of a video over time, and pictures of where it
+    looks."""
 
     modality: str
     top: Mapping[str, Mapping[str, float]]
     tasks: Mapping[str, str]
     seconds: Mapping[str, float]  # reading, and each pathway
-    windows: Sequence[Window] = ()
-    pictures: Sequence[tuple[Image.Image, str]] = field(default_factory=tuple)
+    timeline: Timeline | None = None
+    pictures: Sequence[tuple[Image.Image, str]] = ()
 
 
 class Looker:
@@ -99,12 +95,12 @@ class Looker:
     def __init__(self, model: TaskModel, *, limits: Limits | None = None, device: str | None = None) -> None:
         self.model = model if device is None else model.to(device)
         self.limits = limits or Limits()
-        self._lock = threading.Lock()
+        self._lock, self._closed = threading.Lock(), False
         self.routes: dict[tuple[str, str], Route] = {}
         for modality in (IMAGE, VIDEO):
             for pathway in model.pathways:
                 with contextlib.suppress(ValueError):  # it has no head there
-                    self.routes[modality, pathway] = Route(model, modality, protocol=_PROTOCOL, pathway=pathway)
+                    self.routes[modality, pathway] = Route(model, modality, protocol=PROTOCOL, pathway=pathway)
         if not self.routes:
             raise ValueError("the model has no heads, and so no labels to show")
 
@@ -120,42 +116,54 @@ class Looker:
         if not routes:
             raise ValueError(f"the model has no labels for a file of the modality {modality}")
         with self._lock, evaluation_mode(self.model):
+            if self._closed:
+                raise ValueError("the page is being closed")
             return self._look(path, modality, routes)
+
+    def close(self) -> None:
+        """Waits for the file in hand; those after it are refused."""
+        with self._lock:
+            self._closed = True
 
     def _look(self, path: str, modality: str, routes: Mapping[str, Route]) -> Sight:
         start = time.perf_counter()
-        views, spans = read_windows(path, modality, self.model)
-        seconds, scores = {"reading": time.perf_counter() - start}, {}
+        windows = self._windows(path, modality)
+        seconds, columns = {"reading": time.perf_counter() - start}, []
         for pathway, route in routes.items():
             start = time.perf_counter()
-            scores[pathway] = torch.cat([route.score(part).cpu() for part in views.split(BATCH)])  # (windows, classes)
+            columns.append(list(score_windows(path, windows, {pathway: route}, batch_size=BATCH)))
             seconds[f"{pathway} pathway"] = time.perf_counter() - start
-        best = {pathway: [best_labels(routes[pathway], row, 1) for row in rows] for pathway, rows in scores.items()}
-        windows = [
-            Window(*span, {pathway: next(iter(rows[number].items())) for pathway, rows in best.items()})
-            for number, span in enumerate(spans)
-        ]
-        own = self.model.default_pathway(modality)
-        telling = scores[own if own in scores else next(iter(scores))].amax(1).argsort(descending=True)
-        shown = sorted(telling[:MOST_PICTURES].tolist())
+        scored = [_joined(row) for row in zip(*columns, strict=True)]
+        moments = list(moments_of(scored, routes, smooth=WINDOWING.smooth, top=TOP))
+        tasks = {pathway: route.task for pathway, route in routes.items()}
+        means = {pathway: torch.stack([row.scores[pathway] for row in scored]).mean(0) for pathway in routes}
+        telling = self.model.default_pathway(modality)
+        telling = telling if telling in routes else next(iter(routes))
+        surest = sorted(range(len(scored)), key=lambda number: -scored[number].scores[telling].max().item())
+        shown = [windows[number] for number in sorted(surest[:MOST_PICTURES])]
         return Sight(
             modality=modality,
-            top={pathway: best_labels(routes[pathway], rows.mean(0), TOP) for pathway, rows in scores.items()},
-            tasks={pathway: route.task for pathway, route in routes.items()},
+            top={pathway: best_labels(route, means[pathway], TOP) for pathway, route in routes.items()},
+            tasks=tasks,
             seconds=seconds,
-            windows=windows,
-            pictures=[
-                picture
-                for number in shown
-                for picture in self._pictures(views[number], spans[number] if spans else None)
-            ],
+            timeline=Timeline(path, tasks, moments) if modality == VIDEO else None,
+            pictures=[picture for window in shown for picture in self._pictures(window)],
         )
 
-    def _pictures(self, view: Tensor, span: tuple[float, float] | None) -> Iterator[tuple[Image.Image, str]]:
-        """The middle frame of a view under the Grad-CAM of each pathway, with a caption."""
-        explanation = explain(self.model, view, top=1)
+    def _windows(self, path: str, modality: str) -> list[Window]:
+        """Those of a video, the whole of a photo."""
+        spec = self.model.spec
+        with collected():
+            if modality == VIDEO:
+                return list(read_windows(path, spec, WINDOWING))
+            with file_boundary(path):
+                return [Window(0.0, 0.0, load_image(path, eval_transform(spec)))]
+
+    def _pictures(self, window: Window) -> Iterator[tuple[Image.Image, str]]:
+        """The middle frame of a window under the Grad-CAM of each pathway, with a caption."""
+        explanation = explain(self.model, window.clip, top=1)
         frame = explanation.frames[len(explanation.frames) // 2]
-        when = f", {sum(span) / 2:.1f} s" if span else ""
+        when = f", {(window.start + window.end) / 2:.1f} s" if window.end else ""
         for pathway, response in sorted(explanation.responses.items()):  # as the labels stand
             if (named := response.class_map) is not None:
                 caption = f"{pathway}{when}: {named.label} {named.probability:.0%}"
@@ -181,29 +189,9 @@ def check_file(path: str, limits: Limits) -> str:
     return modality
 
 
-def read_windows(path: str, modality: str, model: TaskModel) -> tuple[Tensor, list[tuple[float, float]]]:
-    """An image as (1, 3, H, W); a video as a clip of each of its windows (windows, 3, T, H, W), and their seconds."""
-    spec = _PROTOCOL.spec(model.spec, modality)
-    spans: list[tuple[float, float]] = []
-
-    def clips(num_frames: int, rate: float) -> list[list[int]]:
-        ranges = window_ranges(num_frames, rate, spec.clip)
-        spans.extend((start / rate, end / rate) for start, end in ranges)
-        return [window_clip(start, end, spec.clip, rate) for start, end in ranges]
-
-    with file_boundary(path), collected():
-        framing = eval_transform(spec)
-        if modality == IMAGE:
-            return load_image(path, framing)[None], []
-        return load_clips(path, clips, framing), spans
-
-
-def window_ranges(num_frames: int, rate: float, clip: ClipSpec) -> list[tuple[int, int]]:
-    """The frames [start, end) of equal windows over a whole video, each as long as a clip where the video allows it."""
-    least = max(WINDOW_SECONDS * rate, clip.length * clip.stride if clip.sampling == "dense" else clip.length)
-    count = max(1, min(MOST_WINDOWS, math.floor(num_frames / least)))
-    bounds = [round(part * num_frames / count) for part in range(count + 1)]
-    return list(pairwise(bounds))
+def _joined(row: Sequence[Scored]) -> Scored:
+    """One window's scores by several routes."""
+    return row[0]._replace(scores={name: scores for scored in row for name, scores in scored.scores.items()})
 
 
 def best_labels(route: Route, scores: Tensor, count: int) -> dict[str, float]:
@@ -220,39 +208,10 @@ def overlaid(frame: Tensor, cam: Tensor) -> Image.Image:
     return Image.fromarray((255 * picture.clip(0, 1)).astype(np.uint8))
 
 
-def draw_timeline(windows: Sequence[Window]) -> Image.Image:
-    """A row for each pathway, whose parts have the colour of their label and the height of its probability."""
-    pathways = list(windows[0].best)
-    labels = list(dict.fromkeys(window.best[pathway][0] for pathway in pathways for window in windows))
-    colours = dict(zip(labels, matplotlib.colormaps["tab20"](np.arange(len(labels)) % 20), strict=True))
-    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
-        figure = Figure(
-            figsize=(8, 0.9 + 0.9 * len(pathways) + 0.25 * math.ceil(len(labels) / 2)), layout="constrained"
-        )
-        for axes, pathway in zip(
-            figure.subplots(len(pathways), 1, sharex=True, squeeze=False).flat, pathways, strict=True
-        ):
-            for window in windows:
-                label, share = window.best[pathway]
-                axes.bar(window.start, share, width=window.end - window.start, align="edge", color=colours[label],
-                         edgecolor="white")  # fmt: skip
-            axes.set(ylim=(0, 1), ylabel=pathway, xlim=(0, windows[-1].end), yticks=(0, 1))
-            axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xlabel("seconds")
-        figure.suptitle("labels over time, as high as their probability", fontsize="medium")
-        handles = [Patch(color=colours[label]) for label in labels]
-        figure.legend(
-            handles, [f" {label[:40]}" for label in labels], loc="outside lower center", ncols=2, frameon=False
-        )
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-    return Image.open(buffer)
-
-
 def told(sight: Sight, name: str, device: str) -> str:
     """What model it is and how long it took, as text."""
     parts = ", ".join(f"{what} {1000 * seconds:.0f} ms" for what, seconds in sight.seconds.items())
-    of_what = f"{len(sight.windows)} clips over the whole video" if sight.windows else "one photo"
+    of_what = f"{len(sight.timeline.moments)} clips over the whole video" if sight.timeline else "one photo"
     tasks = ", ".join(f"{task} on the {pathway} pathway" for pathway, task in sight.tasks.items())
     return printable(f"{name} on {device}: {of_what}; {parts}; labels of {tasks}")
 
@@ -290,10 +249,10 @@ def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
             if remove:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
-        timeline = draw_timeline(sight.windows) if len(sight.windows) > 1 else None
+        drawn = Image.open(io.BytesIO(sight.timeline.png())) if sight.timeline else None
         return [
             *(dict(sight.top[pathway]) if pathway in sight.top else None for pathway in (IMAGE, VIDEO)),
-            gradio.update(value=timeline, visible=timeline is not None),
+            gradio.update(value=drawn, visible=drawn is not None),
             list(sight.pictures),
             told(sight, name, device),
         ]
@@ -316,7 +275,16 @@ def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
                     elem_id="dropped",
                     height=140,
                 )
-                camera = gradio.Image(label="Webcam", sources=["webcam"], type="filepath", height=200)
+                with gradio.Tab("Photo by webcam"):
+                    camera = gradio.Image(
+                        show_label=False, sources=["webcam"], type="filepath", height=240, elem_id="camera"
+                    )
+                with gradio.Tab("Video by webcam"):
+                    recorder = gradio.Video(
+                        show_label=False, sources=["webcam"], include_audio=False, height=240, elem_id="recorder"
+                    )
+                    # As it was recorded: gradio would have it flipped and muted by ffmpeg, which need not be there.
+                    recorder.preprocess = lambda payload: payload.path if payload else None
             with gradio.Column():
                 with gradio.Row():
                     labels = [
@@ -333,6 +301,7 @@ def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
         outputs = [*labels, timeline, gallery, facts]
         dropped.upload(shown(remove=True), dropped, outputs, api_name="look")
         camera.input(shown(remove=True), camera, outputs)
+        recorder.stop_recording(shown(remove=True), recorder, outputs)
         if examples:
             gradio.Examples(
                 [[path] for path in examples], inputs=[dropped], outputs=outputs, fn=shown(remove=False),
@@ -378,6 +347,7 @@ def served(
             yield page
         finally:
             page.close(verbose=False)
+            looker.close()  # a process that ends while a thread of it is within torch is aborted
 
 
 @contextlib.contextmanager

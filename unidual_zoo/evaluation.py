@@ -17,7 +17,6 @@ from typing import Any
 import av
 import PIL
 import torch
-from tqdm import tqdm
 
 from unidual_zoo.checks import nearest
 from unidual_zoo.data.datasets import MediaSet
@@ -26,6 +25,7 @@ from unidual_zoo.dtypes import dtype_name
 from unidual_zoo.engines import GraphModel
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable, tidy
+from unidual_zoo.progress import Progress
 from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, ScoreFiles, score_files
 from unidual_zoo.spec import VIDEO
 
@@ -106,6 +106,8 @@ class Report:
     def metrics(self) -> dict[str, float]:
         """Percentages: clip@1 (each view alone), video@1 and video@5 of videos; top-1 and top-5 of images.
 
+        Where five classes or fewer are all there are, any answer would be among the best five: that is left out.
+
         Raises:
             ValueError: the report is one rank's share, see `merge`.
         """
@@ -119,12 +121,9 @@ class Report:
         if self.modality == VIDEO:
             right, views = sum(r.views_right for r in self.results), sum(r.views for r in self.results)
             shares = {"clip@1": (right, views), "video@1": shares["top-1"], "video@5": shares["top-5"]}
+        if 0 < len(self.classes) <= TOP:
+            shares = {name: share for name, share in shares.items() if not name.endswith(str(TOP))}
         return {name: round(100 * right / total, 3) for name, (right, total) in shares.items()}
-
-    def telling_metrics(self) -> dict[str, float]:
-        """The metrics for a reader: without the best five where five classes or fewer are all there are."""
-        few = 0 < len(self.classes) <= TOP
-        return {name: value for name, value in self.metrics().items() if not (few and name.endswith(str(TOP)))}
 
     def to_dict(self) -> dict[str, Any]:
         """Metrics and facts as plain data for one line of JSON."""
@@ -148,8 +147,6 @@ class Report:
     def table(self) -> str:
         """The report for a reader: one fact a line, and the first failures and warnings."""
         rows = self.to_dict()
-        for name in set(self.metrics()) - set(self.telling_metrics()):
-            del rows[name]
         rows["stored_size"] = ", ".join(f"{name} {size}" for name, size in rows["stored_size"].items()) or None
         named = [("failed", "error", rows.pop("failures")), ("warned", "warning", rows.pop("warnings"))]
         width = max(map(len, rows))
@@ -206,7 +203,7 @@ def evaluate(
 
     start, results = time.perf_counter(), []
     reading = Reading([path for path, _ in files], workers)
-    bar = tqdm(total=len(files), unit="file", disable=not progress or rank > 0)
+    bar = Progress(total=len(files), unit="file", desc="evaluating", shown=progress and rank == 0)
     scores = score(
         files,
         {media.modality: route},

@@ -1,7 +1,8 @@
 """Labels over time: a video of any length through a network window by window, each frame decoded once.
 
-`read_windows` cuts a video, `moments` labels it, `Timeline` is the whole as JSON, WebVTT, CSV and a picture. What is
-held in memory does not grow with the video, but for the labels themselves.
+`moments` labels a video: `read_windows` cuts it, `score_windows` scores the windows, `moments_of` names what is seen.
+`Timeline` is the whole as JSON, WebVTT, CSV and a picture. What is held in memory does not grow with the video, but for
+the labels themselves.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
@@ -45,14 +47,16 @@ class Windowing:
 
     Without `seconds` a window is as long as a clip, and at least LEAST_SECONDS; without `stride` half a window lies
     between two. Labels are means over the windows whose centres lie in the `smooth` seconds around (default: a window).
+    Where that were more than `most` windows, so many cover the video, longer and farther apart in the same proportion.
 
     Raises:
-        ValueError: a length that is not positive, or a negative `smooth`.
+        ValueError: a length that is not positive, a negative `smooth`, or less than one window.
     """
 
     seconds: float | None = None
     stride: float | None = None
     smooth: float | None = None
+    most: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("seconds", "stride"):
@@ -61,6 +65,8 @@ class Windowing:
                 raise ValueError(f"{name} of a window must be more than 0, got {value}")
         if self.smooth is not None and not 0 <= self.smooth < math.inf:
             raise ValueError(f"smooth must be 0 seconds or more, got {self.smooth}")
+        if self.most is not None and self.most < 1:
+            raise ValueError(f"most must be 1 window or more, got {self.most}")
 
     def length(self, clip: ClipSpec, rate: float) -> float:
         """Seconds of a window over a video of this rate."""
@@ -72,12 +78,19 @@ class Windowing:
         seconds = self.length(clip, rate)
         length, step = max(1, round(seconds * rate)), max(1.0, (self.stride or seconds / 2) * rate)
         count = 1 + max(0, math.ceil((num_frames - length) / step))
+        if self.most is not None and count > self.most:
+            count = self.most
+            length = math.ceil(num_frames / (1 + (count - 1) * step / length))
+            step = Fraction(num_frames - length, max(1, count - 1))  # the last one ends with the video to the frame
         starts = (int(i * step) for i in range(count))
         return [(start, min(start + length, num_frames)) for start in starts if start < num_frames]
 
 
 class Window(NamedTuple):
-    """A window of a video from `start` to `end` seconds, and its clip (3, T, H, W) uint8."""
+    """A window of a video from `start` to `end` seconds, and its clip (3, T, H, W) uint8.
+
+    A photo is one, too: (3, H, W) from 0 to 0 seconds.
+    """
 
     start: float
     end: float
@@ -123,7 +136,7 @@ def read_windows(path: str | os.PathLike[str], spec: InputSpec, windowing: Windo
     """The windows of a video in turn, as `spec` frames them; each frame is decoded once.
 
     Raises:
-        MediaError: the file cannot be read as a video, or no longer.
+        MediaError: the file cannot be read as a video, or not up to the end of its first window.
     """
     cut = windowing or Windowing()
     spans: list[tuple[float, float]] = []
@@ -134,8 +147,11 @@ def read_windows(path: str | os.PathLike[str], spec: InputSpec, windowing: Windo
         return [window_clip(start, end, spec.clip, rate) for start, end in ranges]
 
     with file_boundary(path):
+        number = -1
         for number, clip in enumerate(stream_clips(path, clips, eval_transform(spec))):
             yield Window(*spans[number], clip)
+        if number < 0:
+            raise MediaError(path, f"it has not even the frames of its first {spans[0][1]:.2f} seconds")
 
 
 def moments(
@@ -156,22 +172,35 @@ def moments(
     """
     cut = windowing or Windowing()
     spec = next(iter(routes.values())).spec
-    windows = read_windows(path, spec, cut)
-    for scored in _moments_of(_smoothed(_scored(path, windows, routes, batch_size), cut.smooth)):
-        best = {name: routes[name].best(scores, top) for name, scores in scored.scores.items()}
-        yield Moment(scored.start, scored.end, best)
+    scored = score_windows(path, read_windows(path, spec, cut), routes, batch_size=batch_size)
+    yield from moments_of(scored, routes, smooth=cut.smooth, top=top)
 
 
-def _scored(
-    path: str | os.PathLike[str], windows: Iterator[Window], routes: Mapping[str, Route], batch_size: int
+def score_windows(
+    path: str | os.PathLike[str], windows: Iterable[Window], routes: Mapping[str, Route], *, batch_size: int
 ) -> Iterator[Scored]:
-    while batch := list(islice(windows, batch_size)):
+    """The windows of a file scored by every route, `batch_size` of them at once.
+
+    Raises:
+        MediaError: the network's scores are not finite.
+    """
+    waiting = iter(windows)
+    while batch := list(islice(waiting, batch_size)):
         clips = torch.stack([window.clip for window in batch])
         rows = {name: route.score(clips).cpu() for name, route in routes.items()}
         if not all(scores.isfinite().all() for scores in rows.values()):
             raise MediaError(path, "the network's scores are not finite")
         for i, window in enumerate(batch):
             yield Scored(window.start, window.end, {name: scores[i] for name, scores in rows.items()})
+
+
+def moments_of(
+    scored: Iterable[Scored], routes: Mapping[str, Route], *, smooth: float | None, top: int
+) -> Iterator[Moment]:
+    """A moment for each of the windows: smoothed, without overlaps, with the best `top` labels of each route."""
+    for row in _stretches(_smoothed(scored, smooth)):
+        best = {name: routes[name].best(scores, top) for name, scores in row.scores.items()}
+        yield Moment(row.start, row.end, best)
 
 
 def _centre(scored: Scored) -> float:
@@ -206,7 +235,7 @@ def _mean(window: Scored, held: deque[Scored], smooth: float | None) -> Scored:
     return window._replace(scores=scores)
 
 
-def _moments_of(windows: Iterable[Scored]) -> Iterator[Scored]:
+def _stretches(windows: Iterable[Scored]) -> Iterator[Scored]:
     """Overlapping windows -> stretches that meet in the middle between the centres of two; the first begins with the
     first window, the last ends with the last."""
     before, start = None, 0.0

@@ -242,8 +242,8 @@ def test_a_csv_in_another_encoding_and_one_without_splits(tmp_path):
     [
         ([], {}, "no class folders with image files"),
         (["a.jpg"], {}, "no class folders with image files"),
-        (["cat/a.mp4"], {}, r"no image files in class folder 'cat' \(.*\.jpeg .*\)"),
-        (["cat/a.jpg", "dog/a.txt"], {}, "no image files in class folder 'dog'"),
+        (["cat/a.mp4"], {}, r"no image files in class folder 'cat' \(.*\.jpeg .*\); it holds video files$"),
+        (["cat/a.jpg", "dog/a.txt"], {}, r"no image files in class folder 'dog' [^;]*$"),
         (["a/cat/a.jpg", "a/dog/b.jpg"], {}, r"class folder 'a' .*; is it a split\?"),
         (["train/cat/a.jpg", "val/cat/b.jpg"], {}, r"class folder 'train' .*; is it a split\?"),
         (["train/cat/a.jpg", "val/cat/b.jpg"], {"split": "test"}, "no split 'test', there is: train, val"),

@@ -67,6 +67,8 @@ def test_a_packed_set_is_the_set(source, tmp_path):
     assert len({os.path.dirname(file) for file in media.files}) == 3
     for one, other in zip(plain.files, media.files, strict=True):
         assert shards.read_packed(other) == Path(one).read_bytes()
+        assert shards.name_before(other) == "/".join(Path(one).parts[-3:])
+        assert shards.name_before(one) == one
     assert modalities_in(tmp_path / "out", "train") == ("image",)
     assert find_split(tmp_path / "out", ("val", "test")) == "val"
     for rank in (0, 1):  # the same batches on every rank
@@ -107,7 +109,9 @@ def test_packing_goes_on_where_it_was_stopped(source, tmp_path):
     next(steps)
     next(steps)
     steps.close()
-    with pytest.raises(ValueError, match="no split 'train', there is"):  # it is no data set yet
+    with pytest.raises(
+        ValueError, match="out is an unfinished `unidual pack`: the same command that began it goes on"
+    ):  # it is no data set yet
         read_media(out, modality="image", split="train")
     (out / "train-000001.tar").write_bytes(b"cut")
     (out / ".train-000002.tar.0123.partial").touch()
@@ -131,6 +135,7 @@ def test_copies_are_found_in_shards_and_tables(source, tmp_path):
     train, val = (read_media(tmp_path / "out", modality="image", split=split).files for split in ("train", "val"))
     for path in (tmp_path / "out").glob("*.tar"):
         path.unlink()  # the indices tell
+    assert shards.name_before("absent.tar/000000000000.png") == "absent.tar/000000000000.png"
     one = next(file for file in plain if CLASSES[1] in file)
     assert copies(plain, val) == [(val[0], one)]
     assert copies(train, [*table, "absent.tar/000000000000.png"]) == [(table[0], train[0])]

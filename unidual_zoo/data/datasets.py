@@ -31,7 +31,7 @@ from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.skipping import base_folder, read_skip_list
 from unidual_zoo.data.transforms import Framing, RandomFraming
 from unidual_zoo.names import from_csv_cell, tidy, tidy_all
-from unidual_zoo.spec import IMAGE, MODALITIES
+from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
 PATH, LABEL, SPLIT, GROUP = "path", "label", "split", "group"  # columns of a list
 TRAIN, TESTS = ("train",), ("val", "validation", "test")  # names of splits, the first that is there counts
@@ -345,7 +345,10 @@ def _class_rows(folder: Path, modality: str) -> list[Row]:
     if not names:
         raise ValueError(f"{folder}: no class folders with {modality} files ({_extensions(modality)})")
     if empty := [name for name in names if not files[name] or _is_split(name, files[name])]:
-        hint = "; is it a split?" if any("/" in file for file in everything[empty[0]].files) else ""
+        within = everything[empty[0]].files
+        other = VIDEO if modality == IMAGE else IMAGE
+        hint = f"; it holds {other} files" if any(is_media(file) and not belongs(file) for file in within) else ""
+        hint = "; is it a split?" if any("/" in file for file in within) else hint
         raise ValueError(f"{folder}: no {modality} files in class folder {empty[0]!r} ({_extensions(modality)}){hint}")
     if unseen := [name for name in names if not tidy(name)]:
         raise ValueError(f"{folder}: class folder {unseen[0]!a} has no name that one sees")

@@ -41,6 +41,7 @@ from unidual_zoo.data.shards import (
     KEY_DIGITS,
     MANIFEST,
     PLACE_DIGITS,
+    PLAN,
     SUFFIX,
     index_of,
     read_json,
@@ -50,7 +51,6 @@ from unidual_zoo.files import partial_name, remove_partial, sync_file, sync_fold
 from unidual_zoo.names import check_fits_file_names
 from unidual_zoo.spec import IMAGE, VIDEO
 
-PLAN = "packing.json"  # what is packed and how; a packing that goes on must be of the same
 WHOLE = "all"  # in names of shards of a set without splits
 LARGEST_SHARD = 10**PLACE_DIGITS
 JPEG_QUALITY = 95

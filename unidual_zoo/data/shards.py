@@ -34,7 +34,7 @@ from unidual_zoo.data.media import MediaError, PathLike
 from unidual_zoo.files import partial_name
 
 SUFFIX, INDEX_SUFFIX = ".tar", ".json"
-MANIFEST = "shards.json"
+MANIFEST, PLAN = "shards.json", "packing.json"  # the plan comes first, the manifest last
 FORMAT = "unidual-shards-1"
 KEY_DIGITS, PLACE_DIGITS = 12, 6  # of a file's name; the last ones are its number in the shard
 MEMBER = {"name": str, "place": int, "offset": int, "size": int, "sha256": str, "labels": list, "group": str}
@@ -61,9 +61,15 @@ def read_manifest(place: PathLike) -> Mapping[str, Any] | None:
     """What `unidual pack` says of all shards in a folder or at an address; None for a folder of something else.
 
     Raises:
-        ValueError: there is nothing at the address, or the manifest is not what it should be.
+        ValueError: there is nothing at the address, the packing is not finished, or the manifest is not what it should
+            be.
     """
     if not is_remote(place) and not (Path(place) / MANIFEST).is_file():
+        if (Path(place) / PLAN).is_file():
+            raise ValueError(
+                f"{place} is an unfinished `unidual pack`: the same command that began it goes on with it, and ends "
+                f"with {MANIFEST}"
+            )
         return None
     manifest = read_json(join(place, MANIFEST))
     if manifest.get("format") != FORMAT:
@@ -184,6 +190,17 @@ def find_packed(path: PathLike) -> Span:
     if min(offset, size) < 0 or offset + size > index.length:
         raise MediaError(shard, f"its index points outside of it: {size:,} bytes from {offset:,} of {index.length:,}")
     return Span(offset, size, index.digests[number])
+
+
+def name_before(path: PathLike) -> str:
+    """What a file was called before it was packed, with the last folders; the path itself where that is not known."""
+    shard, name = os.path.split(os.fspath(path))
+    number = _number_of(name) if is_packed(path) else None
+    if number is None:
+        return os.fspath(path)
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        return str(read_json(index_path(shard))["members"][number]["file"])
+    return os.fspath(path)
 
 
 def _number_of(name: str) -> int | None:

@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from unidual_zoo.data.shards import name_before
 from unidual_zoo.evaluation import FileResult, Report
 from unidual_zoo.names import printable
 from unidual_zoo.report import numbers
@@ -122,7 +123,7 @@ def _contents(section: Section) -> dict[str, Any]:
     worst = sorted(rows, key=lambda row: (row.recall is None, row.recall, -row.files))
     return {
         "title": section.title,
-        "metrics": report.telling_metrics(),
+        "metrics": report.metrics(),
         "baselines": section.baselines,
         "notes": section.notes,
         "facts": {name: value for name, value in report.to_dict().items() if _is_fact(name, value, report)},
@@ -169,10 +170,11 @@ def _pairs(report: Report) -> list[tuple[str, str, int]]:
 def _card(report: Report, result: FileResult) -> dict[str, Any]:
     """A file with its picture, its class, and the best answers with their confidences."""
     answers = zip(result.top[:3], result.confidences, strict=False)
+    file = report.files[result.index]
     return {
-        "picture": preview(report.files[result.index], report.modality),
-        "file": report.files[result.index],
-        "short": "/".join(Path(report.files[result.index]).parts[-2:]),
+        "picture": preview(file, report.modality),
+        "file": file,
+        "short": "/".join(Path(name_before(file)).parts[-2:]),
         "label": numbers.class_name(report, result.label),
         "answers": [(numbers.class_name(report, number), share) for number, share in answers],
     }

@@ -14,13 +14,15 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
+from unidual_zoo.progress import Progress
 from unidual_zoo.training.objective import TOTAL
 from unidual_zoo.training.rundir import ADVICE, RunDirectory, RunError
 
 T = TypeVar("T")
-TIMED_STEPS = 5  # whose median is the pace; the one before them, which begins everything, is not among them
+# Steps at most whose median is the pace, in a short run a quarter of all; the one before them, which begins everything,
+# is not among them.
+TIMED_STEPS = 5
 
 
 class Meter:
@@ -44,7 +46,8 @@ class Meter:
     ) -> None:
         self.accelerator, self.run = accelerator, run
         self.step, self.per_epoch, self.examples, self.every = step, per_epoch, examples, every
-        self.bar = tqdm(total=total, initial=step, unit="step", disable=not accelerator.is_main_process)
+        self.bar = Progress(total=total, initial=step, unit="step", shown=accelerator.is_main_process)
+        self._total, self._timed = total, min(TIMED_STEPS, max(1, (total - step) // 4))
         self._ends: list[float] = []  # when the first steps of this process ended
         self._losses: list[dict[str, Tensor]] = []
         self._lr = 0.0
@@ -111,14 +114,14 @@ class Meter:
 
     def _foretell(self) -> None:
         """After the first steps, which tell their pace, says how long the others will take."""
-        if self.bar.disable or len(self._ends) > TIMED_STEPS or self.bar.total is None:
+        left = self._total - self.step
+        if len(self._ends) > self._timed or left == 0 or not self.accelerator.is_main_process:
             return
         self._ends.append(time.perf_counter())
-        if len(self._ends) > TIMED_STEPS:
+        if len(self._ends) > self._timed:
             pace = statistics.median(after - before for before, after in pairwise(self._ends))
-            left = self.bar.total - self.step
             self.bar.write(
-                f"{self.bar.total} steps, {self.per_epoch} in an epoch, at {pace:.2g} s each: about "
+                f"{self._total} steps, {self.per_epoch} in an epoch, at {pace:.2g} s each: about "
                 f"{in_words(pace * left)} to go, without the evaluations",
                 file=sys.stderr,
             )

@@ -655,9 +655,7 @@ def main_score(report: Report) -> float:
 
 def _scores(reports: Mapping[str, Report]) -> dict[str, float]:
     """The metrics of every task as curves: `{"task/top-1": 12.5, ...}`."""
-    return {
-        f"{task}/{name}": value for task, report in reports.items() for name, value in report.telling_metrics().items()
-    }
+    return {f"{task}/{name}": value for task, report in reports.items() for name, value in report.metrics().items()}
 
 
 def write_predictions(report: Report, classes: Sequence[str], path: Path) -> None:

@@ -29,9 +29,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from timm.models._hub import get_cache_dir
-from tqdm import tqdm
 
 from unidual_zoo.checks import first_line
+from unidual_zoo.progress import Progress
 from unidual_zoo.weights.files import WEIGHTS_FILE, sha256_of
 from unidual_zoo.weights.rows import Checkpoint, CheckpointError
 
@@ -144,7 +144,7 @@ class _Download:
         with urlopen(request, timeout=_TIMEOUT) as answer, self.path.open("wb") as file:
             size = int(answer.headers.get("Content-Length") or 0)
             name = PurePosixPath(urlparse(self.url).path).name
-            with tqdm(total=size or None, desc=name, unit="B", unit_scale=True, disable=None) as bar:
+            with Progress(total=size or None, desc=name, unit="B", unit_scale=True) as bar:
                 while not self.given_up and (chunk := answer.read1(_CHUNK)):
                     self.received += file.write(chunk)
                     bar.update(len(chunk))

@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from unidual_zoo.data.checking.entries import Entry, find_entries
 from unidual_zoo.data.checking.examine import Finding, examine
 from unidual_zoo.data.checking.report import make_report, to_html
@@ -21,6 +19,7 @@ from unidual_zoo.data.guarded import read_guarded
 from unidual_zoo.data.limits import FILE_MEMORY, check_seconds
 from unidual_zoo.data.media import MediaError, PathLike
 from unidual_zoo.data.skipping import write_skip_list
+from unidual_zoo.progress import Progress
 
 STATE, SKIP_LIST, REPORT, PAGE = "state.jsonl", "skip.txt", "report.json", "report.html"
 
@@ -103,7 +102,7 @@ def _examine_all(entries: list[Entry], state: Path, settings: CheckSettings, pro
         seconds=settings.file_seconds,
         memory=settings.file_memory,
     )
-    bar = tqdm(total=len(entries), initial=len(found), unit="file", disable=not progress)
+    bar = Progress(total=len(entries), initial=len(found), unit="file", desc="checking", shown=progress)
     with appended(state) as file, bar:
         for name, result in results:
             if isinstance(result, MediaError):

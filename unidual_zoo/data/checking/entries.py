@@ -73,7 +73,11 @@ def find_entries(source: PathLike) -> list[Entry]:
         entries = _plain_entries(Path(source), known) if os.path.isdir(source) else []
         if not entries:
             raise
-        warnings.warn(f"it is checked as a plain folder of files, for as a labelled one: {error}", stacklevel=2)
+        warnings.warn(
+            f"{source} is checked as a plain folder, each file labelled by the folder in which it lies; as a data set "
+            f"it would be refused ({error})",
+            stacklevel=2,
+        )
     if not entries:
         raise ValueError(f"{source}: no images or videos")
     return list({entry.name: entry for entry in entries}.values())

@@ -22,7 +22,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.data.images import known_formats
@@ -31,6 +30,7 @@ from unidual_zoo.data.media import is_image
 from unidual_zoo.data.stacks import is_whole, write_stack
 from unidual_zoo.data.synthetic.motion import CAMERA_MOTIONS, make_clip
 from unidual_zoo.data.synthetic.toy import cache_folder
+from unidual_zoo.progress import Progress
 from unidual_zoo.spec import packaged_classes
 
 VERSION = 1  # part of the folders' names: raise it when what is made changes
@@ -152,7 +152,7 @@ def cifar_clips(
             chosen = chosen[images:]
         plan = _plan(source, COLUMNS[column], chosen, count=counts[split])
         key = (seed, list(COLUMNS).index(column), number)
-        bar = tqdm(total=len(plan), desc=f"making {column}/{split}", unit="clip", mininterval=0.5)
+        bar = Progress(total=len(plan), desc=f"making {column}/{split}", unit="clip", mininterval=0.5)
         make = partial(_clip, source.pictures, plan, COLUMNS[column], key, bar.update)
         labels = [label for _, label in plan]
         write_stack(folder, split, shape=shape, labels=labels, make=make)

@@ -21,11 +21,11 @@ import av
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.synthetic.motion import Layer, make_clip
 from unidual_zoo.data.synthetic.scenes import draw_background, draw_clutter, draw_object
+from unidual_zoo.progress import Progress
 from unidual_zoo.spec import IMAGE, VIDEO, packaged_classes
 
 VERSION = 2  # part of the folder's name: raise it when what is drawn changes, and train the shipped weights anew
@@ -147,7 +147,7 @@ def _build(target: Path, indices: Sequence[int], *, task: str, count: int, seed:
         try:
             with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
                 bar = f"drawing {task}/{target.name}"
-                list(tqdm(pool.map(write, indices), total=len(indices), desc=bar, unit="file", mininterval=0.5))
+                list(Progress(pool.map(write, indices), total=len(indices), desc=bar, unit="file", mininterval=0.5))
         finally:
             torch.set_num_threads(threads)
         if target.is_dir():

@@ -1,0 +1,52 @@
+"""Progress where nobody sees a bar: plain lines, as often as somebody may read them."""
+
+import io
+import sys
+
+import pytest
+
+from unidual_zoo import progress
+from unidual_zoo.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when they are told to."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_log_gets_a_line_now_and_then(clock, capsys):
+    bar = Progress(total=8, initial=2, unit="step", desc="training")
+    for _ in range(4):
+        clock[0] += 20
+        bar.set_description("epoch 2", refresh=False)
+        bar.set_postfix({"loss": "0.5"})
+        bar.update()
+    bar.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 2:  50% 4/8 [00:40<01:20, 20.00s/step, loss=0.5]",
+        "epoch 2:  75% 6/8 [01:20<00:40, 20.00s/step, loss=0.5]",
+    ]
+
+
+def test_what_is_not_counted_to_an_end_and_what_is_not_shown(clock, capsys):
+    for shown in (True, False):
+        for _ in Progress(iter(range(3)), unit="B", unit_scale=True, shown=shown):
+            clock[0] += 31
+    assert capsys.readouterr().err.splitlines() == [
+        "1.00B [00:31, 31.0s/B]", "2.00B [01:02, 31.0s/B]", "3.00B [01:33, 31.0s/B]",
+    ]  # fmt: skip
+
+
+def test_a_terminal_has_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    for _ in Progress(range(3), unit="file"):
+        pass
+    assert "\r" in sys.stderr.getvalue()
+    assert "3/3" in sys.stderr.getvalue()

@@ -1,0 +1,51 @@
+"""How far a long work is: a bar on a terminal, elsewhere a plain line now and then, so that log files stay readable."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+LOG_SECONDS = 30.0  # between two lines; work that takes less has none
+
+
+class Progress(tqdm):
+    """tqdm on a terminal; where standard error is none, a line of the same numbers every LOG_SECONDS.
+
+    Not `shown`, it says nothing.
+    """
+
+    def __init__(self, iterable: Iterable[Any] | None = None, *, shown: bool = True, **options: Any) -> None:
+        self.logged = shown and not sys.stderr.isatty()
+        self.begun = self.told = time.monotonic()
+        self.format = {name: options.get(name) for name in ("unit", "unit_scale") if name in options}
+        self.first = options.get("initial", 0)
+        super().__init__(iterable, disable=not shown or self.logged, **options)
+        self.desc, self.postfix = options.get("desc") or "", None  # which tqdm forgets if it is to be silent
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.logged:
+            yield from super().__iter__()
+            return
+        for item in self.iterable:
+            yield item
+            self.update()
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Counts `n` more, and tells of them if it is time."""
+        if not self.logged:
+            return super().update(n)
+        self.n += n or 0
+        if (now := time.monotonic()) - self.told >= LOG_SECONDS:
+            self.told = now
+            print(self.line(now - self.begun), file=sys.stderr, flush=True)
+            return True
+        return None
+
+    def line(self, seconds: float) -> str:
+        """What there is to tell after so many seconds."""
+        told: dict[str, Any] = dict(prefix=self.desc.removesuffix(": "), postfix=self.postfix, initial=self.first)
+        return self.format_meter(self.n, self.total, seconds, ncols=0, **told, **self.format).strip()

@@ -5,9 +5,9 @@
 
 Half of the examples are photos (500×375 JPEGs) and half are random clips of videos like those of Kinetics (340×256, 10
 s, a key frame every 235 frames), or of the same videos as `unidual pack --short-side 128 --gop 16` makes them
-("short"); each is read, resized, cropped and augmented as `unidual finetune` does. *Reads* is how many of them one core reads in a
-second of its time; *trains* how many a step of the joint objective, forward, backward and update, does on this
-machine's CPU in a second of a core's. Both are counted in CPU time, because machines are shared. If reads is above
+("short"); each is read, resized, cropped and augmented as `unidual finetune` does. *Reads* is how many of them one core
+reads in a second of its time; *trains* how many a step of the joint objective, forward, backward and update, does on
+this machine's CPU in a second of a core's. Both are counted in CPU time, because machines are shared. If reads is above
 trains, then the cores that train are fed by fewer than as many again.
 
 A GPU that trains R examples/s needs R / reads cores. R is not known here: `--gpu-rate NAME=R` takes one that you have

@@ -23,7 +23,7 @@ from fakes import SPEC, GreyNet, grey_image, grey_video
 from media import full_decode, write_video
 from PIL import Image
 
-from unidual_zoo.data import MediaError, MediaSet, probe, read_frames, read_image, read_media, shards
+from unidual_zoo.data import MediaError, MediaSet, addresses, probe, read_frames, read_image, read_media, shards
 from unidual_zoo.data.datasets import find_split, modalities_in, read_splits
 from unidual_zoo.data.identity import copies
 from unidual_zoo.data.joint import JointDataset, JointLoader, JointSampler
@@ -277,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def address(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "FIRST_WAIT", 0)
+    monkeypatch.setattr(addresses, "FIRST_WAIT", 0)
     handler = type("Served", (Handler,), {"root": tmp_path / "out"})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

@@ -54,8 +54,8 @@ PLAN = "packing.json"  # what is packed and how; a packing that goes on must be 
 WHOLE = "all"  # in names of shards of a set without splits
 LARGEST_SHARD = 10**PLACE_DIGITS
 JPEG_QUALITY = 95
-# Of libx264: what costs least to decode, with three frames after every other that no frame needs, which readers leave out
-# unless they want them. Without mbtree, which reads memory that nobody wrote: the same video makes the same bytes.
+# Of libx264: what costs least to decode, with three frames after every other that no frame needs, which readers leave
+# out unless they want them. Without mbtree, which reads memory that nobody wrote: the same video makes the same bytes.
 X264 = {"crf": "20", "tune": "fastdecode", "bf": "3", "x264-params": "b-adapt=0:b-pyramid=none:mbtree=0"}
 LONGEST_RATE = 1001  # the largest denominator of a rate, that of 30000/1001
 

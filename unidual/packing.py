@@ -31,12 +31,13 @@ def pack(
     from tqdm import tqdm
 
     from unidual_zoo.data.datasets import read_splits
-    from unidual_zoo.data.packing import Packing, num_shards
+    from unidual_zoo.data.packing import Packing, check_outside, num_shards
     from unidual_zoo.data.packing import pack as write
     from unidual_zoo.names import printable
 
     with json_lines(output) as write_line:
         packing = Packing(per_shard=per_shard, short_side=short_side, gop=gop)
+        check_outside(source, folder)
         media = read_splits(source, modality=modality)
         steps = tqdm(
             write(media, folder, packing, workers=workers),

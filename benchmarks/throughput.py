@@ -4,10 +4,10 @@
     uv run benchmarks/throughput.py --models unidual34_aux --gpu-rate unidual34_aux=900 --cores 1
 
 Half of the examples are photos (500×375 JPEGs) and half are random clips of videos like those of Kinetics (340×256, 10
-s, a key frame every 235 frames), or of the same videos encoded anew ("short": short side 128, a key frame every 16);
-each is read, resized, cropped and augmented as `unidual finetune` does. *Reads* is how many of them one core reads in a
-second of its time; *trains* how many a step of the joint objective, forward, backward and update, does on this
-machine's CPU in a second of a core's. Both are counted in CPU time, because machines are shared. If reads is above
+s, a key frame every 235 frames), or of the same videos as `unidual pack --short-side 128 --gop 16` makes them
+("short"); each is read, resized, cropped and augmented as `unidual finetune` does. *Reads* is how many of them one core
+reads in a second of its time; *trains* how many a step of the joint objective, forward, backward and update, does on
+this machine's CPU in a second of a core's. Both are counted in CPU time, because machines are shared. If reads is above
 trains, then the cores that train are fed by fewer than as many again.
 
 A GPU that trains R examples/s needs R / reads cores. R is not known here: `--gpu-rate NAME=R` takes one that you have
@@ -29,9 +29,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import decode
 import timm
 import torch
+from decode import short_copy
+from made_files import FRAMES, SIZES, write_photos, write_video
+from race import processor, versions
 from torch.utils.flop_counter import FlopCounterMode
 
 from unidual_zoo.data.datasets import MediaSet
@@ -61,8 +63,8 @@ def main(argv: list[str] | None = None) -> None:
                 found.append(row(name, files, reads, trains, flops, options))
     line = json.dumps(
         {
-            "benchmark": "throughput", "cpu": decode.processor(), "cores": os.cpu_count(), "threads": options.threads,
-            **decode.versions(), "rows": found,
+            "benchmark": "throughput", "cpu": processor(), "cores": os.cpu_count(), "threads": options.threads,
+            **versions(), "rows": found,
         }
     )  # fmt: skip
     if options.json:
@@ -88,10 +90,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def make_files(folder: Path, *, quick: bool) -> dict[str, dict[str, MediaSet]]:
     """The training files of each kind."""
-    size = (48, 64) if quick else decode.MADE["kinetics"]
-    video = str(decode.write_video(folder / "video.mp4", *size, frames=20 if quick else decode.FRAMES))
-    photos = decode.images(argparse.Namespace(images=None), folder, video)
-    videos = {"kinetics": video, "short": decode.short_copy(video, folder)}
+    size = (48, 64) if quick else SIZES["kinetics"]
+    video = str(write_video(folder / "video.mp4", *size, frames=20 if quick else FRAMES))
+    photos = write_photos(folder, video)
+    videos = {"kinetics": video, "short": short_copy(video, folder)}
     return {
         kind: {
             "images": MediaSet(IMAGE, ("x",), tuple(photos), (0,) * len(photos)),

@@ -4,17 +4,18 @@ import argparse
 import json
 
 import decode
+import readers
 import throughput
 
 
 def test_files_are_raced_and_memory_is_watched(tmp_path, capsys):
     kept = tmp_path / "kept.json"
-    decode.main(["--quick", "--cases", "clip", "jpeg", "memory", "--json", str(kept)])
+    decode.main(["--quick", "--cases", "clip", "short", "jpeg", "memory", "--json", str(kept)])
     result = json.loads(kept.read_text())
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
-    assert [table["case"] for table in result["tables"]] == ["clip, tiny", "jpeg"]
+    assert [table["case"] for table in result["tables"]] == ["clip, tiny", "short, tiny", "jpeg"]
     for table in result["tables"]:
-        assert table["rows"][0]["name"].startswith(decode.OURS)
+        assert table["rows"][0]["name"].startswith(readers.OURS)
         assert table["rows"][0]["times"] == 1
         assert all(row["per_second"] > 0 for row in table["rows"])
     assert (result["held"]["clips"], result["held"]["files_early"]) == (3, result["held"]["files_late"])

@@ -1,5 +1,6 @@
 """Files packed in shards: read like files, from a disk and by HTTP, and by other programs."""
 
+import errno
 import gc
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,11 +25,11 @@ from fakes import SPEC, GreyNet, grey_image, grey_video
 from media import full_decode, write_video
 from PIL import Image
 
-from unidual_zoo.data import MediaError, MediaSet, probe, read_frames, read_image, read_media, shards
+from unidual_zoo.data import MediaError, MediaSet, addresses, probe, read_frames, read_image, read_media, shards
 from unidual_zoo.data.datasets import find_split, modalities_in, read_splits
 from unidual_zoo.data.identity import copies
 from unidual_zoo.data.joint import JointDataset, JointLoader, JointSampler
-from unidual_zoo.data.packing import Packing, end_with_parent, pack
+from unidual_zoo.data.packing import Packing, check_outside, end_with_parent, pack
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import evaluate
 
@@ -160,6 +162,40 @@ def test_packing_goes_on_however_the_source_is_spelled(source, tmp_path, monkeyp
         packed("..", tmp_path / "out", per_shard=4)
 
 
+def test_two_packings_do_not_mix(source, tmp_path):
+    first = pack(read_splits(source), tmp_path / "out", Packing(per_shard=2))
+    next(first)
+    with pytest.raises(ValueError, match=r"out: another process packs there"):
+        packed(source, tmp_path / "out", per_shard=2)
+    assert len(list(first)) == 4
+    assert packed(source, tmp_path / "out", per_shard=2).kept == 5
+
+
+def test_shards_do_not_lie_among_the_classes(source, tmp_path):
+    (tmp_path / "link").symlink_to(source)
+    for folder in (source / "train" / "out", tmp_path / "link" / "out", source):
+        with pytest.raises(ValueError, match="which is packed: choose a folder elsewhere"):
+            check_outside(source, folder)
+    check_outside(source, tmp_path / "source-out")
+    packed(source, tmp_path / "out")
+    check_outside(tmp_path / "out", tmp_path / "out" / "again")  # of a layout it is known which files are its own
+
+
+def test_a_full_disk_is_told_with_the_shard(source, tmp_path):
+    resource = pytest.importorskip("resource")
+    before, answer = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"out/train-000000\.tar") as error:
+            packed(source, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, answer)
+    assert error.value.errno == errno.EFBIG
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["packing.json"]
+    assert packed(source, tmp_path / "out").splits["train"]["files"] == 7
+
+
 def hold(writing):
     end_with_parent()
     os.write(writing, b"x")
@@ -282,7 +318,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def address(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "FIRST_WAIT", 0)
+    monkeypatch.setattr(addresses, "FIRST_WAIT", 0)
     handler = type("Served", (Handler,), {"root": tmp_path / "out"})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

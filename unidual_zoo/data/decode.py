@@ -369,7 +369,7 @@ class Video:
         for packet in self._demux():
             notes.append(take_note(packet))
             marked += packet.is_corrupt
-            if max(stated, len(notes)) > MAX_PACKETS:
+            if len(notes) > MAX_PACKETS or stated > MAX_PACKETS:
                 raise MediaError(
                     self._path, f"it has more than {MAX_PACKETS:,} packets (UNIDUAL_MAX_PACKETS allows more)"
                 )

@@ -32,7 +32,8 @@ from unidual_zoo.checks import check_number
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.decode import Video, fit_short_side
 from unidual_zoo.data.images import read_image
-from unidual_zoo.data.media import MediaError, file_boundary
+from unidual_zoo.data.layouts import find_layout
+from unidual_zoo.data.media import MediaError, PathLike, file_boundary
 from unidual_zoo.data.members import read_file
 from unidual_zoo.data.shards import (
     BLOCK,
@@ -44,17 +45,22 @@ from unidual_zoo.data.shards import (
     PLAN,
     SUFFIX,
     index_of,
+    is_remote,
     read_json,
 )
 from unidual_zoo.data.stacks import is_stacked
 from unidual_zoo.files import partial_name, remove_partial, sync_file, sync_folder
+from unidual_zoo.lock import Lock, LockedError
 from unidual_zoo.names import check_fits_file_names
 from unidual_zoo.spec import IMAGE, VIDEO
 
+LOCK = ".lock"
 WHOLE = "all"  # in names of shards of a set without splits
 LARGEST_SHARD = 10**PLACE_DIGITS
 JPEG_QUALITY = 95
-CRF = 20  # of libx264: visually lossless, half of Kinetics' bytes at a short side of 160
+# Of libx264: what costs least to decode, with three frames after every other that no frame needs, which readers leave
+# out unless they want them. Without mbtree, which reads memory that nobody wrote: the same video makes the same bytes.
+X264 = {"crf": "20", "tune": "fastdecode", "bf": "3", "x264-params": "b-adapt=0:b-pyramid=none:mbtree=0"}
 LONGEST_RATE = 1001  # the largest denominator of a rate, that of 30000/1001
 
 
@@ -112,13 +118,18 @@ def pack(media: Mapping[str, MediaSet], folder: Path, packing: Packing, *, worke
     Stopped and called again with the same files and settings it goes on. `workers`: processes that write shards.
 
     Raises:
-        ValueError: the folder holds another packing, or other things.
+        ValueError: the folder holds another packing, or other things; or another process packs there.
         OSError: it cannot be written to.
     """
     for split in filter(None, media):
         check_fits_file_names("split", split)
+    with _kept_to_this_process(folder):
+        _begin(folder, _plan(media, packing))
+        yield from _pack(media, folder, packing, workers)
+
+
+def _pack(media: Mapping[str, MediaSet], folder: Path, packing: Packing, workers: int) -> Iterator[Packed]:
     deals = {split: list(_deal(split, data, packing)) for split, data in media.items()}
-    _begin(folder, _plan(media, packing))
     splits = {split: {"files": 0, "shards": len(deals[split]), "bytes": 0} for split in media}
     jobs = [(split, *shard) for split in media for shard in deals[split]]
     modality = next(iter(media.values())).modality
@@ -175,8 +186,29 @@ def _names(files: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return {split: [place[len(common) :] for place in places[split]] for split in places}
 
 
-def _begin(folder: Path, plan: Mapping[str, Any]) -> None:
+def check_outside(source: PathLike, folder: Path) -> None:
+    """Raises a ValueError if the shards would lie in a folder of classes, and look like one of them the next time."""
+    if is_remote(source) or find_layout(source) is not None or not os.path.isdir(source):
+        return
+    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(source)):
+        raise ValueError(f"{folder} lies in {os.fspath(source)}, which is packed: choose a folder elsewhere")
+
+
+@contextlib.contextmanager
+def _kept_to_this_process(folder: Path) -> Iterator[None]:
+    """The folder, made if need be; another process would take files that are half written for those of a dead one."""
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = Lock(folder / LOCK)
+    except LockedError as error:
+        raise ValueError(f"{folder}: another process packs there ({error})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _begin(folder: Path, plan: Mapping[str, Any]) -> None:
     path = folder / PLAN
     if path.is_file():
         found = read_json(str(path))
@@ -232,6 +264,8 @@ def _write_shard(
         about = {"bytes": unfinished.stat().st_size, "members": members, "failures": failures}
         sync_file(unfinished)
         os.replace(unfinished, tar)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or str(tar)) from None  # a full disk names no file
     finally:
         unfinished.unlink(missing_ok=True)
     _write_json(index, about)
@@ -317,7 +351,7 @@ def smaller_video(file: str, *, short_side: int | None, gop: int | None) -> byte
             height, width = fit_short_side(height, width, short_side=short_side)
         return max(2, height // 2 * 2), max(2, width // 2 * 2)
 
-    options = {"crf": str(CRF), "tune": "fastdecode"} | ({"g": str(gop)} if gop else {})
+    options = X264 | ({"g": str(gop)} if gop else {})
     out = io.BytesIO()
     with Video(file) as video, av.open(out, "w", format="mp4") as container:
         rate = Fraction(video.rate).limit_denominator(LONGEST_RATE)

@@ -20,9 +20,6 @@ import hashlib
 import http.client
 import json
 import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from unidual_zoo.data.addresses import fetch
 from unidual_zoo.data.media import MediaError, PathLike
 from unidual_zoo.files import partial_name
 
@@ -39,8 +37,6 @@ FORMAT = "unidual-shards-1"
 KEY_DIGITS, PLACE_DIGITS = 12, 6  # of a file's name; the last ones are its number in the shard
 MEMBER = {"name": str, "place": int, "offset": int, "size": int, "sha256": str, "labels": list, "group": str}
 BLOCK = 512  # bytes of a tar's header
-ATTEMPTS, FIRST_WAIT, TIMEOUT = 4, 0.5, 60.0  # of a request; seconds, the wait doubles
-PARTIAL_CONTENT, SERVER_ERROR = 206, 500
 CACHE = "UNIDUAL_SHARD_CACHE"  # the variable of the environment
 REMOTE = ("http://", "https://")
 
@@ -97,7 +93,7 @@ def join(place: PathLike, name: str) -> str:
 def read_json(path: str) -> dict[str, Any]:
     """The object in a JSON file. Raises a ValueError if there is none."""
     try:
-        found = json.loads(_request(path) if is_remote(path) else Path(path).read_bytes())
+        found = json.loads(fetch(path) if is_remote(path) else Path(path).read_bytes())
     except (ValueError, OSError, http.client.HTTPException) as error:
         raise ValueError(f"{path}: no JSON that can be read ({error})") from None
     if not isinstance(found, dict):
@@ -261,31 +257,6 @@ def _part(shard: str, offset: int, size: int) -> bytes:
 
 def _requested(shard: str, offset: int, size: int) -> bytes:
     try:
-        return _request(shard, span=(offset, size))
+        return fetch(shard, span=(offset, size))
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise MediaError(shard, f"the shard cannot be read ({error})") from None
-
-
-def _request(address: str, *, span: tuple[int, int] | None = None) -> bytes:
-    """What is at an address, or its bytes (offset, size); what may be a passing fault is tried again.
-
-    Raises:
-        OSError, http.client.HTTPException: it cannot be had.
-        ValueError: the server gives no parts of files.
-    """
-    header = {} if span is None else {"Range": f"bytes={span[0]}-{span[0] + span[1] - 1}"}
-    for attempt in range(ATTEMPTS):
-        try:
-            with urllib.request.urlopen(urllib.request.Request(address, headers=header), timeout=TIMEOUT) as answer:
-                if span is not None and answer.status != PARTIAL_CONTENT:
-                    raise ValueError("the server gives no parts of files (no answer to Range): copy the shards")
-                return answer.read()
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code < SERVER_ERROR or attempt == ATTEMPTS - 1:
-                raise OSError(f"HTTP {error.code} {error.reason}") from None
-        except (OSError, http.client.HTTPException):
-            if attempt == ATTEMPTS - 1:
-                raise
-        time.sleep(FIRST_WAIT * 2**attempt)
-    raise AssertionError("a request ends in an answer or an error")

@@ -26,7 +26,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from unidual_zoo.checks import shorten
 from unidual_zoo.files import make_readable, partial_name, read_unchanged, remove_partial, sync_file, sync_folder
-from unidual_zoo.training.lock import Lock, LockedError
+from unidual_zoo.lock import Lock, LockedError
 from unidual_zoo.weights import EXPORT
 
 RECIPE, LOG, CURVES, TENSORBOARD, LOCK = "recipe.json", "log.jsonl", "curves.png", "tensorboard", "run.lock"

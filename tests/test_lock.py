@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from unidual_zoo.training import lock as lock_module
-from unidual_zoo.training.lock import Lock, LockedError
+from unidual_zoo import lock as lock_module
+from unidual_zoo.lock import Lock, LockedError
 
 
 def test_a_second_holder_is_refused_and_told_of_the_first(tmp_path):

@@ -1,4 +1,4 @@
-"""One run a directory: a lock of the operating system, which ends with the process that holds it, however that ends."""
+"""One run or packing a directory: a lock of the operating system, which ends with its process, however that ends."""
 
 from __future__ import annotations
 

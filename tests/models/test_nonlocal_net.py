@@ -265,6 +265,12 @@ def test_a_file_brings_its_form_along(file, tag, known, other):
         assert timm.create_model(name, **model.arguments()).arguments()["affinity"] == model.arguments()["affinity"]
 
 
+def test_rows_without_files_say_so():
+    for name in ("i3d101.sf_k400", "i3d101_nl.sf_k400", "c2d50.sf_k400"):
+        with pytest.raises(CheckpointError, match=rf"{name} has no published weights: `unidual train paper-34"):
+            timm.create_model(name, pretrained=True, **EIGHTH)
+
+
 def test_a_licence_that_forbids_commercial_use_is_told(tmp_path, monkeypatch):
     name = "i3d50_nl.caffe2_8f_k400"
     model = theirs("slowfast", name, **EIGHTH | TWO)

@@ -508,8 +508,9 @@ def implied_arguments(state_dict: Mapping[str, Tensor], arguments: Arguments) ->
     """The form of tefantasy's weights, and the frames of their filters."""
     if _TELLING_TEFANTASY not in state_dict:
         return {}
-    filters = (value for key, value in state_dict.items() if re.fullmatch(r"res2\.\d+\.correlation\.filter_weight", key))
-    frames = {"num_frames": value.shape[1] for value in filters if value.ndim == 4}
+    ours = KeyMap(TEFANTASY, task="").forward(state_dict)
+    filters = next((w for key, w in ours.items() if key.startswith("stages.0.") and key.endswith(_FILTERS)), None)
+    frames = {} if filters is None or filters.ndim != 4 else {"num_frames": filters.shape[1]}
     return {"form": "tefantasy", **frames}
 
 

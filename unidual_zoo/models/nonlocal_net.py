@@ -514,8 +514,8 @@ def _looks_around(stage: nn.Module) -> bool:
 class Format:
     """Weights of another code base: which weight tells them, and the names (theirs, ours without pathways).
 
-    `dims` of the telling weight tell apart what has the same names; `forms` are those that the network may have, the first
-    the usual one; `counts` says whether its BatchNorms count batches.
+    `dims` of the telling weight tell apart what has the same names; `forms` are those that the network may
+    have, the first the usual one; `counts` says whether its BatchNorms count batches.
     """
 
     about: str
@@ -597,8 +597,8 @@ FORMATS = {
         ],
     ),
     "caffe2": Format(  # of which form, nothing in it says
-        about="Caffe2 (PySlowFast, video-nonlocal-net)", telling="conv1_w", forms=_NOT_MMACTION2S, names=_blob_names(_CAFFE2),
-        counts=False,
+        about="Caffe2 (PySlowFast, video-nonlocal-net)", telling="conv1_w", forms=_NOT_MMACTION2S, counts=False,
+        names=_blob_names(_CAFFE2),
     ),
     "mmaction2": Format(
         about="mmaction2", telling="backbone.conv1.conv.weight", forms=("mmaction2",),
@@ -751,7 +751,7 @@ def implied_arguments(state_dict: Mapping[str, Tensor], arguments: Arguments) ->
     form, affinity = arguments.get("form", "slowfast"), arguments.get("affinity", "softmax")
     if known.forms and form not in known.forms and arguments["temporal"] != "all":
         implied["form"] = known.forms[0]
-    projections = {part for part in ("theta", "g") if any(f"{part}.conv." in key for key in state_dict)}
+    projections = {part for part in ("theta", "g") if any(f".non_local_block.{part}." in key for key in state_dict)}
     if name != "mmaction2":
         affinities = ("softmax", "dot_product")
     elif projections == {"g"}:

@@ -198,7 +198,8 @@ def fit_to_model(
     }
     if any(problems.values()):
         listed = "; ".join(f"{what}: {shorten(keys)}" for what, keys in problems.items() if keys)
-        raise CheckpointError(f"the checkpoint does not fit {type(model).__name__}: {listed}")
+        counted = _other_classes({key: (fitted[key], own[key]) for key in differing - excused})
+        raise CheckpointError(f"the checkpoint does not fit {type(model).__name__}: {listed}{counted}")
     check_finite({key: value for key, value in fitted.items() if key not in differing}, what="the checkpoint")
     if fresh:
         heads = sorted({key.rsplit(".", 1)[0] for key in fresh})
@@ -208,6 +209,16 @@ def fit_to_model(
         message = f"no weights for {', '.join(heads)} in the checkpoint{what}: freshly initialised"
         warnings.warn(message, stacklevel=2)
     return {**fitted, **{key: own[key] for key in fresh}}
+
+
+def _other_classes(differing: Mapping[str, tuple[Tensor, Tensor]]) -> str:
+    """How many classes heads have (there, here), as the end of a sentence; nothing where they have as many."""
+    counts = {
+        key.split(".")[-2]: (len(theirs), len(own))
+        for key, (theirs, own) in differing.items()
+        if key.startswith(HEADS) and theirs.ndim and len(theirs) != len(own)
+    }
+    return "".join(f"; {task} has {there} classes there, {here} here" for task, (there, here) in sorted(counts.items()))
 
 
 def _differs_in_channels(theirs: Tensor, own: Tensor) -> bool:

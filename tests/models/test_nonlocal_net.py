@@ -244,6 +244,7 @@ def test_what_does_not_fit_is_refused():
         load("i3d50", theirs("mmaction2", "i3d50", **EIGHTH), form="slowfast", **EIGHTH)
 
 
+@pytest.mark.filterwarnings("ignore:.*are under cc-by-nc")
 @torch.inference_mode()
 @pytest.mark.parametrize(
     ("file", "tag", "known", "other"),

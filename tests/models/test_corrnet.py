@@ -28,6 +28,7 @@ SHALLOW: dict[str, Any] = SMALL | dict(depths=(1,), correlations=((0,),))
 EIGHTH: dict[str, Any] = dict(width=1 / 8, tasks={"k400": ("video", 7)})
 NAMES_OF_WEIGHTS = 3647691718  # a checksum of pytorchvideo's names and shapes at an eighth of the width
 LOGITS = [-0.591185, 0.686713, -0.244528, 1.04691, -0.644927, -0.275945, -0.615141]
+TEFANTASYS_LOGITS = [0.103807, -0.510779, 1.688001, -0.118235, 0.55121, -0.266358, 0.523838]
 PROJECTED = [9.45026, 3.57959, -0.044474, 15.575182, -7.60318, 3.31246]
 
 
@@ -157,7 +158,10 @@ def test_a_correlation_block_is_the_papers():
 
 def theirs(**kwargs) -> dict[str, torch.Tensor]:
     """Seeded weights by pytorchvideo's names that keep activations within bounds, the same on every machine."""
-    weights = to_pytorchvideo(timm.create_model("r2plus1d50", **EIGHTH | kwargs).state_dict(), task="k400")
+    return filled(to_pytorchvideo(timm.create_model("r2plus1d50", **EIGHTH | kwargs).state_dict(), task="k400"))
+
+
+def filled(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
     for key in sorted(weights):
         if key.endswith("num_batches_tracked"):
@@ -173,6 +177,31 @@ def theirs(**kwargs) -> dict[str, torch.Tensor]:
             x = 0.1 * x
         weights[key] = x
     return weights
+
+
+def tefantasys() -> dict[str, torch.Tensor]:
+    """Weights by tefantasy's names, at half the width: two bottlenecks with a correlation between them, and a third."""
+    shapes: dict[str, tuple[int, ...]] = {"fc.weight": (7, 256), "fc.bias": (7,)}
+
+    def conv_and_norm(conv: str, norm: str, outputs: int, inputs: int, *kernel: int, bias: bool = False) -> None:
+        shapes[f"{conv}.weight"] = (outputs, inputs, *kernel)
+        shapes.update({f"{norm}.{last}": (outputs,) for last in ("weight", "bias", "running_mean", "running_var")})
+        if bias:
+            shapes[f"{conv}.bias"] = (outputs,)
+
+    conv_and_norm("conv1.0", "conv1.1", 16, 3, 1, 7, 7, bias=True)
+    for block, inputs, planes in (("res2.0", 16, 32), ("res2.2", 128, 32), ("res3.0", 128, 64)):
+        middle = 9 * planes // 4
+        conv_and_norm(f"{block}.conv1.0", f"{block}.conv1.1", planes, inputs, 1, 1, 1)
+        conv_and_norm(f"{block}.conv2.0.spatial_conv", f"{block}.conv2.0.bn", middle, planes, 1, 3, 3, bias=True)
+        conv_and_norm(f"{block}.conv2.0.temporal_conv", f"{block}.conv2.1", planes, middle, 3, 1, 1, bias=True)
+        conv_and_norm(f"{block}.conv3.0", f"{block}.conv3.1", 4 * planes, planes, 1, 1, 1)
+        if not block.endswith("2"):
+            conv_and_norm(f"{block}.downsample_conv.0", f"{block}.downsample_conv.1", 4 * planes, inputs, 1, 1, 1)
+    conv_and_norm("res2.1.encode_conv.0", "res2.1.encode_conv.1", 32, 128, 1, 1, 1)
+    shapes["res2.1.correlation.filter_weight"] = (32, 4, 7, 7)
+    conv_and_norm("res2.1.decode_conv.0", "res2.1.decode_conv.1", 128, 49 * 32, 1, 1, 1)
+    return filled({name: torch.empty(shape) for name, shape in shapes.items()})
 
 
 def load(name: str, weights: dict[str, torch.Tensor], **kwargs) -> Any:
@@ -208,6 +237,20 @@ def test_a_corrnet_starts_as_its_trunk():
     close(model(x := clips()), trunk(x), 1e-6)
     model.stages[2][5].correlation.decode_norm["video"].weight.fill_(1)
     assert (model(x) - trunk(x)).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_tefantasys_outputs_on_its_weights():
+    """The file says that it is of that form, and for clips of how many frames."""
+    small = dict(width=1 / 2, depths=(2, 1), correlations=((0,),), tasks={"k400": ("video", 7)})
+    with pytest.warns(UserWarning, match=r"is of a network of form='tefantasy', num_frames=4, and so this one becomes"):
+        model = load("corrnet26", tefantasys(), **small)
+    x = seeded(11, 1, 3, 4, 32, 32)
+    for network in (model, for_inference(model)):
+        close(network(x), torch.tensor([TEFANTASYS_LOGITS]), 1e-5)
+    again: Any = timm.create_model("corrnet26", **model.arguments()).eval()
+    again.load_state_dict(model.state_dict())
+    close(again(x), model(x), 0)
 
 
 def test_what_does_not_fit_is_refused():

@@ -241,7 +241,35 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"nonlocal_blocks \[\[\], \[4\]\] names blocks that stages of \[1, 2, 2, 1\]"):
         timm.create_model("i3d50", nonlocal_blocks=((), (4,)), **EIGHTH)
     with pytest.warns(UserWarning, match=r"form 'mmaction2', this one is of 'slowfast': .* choose a tag"):
-        load("i3d50", theirs("mmaction2", "i3d50", **EIGHTH), **EIGHTH)
+        load("i3d50", theirs("mmaction2", "i3d50", **EIGHTH), form="slowfast", **EIGHTH)
+
+
+@pytest.mark.filterwarnings("ignore:.*are under cc-by-nc")
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("file", "tag", "known", "other"),
+    [
+        ("i3d50_nl.mm_gaussian_k400", "i3d50_nl", "mmaction2", "mm_k400"),
+        ("i3d50_nl.sf_k400", "i3d50_nl.mm_dot_product_k400", "slowfast", None),
+        ("i3d50_nl.caffe2_32f_k400", "i3d50_nl", "pytorch_resnet3d", None),
+    ],
+)
+def test_a_file_brings_its_form_along(file, tag, known, other):
+    """A network of another tag, or of none, becomes the one that the file is of."""
+    size, x = EIGHTH | TWO, clips(frames=8)
+    weights = theirs(known, file, **size)
+    expected: Any = load(file, weights, **size)
+    for name in filter(None, (tag, other and f"i3d50_nl.{other}")):
+        with pytest.warns(UserWarning, match=r"state_dict is of a network of .*, and so this one becomes"):
+            model: Any = load(name, weights, **size)
+        close(model(x), expected(x), 0)
+        assert timm.create_model(name, **model.arguments()).arguments()["affinity"] == model.arguments()["affinity"]
+
+
+def test_rows_without_files_say_so():
+    for name in ("i3d101.sf_k400", "i3d101_nl.sf_k400", "c2d50.sf_k400"):
+        with pytest.raises(CheckpointError, match=rf"{name} has no published weights: `unidual train paper-34"):
+            timm.create_model(name, pretrained=True, **EIGHTH)
 
 
 def test_a_licence_that_forbids_commercial_use_is_told(tmp_path, monkeypatch):

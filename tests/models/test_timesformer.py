@@ -5,6 +5,7 @@ Hugging Face's transformers 5.24 and mmaction2 (commit 4d6c934) gave the same, e
 
 import json
 import warnings
+from typing import Any
 
 import pytest
 import timm
@@ -178,8 +179,24 @@ def test_weights_of_another_attention_or_other_classes_are_refused():
         load(upstream(DIVIDED), attention_type=JOINT)
     settings = {key: value for key, value in SMALL.items() if key != "num_classes"}
     overlay = dict(state_dict=upstream(DIVIDED))
-    with pytest.raises(CheckpointError, match=r"heads.video.k400.weight \(10, 48\) for \(400, 48\)"):
+    with pytest.raises(
+        CheckpointError, match=r"heads.video.k400.weight \(10, 48\) for \(400, 48\).*10 classes there, 400"
+    ):
         timm.create_model("timesformer_base", pretrained=True, pretrained_cfg_overlay=overlay, **settings)
+    for weights in ({"s1.weight": torch.zeros(3)}, {"backbone.conv1.conv.weight": torch.zeros(3)}):
+        with pytest.raises(
+            CheckpointError, match=r"no format of a TimeSformer .*own, facebook.*Hugging Face, mmaction2"
+        ):
+            load(weights)
+
+
+@pytest.mark.parametrize("frames", [8, 32, 64, 96])
+def test_rows_for_videos_of_minutes(frames):
+    tag = {8: "base.fb_howto100m", 96: "large.fb_howto100m"}.get(frames, f"base.fb_howto100m_{frames}f")
+    with torch.device("meta"):
+        model: Any = timm.create_model(f"timesformer_{tag}", depth=1)
+    assert (model.tasks["howto100m"].num_classes, model.spec.clip.length, model.spec.clip.stride) == (1059, frames, 32)
+    assert f"_{frames}x32_224_HowTo100M.pyth" in model.pretrained_cfg["url"]
 
 
 @torch.inference_mode()

@@ -279,6 +279,13 @@ def test_heads_of_kinetics_have_one_order(mm, classes, tag, task):
     assert (model.spec.class_names(task) or ())[:1] == (("abseiling",) if task == "k400" else ())
 
 
+def test_another_networks_file_is_refused():
+    with pytest.raises(
+        CheckpointError, match=r"own, timm's vit_base_patch16_clip_quickgelu_224, UniFormerV2 .*ST-Adapter"
+    ):
+        load({"s1.pathway0_stem.conv.weight": torch.zeros(3)}, f"{BASE}.k400_8f", **SMALL)
+
+
 # ---- rows -----------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from unidual_zoo.models import vjepa2_1
 from unidual_zoo.spec import InputSpec
+from unidual_zoo.weights import CheckpointError
 
 TINY = dict(embed_dim=24, depth=6, num_heads=2, num_frames=4, spec=InputSpec(resize=36, crop=(32, 32)))
 SMALL = dict(embed_dim=96, depth=12, num_heads=4, spec=dict(resize=64, crop=[64, 64], clip=dict(length=4)))
@@ -126,6 +127,11 @@ def test_of_a_training_the_encoder_to_evaluate_is_read(encoders, tmp_path):
     model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **SMALL).eval()
     clip = torch.randn(SHAPES["clip"], generator=torch.Generator().manual_seed(11))
     close(model.forward_features(clip).flatten(2).mean(-1)[0, :8], torch.tensor(GOLDEN["clip"]))
+
+
+def test_another_networks_file_is_refused():
+    with pytest.raises(CheckpointError, match=r"no format that is read here: this package's own, .*V-JEPA 2.1"):
+        build({"module.backbone.patch_embed.proj.weight": torch.zeros(3)})  # V-JEPA 2 has no `norms_block`
 
 
 @torch.inference_mode()

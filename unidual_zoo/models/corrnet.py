@@ -4,12 +4,16 @@ The trunk is of bottlenecks whose temporal convolution comes before the spatial 
 is pytorchvideo's R(2+1)D. A correlation block compares every position of a frame with a window around it in the frame
 before, each pair of channels weighed by a filter that is learned for every frame, channel and offset (§3). The paper
 does not say how the filters start: here as ones, which is plain correlation, and the block starts as nothing.
+
+Another code base, tefantasy/CorrNet, builds a wider network under the same names: see `FORMS`.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +23,7 @@ from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
 
+from unidual_zoo.checks import check_known
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.fillers import fill_convolutional
@@ -37,6 +42,38 @@ NORM_EPS = 1e-5
 WINDOW, DILATION, GROUP_SIZE = 7, 2, 32  # the paper's K, D and g: 13×13 positions, of which 7×7 are looked at
 PRODUCTS_ON_CPU, PRODUCTS_ELSEWHERE = 2**18, 2**22  # made at once: on a CPU they stay in its cache
 _FILTERS = ".correlation.filters"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What code bases do differently: channels of the stem, and what a bottleneck and a correlation are made of.
+
+    With `spatial_first` a bottleneck has the 3×3 convolution first and between it and the temporal one as many channels
+    as give the two the weights of a 3×3×3, as R(2+1)D. Channels are correlated in `groups` groups, or in such of
+    `GROUP_SIZE` channels, and `window_before` says whose neighbourhood is looked at: that in the frame before.
+    """
+
+    stem_chans: int = STEM_CHANS
+    spatial_first: bool = False
+    groups: int = 0
+    window_before: bool = True
+
+    def middle(self, planes: int) -> int:
+        """Channels between the two convolutions over space and time, of the network's width where time comes first."""
+        if not self.spatial_first:
+            return planes
+        space, time = 3 * 3, 3
+        return space * time * planes * planes // (space * planes + time * planes)
+
+    def groups_of(self, channels: int) -> int:
+        """Groups of equally many channels: `groups`, or `GROUP_SIZE` or a few more channels each, or fewer groups."""
+        return next(n for n in range(self.groups or max(1, channels // GROUP_SIZE), 0, -1) if channels % n == 0)
+
+
+FORMS = {
+    "paper": Form(),
+    "tefantasy": Form(stem_chans=32, spatial_first=True, groups=32, window_before=False),
+}
 
 
 # ---- layers ---------------------------------------------------------------------------------------------------------
@@ -150,11 +187,6 @@ def resample_filters(filters: Tensor, frames: int) -> Tensor:
     return filters[:, early] * (1 - share) + filters[:, (early + 1).clamp(max=last)] * share
 
 
-def _count_groups(channels: int) -> int:
-    """Groups of equally many channels, `GROUP_SIZE` or a few more each."""
-    return next(groups for groups in range(max(1, channels // GROUP_SIZE), 0, -1) if channels % groups == 0)
-
-
 class Correlation(nn.Module):
     """The correlation-sum block (paper §3.2): x + what the frame before tells of it, (B*T, C, H, W) in and out.
 
@@ -162,10 +194,10 @@ class Correlation(nn.Module):
     another length than `frames` takes interpolated filters.
     """
 
-    def __init__(self, channels: int, *, frames: int, norms: Norms) -> None:
+    def __init__(self, channels: int, *, frames: int, norms: Norms, form: Form) -> None:
         super().__init__()
         inner = channels // BOTTLENECK_EXPANSION
-        self.groups = _count_groups(inner)
+        self.groups, self.window_before = form.groups_of(inner), form.window_before
         self.encode: nn.Module = nn.Conv2d(channels, inner, 1, bias=False)
         self.encode_norm: nn.ModuleDict = norms.behind_shared(inner)
         self.filters = nn.Parameter(torch.ones(inner, frames, WINDOW, WINDOW))
@@ -182,7 +214,8 @@ class Correlation(nn.Module):
 
     def _correlate(self, x: Tensor, batch: int) -> Tensor:
         filters = resample_filters(self.filters, x.shape[0] // batch).transpose(0, 1).repeat(batch, 1, 1, 1)
-        return correlate(x, frames_before(x, batch), filters, dilation=DILATION, groups=self.groups)
+        frames = (x, frames_before(x, batch)) if self.window_before else (frames_before(x, batch), x)
+        return correlate(*frames, filters, dilation=DILATION, groups=self.groups)
 
     def fold(self, pathways: Sequence[str]) -> None:
         """Folds the norms into the convolutions."""
@@ -196,6 +229,7 @@ class Bottleneck(Block):
 
     Args:
         frames: those behind the block, if a correlation block follows.
+        form: which may have the 3×3 first.
     """
 
     expansion = BOTTLENECK_EXPANSION
@@ -210,6 +244,7 @@ class Bottleneck(Block):
         stride: int = 1,
         temporal_stride: int = 1,
         frames: int | None = None,
+        form: Form = FORMS["paper"],
         drop_path: float = 0.0,
     ) -> None:
         super().__init__(
@@ -217,25 +252,31 @@ class Bottleneck(Block):
         )
         self.reduce = nn.Conv2d(in_chans, planes, 1, bias=False)
         self.reduce_norm = norms.behind_shared(planes)
-        self.temporal = TemporalConv(planes, planes, stride=temporal_stride)
+        self.spatial_first, middle = form.spatial_first, form.middle(planes)
+        self.temporal = TemporalConv(middle, planes, stride=temporal_stride)
         self.temporal_norm = norms.behind_own(planes)
-        self.spatial = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
-        self.spatial_norm = norms.behind_shared(planes)
+        self.spatial = nn.Conv2d(planes, middle, 3, stride, 1, bias=False)
+        self.spatial_norm = norms.behind_shared(middle)
         self.expand = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
         self.expand_norm = norms.behind_shared(planes * self.expansion)
         chans = planes * self.expansion
-        self.correlation = None if frames is None else Correlation(chans, frames=frames, norms=norms)
+        self.correlation = None if frames is None else Correlation(chans, frames=frames, norms=norms, form=form)
 
     def residual(self, x: Tensor, pathway: str, batch: int) -> Tensor:
         x = F.relu(self.reduce_norm(self.reduce(x), pathway), inplace=True)
-        x = F.relu(self.temporal_norm(self.temporal(x, batch), pathway), inplace=True)
-        x = F.relu(self.spatial_norm(self.spatial(x), pathway), inplace=True)
+        if self.spatial_first:
+            x = F.relu(self.spatial_norm(self.spatial(x), pathway), inplace=True)
+            x = F.relu(self.temporal_norm(self.temporal(x, batch), pathway), inplace=True)
+        else:
+            x = F.relu(self.temporal_norm(self.temporal(x, batch), pathway), inplace=True)
+            x = F.relu(self.spatial_norm(self.spatial(x), pathway), inplace=True)
         return self.expand_norm(self.expand(x), pathway)
 
     def folded_layers(self, pathways: Sequence[str]) -> list[FoldedConvs]:
-        convs = (self.reduce, self.temporal, self.spatial, self.expand)
-        norms = (self.reduce_norm, self.temporal_norm, self.spatial_norm, self.expand_norm)
-        return [FoldedConvs(dict.fromkeys(pathways, conv), norm) for conv, norm in zip(convs, norms, strict=True)]
+        middle = [(self.temporal, self.temporal_norm), (self.spatial, self.spatial_norm)]
+        middle = middle[::-1] if self.spatial_first else middle
+        layers = [(self.reduce, self.reduce_norm), *middle, (self.expand, self.expand_norm)]
+        return [FoldedConvs(dict.fromkeys(pathways, conv), norm) for conv, norm in layers]
 
 
 # ---- the network ----------------------------------------------------------------------------------------------------
@@ -251,6 +292,7 @@ class CorrNet(ResidualNet):
         depths: blocks in each of the four stages.
         correlations: in each stage the numbers of the blocks that a correlation block stands behind; without any it is
             R(2+1)D. Their filters are those of clips of the spec's length.
+        form: of the layers, a name in `FORMS`: the "paper"'s or that of "tefantasy".
         pathways: ("video",), the only one that there is.
         tasks, auxiliary, heads, in_chans, drop_rate, drop_path_rate: as in `UniDual`.
         width: multiplies all channels.
@@ -263,6 +305,7 @@ class CorrNet(ResidualNet):
         *,
         depths: Sequence[int] = (3, 4, 6, 3),
         correlations: Sequence[Sequence[int]] = (),
+        form: str = "paper",
         pathways: Sequence[str] = (VIDEO,),
         tasks: Arguments,
         auxiliary: bool = False,
@@ -275,23 +318,24 @@ class CorrNet(ResidualNet):
         drop_path_rate: float = 0.0,
         global_pool: str = "avg",
     ) -> None:
-        if round(STEM_CHANS * width) < 1:
-            raise ValueError(f"width {width} leaves no channels, it must be at least {1 / STEM_CHANS:.3f}")
+        check_known("form", form, FORMS)
+        if round(FORMS[form].stem_chans * width) < 1:
+            raise ValueError(f"width {width} leaves no channels, it must be at least {1 / FORMS[form].stem_chans:.3f}")
         super().__init__(
             pathways=pathways,
             spec=spec,
             num_frames=num_frames,
             in_chans=in_chans,
             arguments=dict(
-                depths=list(depths), correlations=[list(blocks) for blocks in correlations], width=width,
-                drop_path_rate=drop_path_rate,
+                depths=list(depths), correlations=[list(blocks) for blocks in correlations], form=form,
+                width=width, drop_path_rate=drop_path_rate,
             ),
         )  # fmt: skip
         if self.pathways != (VIDEO,):
             raise ValueError(f"CorrNet has a video pathway alone, got pathways {list(pathways)}")
         _check_places(depths, correlations)
         norms, frames = Norms(pathways=self.pathways, shared=False, eps=NORM_EPS), self.num_frames
-        chans = round(STEM_CHANS * width)
+        chans = round(FORMS[form].stem_chans * width)
         self.stem = Stem(in_chans, chans, frames=1, stride=1, norms=norms)
         self.feature_info = [dict(num_chs=chans, reduction=2, module="stem")]
         self.stages = nn.ModuleList()
@@ -305,7 +349,8 @@ class CorrNet(ResidualNet):
                     Bottleneck(
                         chans, planes, norms=norms, stride=2 if index == 0 else 1,
                         temporal_stride=TEMPORAL_STRIDES[stage] if index == 0 else 1,
-                        frames=frames if index in with_correlation else None, drop_path=next(rates),
+                        frames=frames if index in with_correlation else None, form=FORMS[form],
+                        drop_path=next(rates),
                     )
                 )  # fmt: skip
                 chans = planes * BOTTLENECK_EXPANSION
@@ -410,21 +455,84 @@ def _thin_axis(key: str) -> int:
     return -1 if key.endswith(".temporal.weight") else 2
 
 
+TEFANTASY = [  # (tefantasy/CorrNet's, ours); its blocks are numbered as ours before: see `_without_correlations`
+    ("conv1.0", "stem.conv"),
+    ("conv1.1", "stem.conv_norm.video"),
+    *[
+        (f"res{{s+2}}.{{b}}.{theirs}", f"{_OURS}.{ours}")
+        for theirs, ours in {
+            "conv1.0": "reduce", "conv1.1": "reduce_norm.video",
+            "conv2.0.spatial_conv": "spatial", "conv2.0.bn": "spatial_norm.video",
+            "conv2.0.temporal_conv": "temporal", "conv2.1": "temporal_norm.video",
+            "conv3.0": "expand", "conv3.1": "expand_norm.video",
+            "downsample_conv.0": "shortcut.conv", "downsample_conv.1": "shortcut.conv_norm.video",
+            "encode_conv.0": "correlation.encode", "encode_conv.1": "correlation.encode_norm.video",
+            "correlation.filter_weight": "correlation.filters",
+            "decode_conv.0": "correlation.decode", "decode_conv.1": "correlation.decode_norm.video",
+        }.items()
+    ],
+    ("fc", "heads.video.{task}"),
+]  # fmt: skip
+_TEFANTASYS_BLOCK = re.compile(r"res(\d+)\.(\d+)\.(.*)", re.ASCII)
+_TELLING_TEFANTASY = "res2.0.conv2.0.spatial_conv.weight"
+
+
+def from_tefantasy(state_dict: Mapping[str, Tensor], *, task: str) -> dict[str, Tensor]:
+    """A network of tefantasy/CorrNet -> the weights of form "tefantasy", its classifier as the head of `task`.
+
+    Some of its convolutions have a bias, each before a BatchNorm, which takes it off its mean.
+    """
+    ours = KeyMap(TEFANTASY, task=task).forward(_without_correlations(state_dict))
+    ours = {key: w.squeeze(_thin_axis(key)) if w.ndim == 5 else w for key, w in ours.items()}
+    for key in [key for key in ours if key.endswith(".bias")]:
+        mean = f"{key.removesuffix('.bias')}_norm.{VIDEO}.running_mean"
+        if mean in ours and ours[mean].shape == ours[key].shape:
+            ours[mean] = ours[mean] - ours.pop(key)
+    return ours
+
+
+def _without_correlations(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights whose correlation blocks, which count among the others in a stage, have the number of that before."""
+    found = {key: match for key in state_dict if (match := _TEFANTASYS_BLOCK.fullmatch(key))}
+    correlations = {match.group(1, 2) for match in found.values() if match[3].startswith("encode_conv.")}
+
+    def number(stage: str, block: str) -> int:
+        ahead = sum(int(other) <= int(block) for at, other in correlations if at == stage)
+        return max(0, int(block) - ahead)
+
+    numbered = {key: f"res{match[1]}.{number(*match.group(1, 2))}.{match[3]}" for key, match in found.items()}
+    return {numbered.get(key, key): value for key, value in state_dict.items()}
+
+
+def implied_arguments(state_dict: Mapping[str, Tensor], arguments: Arguments) -> dict[str, Any]:
+    """The form of tefantasy's weights, and the frames of their filters."""
+    if _TELLING_TEFANTASY not in state_dict:
+        return {}
+    ours = KeyMap(TEFANTASY, task="").forward(state_dict)
+    filters = next((w for key, w in ours.items() if key.startswith("stages.0.") and key.endswith(_FILTERS)), None)
+    frames = {} if filters is None or filters.ndim != 4 else {"num_frames": filters.shape[1]}
+    return {"form": "tefantasy", **frames}
+
+
 def checkpoint_filter_fn(
     state_dict: Mapping[str, Tensor], model: CorrNet, *, task: str | None = None, fresh_heads: bool = True
 ) -> dict[str, Tensor]:
     """A checkpoint in any format we read -> exactly the model's weights, or an error that says what does not fit.
 
     Formats are told by their keys: our own, whose correlation filters are resampled to the model's clips, and
-    pytorchvideo's R(2+1)D, whose classifier becomes the head of `task`. `fresh_heads`: see `fit_to_model`.
+    pytorchvideo's R(2+1)D and tefantasy's CorrNet, whose classifier becomes the head of `task`. `fresh_heads`: see
+    `fit_to_model`.
 
     Raises:
         CheckpointError: the format is unknown, or what is in it does not fit.
     """
+    task = task or first_task(model.tasks, VIDEO) or "k400"
     if _TELLING in state_dict:
-        state_dict = from_pytorchvideo(state_dict, task=task or first_task(model.tasks, VIDEO) or "k400")
+        state_dict = from_pytorchvideo(state_dict, task=task)
+    elif _TELLING_TEFANTASY in state_dict:
+        state_dict = from_tefantasy(state_dict, task=task)
     elif model.state_dict().keys().isdisjoint(state_dict):
-        read = "this package's own, pytorchvideo's R(2+1)D"
+        read = "this package's own, pytorchvideo's R(2+1)D, tefantasy/CorrNet"
         raise CheckpointError(f"the weights are in no format that is read here: {read}")
     return fit_to_model(
         model._with_own_frames(state_dict), model, adaptable=("stem.conv.weight",), fresh_heads=fresh_heads
@@ -439,6 +547,7 @@ FAMILY = Family(
     architectures=ARCHITECTURES,
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
+    implied_arguments=implied_arguments,
     first_conv="stem.conv",
     reduction=32,
     about="[CorrNet](https://arxiv.org/abs/1906.03349), which correlates neighbouring frames, or its trunk, an R(2+1)D "

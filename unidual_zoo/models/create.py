@@ -131,6 +131,8 @@ def build(
         asked["num_classes"] = 0
     arguments = resolution.resolve(architecture, row, saved, asked)
     weights, where = _find_weights(name, row, (overlay, saved_cfg), cache_dir=cache_dir) if pretrained else (None, "")
+    if weights is not None:
+        arguments |= _implied(family, weights, arguments, asked, where=where)
     if saved:
         own_weights = None if overlay else weights
         check_size(family.model_class, {**architecture, **saved}, cfg=saved_cfg, weights=own_weights)
@@ -149,6 +151,21 @@ def build(
     described = family.timm_cfg(arguments)
     cfg = pretrained_cfg or (name.removeprefix(f"{variant}.") if row else dict(architecture=variant, **described))
     return _hand_to_timm(model, variant, cfg=cfg, overlay=overlay, described=described, features=features)
+
+
+def _implied(
+    family: Family, weights: Mapping[str, Tensor], arguments: Mapping[str, Any], asked: Collection[str], *, where: str
+) -> dict[str, Any]:
+    """What the weights make of a network that nobody asked to be otherwise; a warning says so."""
+    implied = family.implied_arguments(weights, arguments)
+    implied = {key: value for key, value in implied.items() if key not in asked and arguments.get(key) != value}
+    if implied:
+        taken = ", ".join(f"{key}={value!r}" for key, value in implied.items())
+        warnings.warn(
+            f"{where} is of a network of {taken}, and so this one becomes: its preprocessing stays that of the tag",
+            stacklevel=4,
+        )
+    return implied
 
 
 def _take_feature_arguments(

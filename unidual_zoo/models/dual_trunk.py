@@ -41,7 +41,7 @@ from unidual_zoo.models.temporal import (
 )
 from unidual_zoo.models.trunks import Frames, Network, OwnNorms, TrunkKind, create_trunk, fold_norms, patch_grid
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
-from unidual_zoo.weights import HEADS, cached_from_hub, fetch_from_hub, fit_to_model, read_weights
+from unidual_zoo.weights import HEADS, CheckpointError, cached_from_hub, fetch_from_hub, fit_to_model, read_weights
 
 ADAPTER, LOCAL_MHRA, POINTWISE, NONE = "adapter", "local_mhra", "pointwise", "none"
 OPERATORS = (ADAPTER, LOCAL_MHRA, POINTWISE, NONE)
@@ -734,6 +734,11 @@ def checkpoint_filter_fn(
         state_dict = model.adopt(state_dict)
     elif has_clip_names(state_dict):
         state_dict = model.from_clip(state_dict, task or first_task(model.tasks, VIDEO) or "k400")
+    elif model.trunk.state_dict().keys().isdisjoint(state_dict):
+        read = (
+            f"this package's own, timm's {model.arguments()['trunk']}, UniFormerV2 (its authors, mmaction2), ST-Adapter"
+        )
+        raise CheckpointError(f"the weights are in no format that is read here: {read}")
     else:
         task = task or first_task(model.tasks, IMAGE) or "in1k"
         state_dict = model.from_timm(state_dict, task)

@@ -50,6 +50,9 @@ class Family:
         first_conv: the layer that sees the input, as timm's PretrainedCfg names it; it may depend on the arguments.
         reduction: pixels of the input per position of the last features, for its pool_size; it may depend on the
             arguments, too.
+        implied_arguments: (state dict of any format the family reads, arguments) -> constructor arguments that the
+            network must have to give the outputs of its authors', where these are others. Unless the caller asks for
+            others, they go before those of the tag.
         about: what the networks are, as model cards say it: a noun phrase in markdown that links to the paper.
         classifier_of: the modality whose first task another code base's classifier belongs to.
 
@@ -63,6 +66,7 @@ class Family:
     filter_fn: Callable[..., dict[str, Tensor]]
     first_conv: str | Callable[[Arguments], str]
     reduction: int | Callable[[Arguments], int]
+    implied_arguments: Callable[[Mapping[str, Tensor], Arguments], dict[str, Any]] = lambda weights, arguments: {}
     about: str = ""
     classifier_of: str = VIDEO
 

@@ -514,8 +514,8 @@ def _looks_around(stage: nn.Module) -> bool:
 class Format:
     """Weights of another code base: which weight tells them, and the names (theirs, ours without pathways).
 
-    `dims` of the telling weight tell apart what has the same names; `forms` are the network's, if there is only one;
-    `counts` says whether its BatchNorms count batches.
+    `dims` of the telling weight tell apart what has the same names; `forms` are those that the network may
+    have, the first the usual one; `counts` says whether its BatchNorms count batches.
     """
 
     about: str
@@ -585,18 +585,20 @@ _CAFFE2 = {
     "nonlocal_conv{s+2}_{b}_bn": f"{_OURS}.attention.out_norm", "pred": _HEAD,
 }  # fmt: skip
 _RESNET_STEM = [("conv1", "stem.conv"), ("bn1", "stem.conv_norm")]
+_NOT_MMACTION2S = tuple(form for form in FORMS if form != "mmaction2")
 _PYTORCHVIDEO_STAGES = {0: 1, 1: 3, 2: 4, 3: 5}  # ours: theirs; the second pool counts as a block
 
 FORMATS = {
     "slowfast": Format(
-        about="PySlowFast", telling="s1.pathway0_stem.conv.weight",
+        about="PySlowFast", forms=_NOT_MMACTION2S, telling="s1.pathway0_stem.conv.weight",
         names=[
             ("s1.pathway0_stem.conv", "stem.conv"), ("s1.pathway0_stem.bn", "stem.conv_norm"),
             *_block_names("s{s+2}.pathway0_", _OURS, _SLOWFAST), ("head.projection", _HEAD),
         ],
     ),
-    "caffe2": Format(  # of which forms, nothing in it says
-        about="Caffe2 (PySlowFast, video-nonlocal-net)", telling="conv1_w", names=_blob_names(_CAFFE2), counts=False,
+    "caffe2": Format(  # of which form, nothing in it says
+        about="Caffe2 (PySlowFast, video-nonlocal-net)", telling="conv1_w", forms=_NOT_MMACTION2S, counts=False,
+        names=_blob_names(_CAFFE2),
     ),
     "mmaction2": Format(
         about="mmaction2", telling="backbone.conv1.conv.weight", forms=("mmaction2",),
@@ -614,7 +616,7 @@ FORMATS = {
         names=[*_RESNET_STEM, *_block_names("layer{s+1}.{b}.", _OURS, _RESNET), ("fc", _HEAD)],
     ),
     "pytorchvideo": Format(
-        about="pytorchvideo", telling="blocks.0.conv.weight",
+        about="pytorchvideo", forms=_NOT_MMACTION2S, telling="blocks.0.conv.weight",
         names=[
             ("blocks.0.conv", "stem.conv"), ("blocks.0.norm", "stem.conv_norm"), ("blocks.6.proj", _HEAD),
             *(
@@ -740,6 +742,27 @@ def _check_classes(ours: Mapping[str, Tensor], model: NonLocalNet, task: str, ab
             )
 
 
+def implied_arguments(state_dict: Mapping[str, Tensor], arguments: Arguments) -> dict[str, Any]:
+    """The form and the affinity of another code base's network, where these arguments have others that it has not."""
+    name = find_format(state_dict)
+    if name is None:
+        return {}
+    known, implied = FORMATS[name], {}
+    form, affinity = arguments.get("form", "slowfast"), arguments.get("affinity", "softmax")
+    if known.forms and form not in known.forms and arguments["temporal"] != "all":
+        implied["form"] = known.forms[0]
+    projections = {part for part in ("theta", "g") if any(f".non_local_block.{part}." in key for key in state_dict)}
+    if name != "mmaction2":
+        affinities = ("softmax", "dot_product")
+    elif projections == {"g"}:
+        affinities = ("mm_gaussian",)
+    else:
+        affinities = ("mm_embedded_gaussian", "mm_dot_product")
+    if arguments.get("nonlocal_blocks") and affinity not in affinities:
+        implied["affinity"] = affinities[0]
+    return implied
+
+
 def _warn_of_form(model: NonLocalNet, known: Format) -> None:
     """Weights of another form have the same names and shapes, and silently give other outputs."""
     form = model._own_arguments["form"]
@@ -794,6 +817,7 @@ FAMILY = Family(
     architectures=ARCHITECTURES,
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
+    implied_arguments=implied_arguments,
     first_conv=_first_conv,
     reduction=32,
     about="an inflated (I3D) or frame-wise (C2D) ResNet, with or without "

@@ -32,7 +32,7 @@ from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.pathways import PerPathway, pathway_of
 from unidual_zoo.models.rows.timesformer import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
-from unidual_zoo.weights import HEADS, KeyMap, fit_to_model
+from unidual_zoo.weights import HEADS, CheckpointError, KeyMap, fit_to_model
 
 DIVIDED, JOINT, SPACE = "divided_space_time", "joint_space_time", "space_only"
 ATTENTION_TYPES = (DIVIDED, JOINT, SPACE)  # as the authors, Hugging Face and OpenMMLab call them
@@ -490,6 +490,9 @@ def checkpoint_filter_fn(
 
     Another code base's classifier becomes the head of `task` on every pathway that has one; heads of other tasks are
     fresh then. A ViT's is that of the first image task with as many classes, and nothing is demanded of it.
+
+    Raises:
+        CheckpointError: the format is unknown, or what is in it does not fit.
     """
     weights, task = dict(state_dict), task or first_task(model.tasks, VIDEO) or "k400"
     if _is_image_network(state_dict, model, task):
@@ -505,6 +508,9 @@ def checkpoint_filter_fn(
     if task:
         heads = {key: value for key, value in weights.items() if key.startswith(f"{HEADS}{VIDEO}.{task}.")}
         weights |= {key.replace(VIDEO, pathway, 1): value for pathway in model.pathways for key, value in heads.items()}
+    if {key for key in weights if not key.startswith(HEADS)}.isdisjoint(model.state_dict()):
+        read = "this package's own, facebookresearch/TimeSformer, Hugging Face, mmaction2, the ViTs of timm"
+        raise CheckpointError(f"the weights are in no format of a TimeSformer that is read here: {read}")
     return fit_to_model(model.adopt(weights), model, adaptable=("patch_embed.weight",), fresh_heads=fresh_heads)
 
 

@@ -29,7 +29,7 @@ from unidual_zoo.models.heads import init_head
 from unidual_zoo.models.pathways import SHARED, PerPathway
 from unidual_zoo.models.rows.vjepa2_1 import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
-from unidual_zoo.weights import HEADS, fit_to_model
+from unidual_zoo.weights import HEADS, CheckpointError, fit_to_model
 
 PATCH = 16  # pixels of a patch's side
 TUBELET = 2  # frames of a clip that make one token
@@ -344,6 +344,9 @@ def checkpoint_filter_fn(
         kept = model.adopt(weights)
         probes = {key: value for key, value in own.items() if key.startswith("probe.") and key not in kept}
         state_dict, fresh_heads = {**probes, **kept}, True
+    elif model.state_dict().keys().isdisjoint(state_dict):
+        read = "this package's own, facebookresearch/vjepa2's V-JEPA 2.1"
+        raise CheckpointError(f"the weights are in no format that is read here: {read}")
     elif SHARED not in model.norm:
         state_dict = model.adopt(state_dict)
     adaptable = [f"tokeniser.{pathway}.proj.weight" for pathway in model.pathways]

@@ -27,6 +27,7 @@ from unidual_zoo.weights.blobs import is_pickle, read_blobs
 from unidual_zoo.weights.rows import CheckpointError
 
 HEADS = "heads."
+_COUNT = ".num_batches_tracked"
 _SAFETENSORS = ".safetensors"
 _TIMMS_TABLES = ("state_dict_ema", "model_ema", "state_dict", "model")  # where timm looks in files of torch
 _TABLES = (  # where a training keeps the weights to evaluate beside much else, and timm does not look; the first counts
@@ -171,7 +172,8 @@ def fit_to_model(
 ) -> dict[str, Tensor]:
     """The checkpoint's weights as exactly the model's, in names and shapes.
 
-    Heads that the model lacks are left out. With `fresh_heads`, heads that are missing or of another size keep the
+    Heads that the model lacks are left out. BatchNorms that count no batches, as in files of old, keep the model's
+    counts, which change no output. With `fresh_heads`, heads that are missing or of another size keep the
     model's values, and one warning names them. Filters of the `adaptable` weights are fitted to the model's number of
     input channels as timm does: summed for one channel, else repeated or cut off and scaled.
 
@@ -184,6 +186,7 @@ def fit_to_model(
     for key in {*adaptable} & {*fitted} & {*own}:
         if _differs_in_channels(fitted[key], own[key]):
             fitted[key] = _fit_channels(fitted[key], own[key].shape[1])
+    fitted |= {key: value for key, value in own.items() if key.endswith(_COUNT) and key not in fitted}
     differing = {key for key in fitted if key in own and fitted[key].shape != own[key].shape}
     fresh = [key for key in own if key.startswith(HEADS) and (key not in fitted or key in differing)]
     excused = set(fresh) if fresh_heads else set()
@@ -198,7 +201,8 @@ def fit_to_model(
     }
     if any(problems.values()):
         listed = "; ".join(f"{what}: {shorten(keys)}" for what, keys in problems.items() if keys)
-        raise CheckpointError(f"the checkpoint does not fit {type(model).__name__}: {listed}")
+        counted = _other_classes({key: (fitted[key], own[key]) for key in differing - excused})
+        raise CheckpointError(f"the checkpoint does not fit {type(model).__name__}: {listed}{counted}")
     check_finite({key: value for key, value in fitted.items() if key not in differing}, what="the checkpoint")
     if fresh:
         heads = sorted({key.rsplit(".", 1)[0] for key in fresh})
@@ -208,6 +212,16 @@ def fit_to_model(
         message = f"no weights for {', '.join(heads)} in the checkpoint{what}: freshly initialised"
         warnings.warn(message, stacklevel=2)
     return {**fitted, **{key: own[key] for key in fresh}}
+
+
+def _other_classes(differing: Mapping[str, tuple[Tensor, Tensor]]) -> str:
+    """How many classes heads have (there, here), as the end of a sentence; nothing where they have as many."""
+    counts = {
+        key.split(".")[-2]: (len(theirs), len(own))
+        for key, (theirs, own) in differing.items()
+        if key.startswith(HEADS) and theirs.ndim and len(theirs) != len(own)
+    }
+    return "".join(f"; {task} has {there} classes there, {here} here" for task, (there, here) in sorted(counts.items()))
 
 
 def _differs_in_channels(theirs: Tensor, own: Tensor) -> bool:

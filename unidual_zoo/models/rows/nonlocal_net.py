@@ -76,6 +76,11 @@ def slowfast(name: str, top1: float, top5: float, **arguments: Any) -> Checkpoin
     )  # fmt: skip
 
 
+def slowfast_without_file(model: str, **arguments: Any) -> Checkpoint:
+    """A network of which PySlowFast has a configuration and no file; users' own files have its names."""
+    return Checkpoint(spec=SPEC_8X8, arguments=arguments, recipe=f"paper-34 --set model={model} --set tasks=k400:video")
+
+
 def pytorchvideo(name: str, top1: float, top5: float, **arguments: Any) -> Checkpoint:
     """A file of pytorchvideo's model zoo, 8 frames 8 apart."""
     return Checkpoint(
@@ -161,13 +166,14 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, that with * or the
     "i3d50_nl.caffe2_32f_k400": I3D_NL_32F,
     "i3d50_nl.caffe2_32x4_k400": I3D_NL_32X4,
     "i3d50_nl.caffe2_128f_k400": I3D_NL_128F,
+    "i3d101.sf_k400": slowfast_without_file("i3d101"),
+    "i3d101_nl.sf_k400": slowfast_without_file("i3d101_nl"),
     "c2d50.ptv_k400": on_both(pytorchvideo("C2D_8x8_R50.pyth", 71.46, 89.68)),
+    "c2d50.sf_k400": slowfast_without_file("c2d50", **K400_ON_BOTH),
     "c2d50.sf_nopool_k400": on_both(slowfast("C2D_NOPOOL_8x8_R50.pkl", 67.2, 87.8, form="slowfast_nopool")),
     "c2d50.caffe2_8f_k400": on_both(caffe2("c2d_baseline_8x8_IN_pretrain_400k.pkl", 71.9, 90.0, spec=SPEC_8X8)),
     "c2d50.tv_in1k": torchvision(*RESNET50, **IN1K_ON_BOTH),
-    "c2d50_nl.sf_k400*": Checkpoint(  # PySlowFast has a configuration and no file
-        spec=SPEC_8X8, arguments=K400_ON_BOTH, recipe="paper-34 --set model=c2d50_nl --set tasks=k400:video"
-    ),
+    "c2d50_nl.sf_k400*": slowfast_without_file("c2d50_nl", **K400_ON_BOTH),
     "c2d50_nl.caffe2_8f_k400": on_both(caffe2("c2d_nonlocal_8x8_IN_pretrain_400k.pkl", 74.4, 91.4, spec=SPEC_8X8)),
     "c2d50_nl.caffe2_32f_k400": on_both(caffe2("c2d_nonlocal_32x2_IN_pretrain_400k.pkl", 73.9, 91.0)),
     "i3d50_dual.sf_k400_deflated": on_both(I3D_SF),

@@ -15,6 +15,7 @@ from unidual_zoo.weights import Checkpoint, Metric
 
 IN1K, K400 = {"in1k": ("image", 1000)}, {"k400": ("video", 400)}
 K600, SSV2 = {"k600": ("video", 600)}, {"ssv2": ("video", 174)}
+HOWTO100M = {"howto100m": ("video", 1059)}
 COVER = K400 | {"mit": ("video", 339)} | SSV2 | IN1K  # the mix of all of CoVeR's tables
 VIDEO, BOTH = ("video",), ("image", "video")
 ONE_HEAD_EACH = {"image": ["k400"], "video": ["k400"]}
@@ -59,12 +60,26 @@ NONCOMMERCIAL = "cc-by-nc-4.0"
 ABOUT_MM, ABOUT_FB = "ImageNet-21k, then Kinetics-400, by OpenMMLab", "ImageNet-21k, then {}, by the authors"
 ABOUT_K400, ABOUT_K600 = ABOUT_FB.format("Kinetics-400"), ABOUT_FB.format("Kinetics-600")
 ABOUT_SSV2 = ABOUT_FB.format("Something-Something V2")
+ABOUT_HOWTO = (
+    "ImageNet-21k, Kinetics-400, then the 1,059 tasks of HowTo100M that have 100 videos (paper §4.6), by the authors, "
+    "who report {}% top-1 from as many clips without overlap as cover a video, here no protocol; the order of the "
+    "classes is that of their list, which is not here"
+)
 ON_ONE_TOKEN = "images: the temporal branch on one token, not trained"
 
 
 def percentages(task: str, values: Mapping[str, float], *, source: str = FB) -> list[Metric]:
     """`{"video@1": 77.9}` as rows of one task; three crops of one clip."""
     return [Metric(task=task, metric=m, value=v, protocol="timesformer", source=source) for m, v in values.items()]
+
+
+def howto100m(file: str, *, frames: int, top1: float, note: str = "") -> Checkpoint:
+    """A file of the authors for videos of minutes, frames 32 apart."""
+    return Checkpoint(
+        url=f"https://www.dropbox.com/s/{file}?dl=1", arguments=dict(tasks=HOWTO100M), license=NONCOMMERCIAL, source=FB,
+        spec=_spec(224, ClipSpec(length=frames, stride=32), mean=0.45, std=0.225),
+        about=ABOUT_HOWTO.format(top1) + note,
+    )  # fmt: skip
 
 
 CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with weights is the default
@@ -100,6 +115,16 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         url="https://www.dropbox.com/s/tybhuml57y24wpm/TimeSformer_divST_8_224_SSv2.pyth?dl=1",
         spec=SPEC_SSV2, arguments=dict(tasks=SSV2), license=NONCOMMERCIAL, source=FB, about=ABOUT_SSV2,
         upstream=percentages("ssv2", {"video@1": 59.1, "video@5": 85.6}),
+    ),
+    "timesformer_base.fb_howto100m": howto100m(
+        "9v8hcm88b9tc6ff/TimeSformer_divST_8x32_224_HowTo100M.pyth", frames=8, top1=56.8
+    ),
+    "timesformer_base.fb_howto100m_32f": howto100m(
+        "4roflx4q1gscu85/TimeSformer_divST_32x32_224_HowTo100M.pyth", frames=32, top1=61.2
+    ),
+    "timesformer_base.fb_howto100m_64f": howto100m(
+        "15bvqltl1j5vyp3/TimeSformer_divST_64x32_224_HowTo100M.pyth", frames=64, top1=62.2,
+        note="; their table says 448 pixels, the file's name 224",
     ),
     "timesformer_base.hf_k400": Checkpoint(
         url=f"{HF}/timesformer-base-finetuned-k400/resolve/main/pytorch_model.bin",
@@ -164,6 +189,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {  # of an architecture, the first with wei
         url="https://www.dropbox.com/s/3f1rm2al8mhprwa/TimeSformer_divST_64_224_SSv2.pyth?dl=1",
         spec=SPEC_LARGE_SSV2, arguments=dict(tasks=SSV2), license=NONCOMMERCIAL, source=FB, about=ABOUT_SSV2,
         upstream=percentages("ssv2", {"video@1": 62.0, "video@5": 87.5}),
+    ),
+    "timesformer_large.fb_howto100m": howto100m(
+        "t2mzgahnfhgakma/TimeSformer_divST_96x32_224_HowTo100M.pyth", frames=96, top1=62.6
     ),
     "timesformer_large.hf_k400": Checkpoint(
         url=f"{HF}/timesformer-large-finetuned-k400/resolve/main/pytorch_model.bin",

@@ -32,8 +32,8 @@ def finetune_recipe(
     """The recipe `finetune` for a folder or CSV list of labelled images, of labelled videos, or for both.
 
     Class names come from the folders or the list, head sizes from their number. A part of the files is kept for testing
-    where there are no test files. `skip` is a list of files to leave out, of the images and of the videos. Heads start as
-    least squares fit them, and on a trunk of images those of the video pathway see the order of frames. A network
+    where there are no test files. `skip` is a list of files to leave out, of the images and of the videos. Heads start
+    as least squares fit them, and on a trunk of images those of the video pathway see the order of frames. A network
     without published weights starts from random ones, heads included; its BatchNorms learn, and all its layers at one
     rate.
 

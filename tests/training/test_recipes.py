@@ -66,7 +66,7 @@ def test_settings_of_every_kind():
         ("lr=Infinity", "lr must be a number from 0, got inf"),
         ("ema=1", "ema must be a number from 0 below 1, got 1"),
         ("clip_norm=0", "clip_norm must be a number above 0 or null, got 0"),
-        ("epochs=1.5", "epochs must be a whole number from 1, got 1.5"),
+        ("epochs=1.5", "epochs must be a whole number from 0, got 1.5"),
         ("batch_size=true", "batch_size must be a whole number from 1, got True"),
         ('workers="2"', "workers must be a whole number from 0, got '2'"),
         ("flip=1", "flip must be true or false, got 1"),

@@ -275,7 +275,11 @@ class Bottleneck(Block):
     def folded_layers(self, pathways: Sequence[str]) -> list[FoldedConvs]:
         middle = [(self.temporal, self.temporal_norm), (self.spatial, self.spatial_norm)]
         middle = middle[::-1] if self.spatial_first else middle
-        layers = [(self.reduce, self.reduce_norm), *middle, (self.expand, self.expand_norm)]
+        layers: list[tuple[nn.Module, nn.ModuleDict]] = [
+            (self.reduce, self.reduce_norm),
+            *middle,
+            (self.expand, self.expand_norm),
+        ]
         return [FoldedConvs(dict.fromkeys(pathways, conv), norm) for conv, norm in layers]
 
 

@@ -8,7 +8,7 @@ import unidual_zoo
 
 ROOT = Path(unidual_zoo.__file__).parent
 STAGES = [
-    ["checks", "dtypes", "extras", "files", "memory", "names", "tabular"],
+    ["checks", "cores", "dtypes", "extras", "files", "memory", "names", "tabular"],
     ["spec"],
     ["weights"],
     ["data"],

@@ -163,7 +163,7 @@ def race(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     rows, told, running = [], {}, []
     for make in (our_side, plain_side):
         here, there = context.Pipe()
-        process = start(target=_serve, args=(there, make, case, options.workers), daemon=True)
+        process = start(target=_serve, args=(there, make, case, options.workers), daemon=case.tiny)
         process.start()
         if not case.tiny:
             there.close()  # so that its end is seen here

@@ -464,8 +464,15 @@ def score_files(
     reading = reading or Reading([path for path, _ in files], workers)
     dataset = _Files(files, {modality: route.reader for modality, route in routes.items()}, reading, file_seconds)
     with reading.deaths_explained():
-        loader = DataLoader(dataset, batch_size=None, num_workers=workers) if workers else _read_here(dataset)
+        if workers:
+            loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+        else:
+            loader = _read_here(dataset)
         yield from score_read(loader, routes, batch_size=batch_size, names=[path for path, _ in files])
+
+
+def _as_it_is(file: ReadFile) -> ReadFile:
+    return file  # torch's own function makes lists of tuples
 
 
 def _read_here(files: _Files) -> Iterator[ReadFile]:

@@ -242,13 +242,14 @@ def network(case: Case) -> tuple[Any, dict[str, nn.Module]]:
     """Our network, and the other form of it for each modality of the files, with the same random weights."""
     torch.manual_seed(SEED)
     model: Any = timm.create_model(case.model, **({"spec": TINY} if case.tiny else {}))
-    others = {}
-    for modality in sorted(set(map(modality_of, case.files))):
-        pathway = model.default_pathway(modality)
-        same = peers.same_network(case.model, peers.Pathway(model, pathway, model.default_task(modality, pathway)))
+    pathways = {modality: model.default_pathway(modality) for modality in set(map(modality_of, case.files))}
+    made: dict[str, nn.Module] = {}
+    for pathway in sorted(set(pathways.values())):
+        torch.manual_seed(SEED)  # each of them draws the norms of the whole network, which are to stay the same
+        same = peers.same_network(case.model, peers.Pathway(model, pathway, model.default_task(pathway, pathway)))
         if same is not None:
-            others[modality] = same[1].eval()
-    return model.eval(), others
+            made[pathway] = same[1].eval()
+    return model.eval(), {modality: made[way] for modality, way in pathways.items() if way in made}
 
 
 def our_side(case: Case, workers: Sequence[int]) -> tuple[dict[str, Callable[[], Any]], list[Tensor]]:

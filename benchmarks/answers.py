@@ -185,6 +185,10 @@ def _serve(
 ) -> None:  # fmt: skip
     """A process of a side: tells who runs here and their answers, then runs who is named."""
     torch.set_num_threads(case.threads)
+    if not case.tiny and "fork" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method(
+            "fork", force=True
+        )  # of loader processes, as where nobody has spawned this one
     runs, answers = make(case, workers)
     side.send((list(runs), answers))
     while (name := side.recv()) is not None:

@@ -245,7 +245,8 @@ def report(case: Case, rows: Sequence[Row], ours: Sequence[Tensor], plain: Seque
 def network(case: Case) -> tuple[Any, dict[str, nn.Module]]:
     """Our network, and the other form of it for each modality of the files, with the same random weights."""
     torch.manual_seed(SEED)
-    model: Any = timm.create_model(case.model, **({"spec": TINY} if case.tiny else {}))
+    small: dict[str, Any] = {"spec": TINY} if case.tiny else {}
+    model: Any = timm.create_model(case.model, **small)
     pathways = {modality: model.default_pathway(modality) for modality in set(map(modality_of, case.files))}
     made: dict[str, nn.Module] = {}
     for pathway in sorted(set(pathways.values())):

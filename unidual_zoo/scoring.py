@@ -471,7 +471,7 @@ def score_files(
         yield from score_read(loader, routes, batch_size=batch_size, names=[path for path, _ in files])
 
 
-def _as_it_is(file: ReadFile) -> ReadFile:
+def _as_it_is(file: Any) -> Any:
     return file  # torch's own function makes lists of tuples
 
 

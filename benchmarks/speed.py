@@ -12,6 +12,9 @@
             --engines openvino onnx --dtypes float32 int8 --threads 1
         engines that serve beside our own network; int8 beside our own float32
     uv run benchmarks/speed.py --device cuda --dtypes bfloat16 --batch 32 --compile --json speed.json
+    uv run --with pytorchvideo --with transformers benchmarks/speed.py --device cuda --all --json cuda.json
+        everything of a card: a network of every family, bfloat16, as a CUDA graph and compiled; `--all --tiny` is the
+        same on small networks, to see on any machine that it runs
 
 The other networks of the package (`r2d34`, `r2plus1d152`, ...) are these pathways: `--models` takes any name.
 
@@ -58,9 +61,22 @@ MODELS = ("r2plus1d18", "unidual10", "unidual34", "unidual152")
 BATCH = {IMAGE: 4, VIDEO: 1}
 INFERENCE, TRAINING = MODES = ("inference", "training")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, INT8: torch.float32}  # what torch computes in
-MATRIX, OURS = "matrix product", "unidual-zoo"
+MATRIX, OURS, COMPILED = "matrix product", "unidual-zoo", "torch.compile"
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 QUICK_SIDE = 32
+ALL: dict[str, dict[str, Any]] = {  # of every family a network, and what makes it tiny
+    "r2plus1d18": {},
+    "unidual34_aux": dict(width=1 / 16, depths=(1, 1, 1, 1)),
+    "unidual152": dict(width=1 / 16, depths=(1, 1, 1, 1)),
+    "unidual_efficientnet_lite0": dict(trunk="test_efficientnet"),
+    "ircsn50": dict(width=1 / 16, depths=(1, 1, 1, 1)),
+    "i3d50": dict(width=1 / 16, depths=(1, 1, 1, 1)),
+    "corrnet50": dict(width=1 / 16, depths=(2, 1, 1), correlations=((1,), (0,))),
+    "timesformer_base": dict(embed_dim=48, depth=1, num_heads=4),
+    "uniformerv2_base_patch16_224": dict(trunk_args=dict(embed_dim=48, depth=2, num_heads=4), global_blocks=1),
+    "vjepa2_1_vit_base": dict(embed_dim=48, depth=1, num_heads=4),
+}
+ALL_BATCH = {IMAGE: 64, VIDEO: 16}
 CALIBRATION = 8  # files
 
 
@@ -91,30 +107,46 @@ def main(argv: list[str] | None = None) -> None:
     if options.keep_memory:
         keep_freed_memory()
     found = []
+    machine = dict(device=options.device, threads=torch.get_num_threads(), torch=torch.__version__)
+    if options.device == "cuda":
+        machine["gpu"] = torch.cuda.get_device_name()
+    line = ""
+    for case in cases(options):
+        try:
+            found.append(report(case, compete(contestants(options, **case), options)))
+        except Exception as error:
+            if not options.all:
+                raise
+            # The card is lent for minutes: what one network lacks, such as memory, must not cost the others' figures.
+            print(f"{' '.join(case.values())}: {error!r}")
+            found.append({**case, "error": repr(error)})
+        line = json.dumps({"benchmark": "speed", **machine, "rounds": options.rounds, "tables": found})
+        if options.json:
+            options.json.write_text(line + "\n")  # after every table, since a card may be taken away
+        if options.device == "cuda":
+            torch.cuda.empty_cache()
+    print(line)
+
+
+def cases(options: argparse.Namespace) -> Iterator[dict[str, str]]:
+    """The tables: a network, a pathway, a mode and a type each."""
     for name in options.models:
         with torch.device("meta"):
             pathways: Any = timm.create_model(name).pathways
         for pathway in pathways:
             for mode in options.modes if pathway in options.modalities else ():
                 for dtype in options.dtypes if mode == INFERENCE else (d for d in options.dtypes if d != INT8):
-                    case = dict(model=name, pathway=pathway, mode=mode, dtype=dtype)
-                    rows = compete(contestants(options, **case), options)
-                    found.append(report(case, rows))
-    machine = dict(device=options.device, threads=torch.get_num_threads(), torch=torch.__version__)
-    if options.device == "cuda":
-        machine["gpu"] = torch.cuda.get_device_name()
-    line = json.dumps({"benchmark": "speed", **machine, "rounds": options.rounds, "tables": found})
-    if options.json:
-        options.json.write_text(line + "\n")
-    print(line)
+                    yield dict(model=name, pathway=pathway, mode=mode, dtype=dtype)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--models", nargs="+", help=f"(default: {', '.join(MODELS)})")
+    parser.add_argument("--all", action="store_true", help="a network of every family, bfloat16, also compiled")
+    parser.add_argument("--tiny", action="store_true", help="with --all: small networks and inputs, one round")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--modalities", nargs="+", choices=MODALITIES, default=list(MODALITIES))
-    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=["float32", "bfloat16"])
+    parser.add_argument("--dtypes", nargs="+", choices=list(DTYPES), help="(default: float32 and bfloat16)")
     parser.add_argument("--device", choices=list(MATRIX_SIDE), default="cpu")
     parser.add_argument("--batch", type=int, help="images or clips (default: 4 images, 1 clip)")
     parser.add_argument("--rounds", type=int, default=3)
@@ -124,14 +156,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--engines", nargs="+", choices=list(ENGINES), default=[], help="also run our network by these (inference)"
     )
     parser.add_argument("--keep-memory", action="store_true", help="malloc as `unidual_zoo.memory` sets it")
-    parser.add_argument("--compiled", action="store_true", help="also run our network by torch.compile (inference)")
+    parser.add_argument("--compiled", action="store_true", help="also run our network by torch.compile")
     parser.add_argument("--json", type=Path, help="keep the last line in this file")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SIDE} pixels and one round: does it run at all")
     options = parser.parse_args(argv)
     if options.device != "cpu" and (options.engines or INT8 in options.dtypes):
         parser.error("engines run on the CPU")
+    if options.tiny and not options.all:
+        parser.error("--tiny is of --all")
+    options.quick = options.quick or options.tiny
     if options.quick:
         options.rounds = 1
+    options.compiled = options.compiled or (options.all and not options.tiny)
+    options.models = options.models or list(ALL if options.all else MODELS)
+    options.dtypes = options.dtypes or (["bfloat16"] if options.all else ["float32", "bfloat16"])
     return options
 
 
@@ -141,9 +179,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: str, dtype: str) -> Iterator[Row]:
     """Ours, the same network by others in two memory layouts, other networks, and the matrix product."""
     torch.manual_seed(0)
-    made: Any = timm.create_model(model)
+    made: Any = timm.create_model(model, **(ALL.get(model, {}) if options.tiny else {}))
     ours = peers.Pathway(made, pathway, made.default_task(pathway, pathway))
-    same = peers.same_network(model, ours)
+    is_tiny = options.tiny and bool(ALL.get(model))
+    same = None if is_tiny and model in peers.UPSTREAM else peers.same_network(model, ours)
     ours = ours.to(options.device).eval()
     frames = () if pathway == IMAGE else (made.spec.clip.length,)
     x = batch(options, pathway, (made.in_chans, *frames, *made.spec.crop))
@@ -168,6 +207,11 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
         row.same = name != OURS
         if exact is not None:
             row.difference = float((row.run().float() - exact).abs().max() / exact.abs().max())
+        yield row
+    if mode == TRAINING and options.compiled:
+        compiled = argparse.Namespace(**{**vars(options), "compile": True})
+        row = row_of(COMPILED, copy.deepcopy(fast), x, flops, compiled, mode=mode, dtype=DTYPES[dtype])
+        row.same = True
         yield row
     if mode == INFERENCE:
         yield from engines(options, made, ours, x, flops, exact, dtype=dtype)
@@ -208,11 +252,13 @@ def engines(
     if options.compiled and dtype != INT8:
         network = unidual_zoo.for_inference(made, dtype=dtype, modality=ours.pathway, compile=True)
         cast = x.to(DTYPES[dtype])
-        runs.append(("torch.compile", lambda: network(cast, modality=ours.pathway, task=ours.task)))
+        runs.append((COMPILED, lambda: network(cast, modality=ours.pathway, task=ours.task)))
     for name, run in runs:
         row = Row(name, torch.inference_mode()(run), flops, same=True)
         begin = time.perf_counter()
         logits = row.run()
+        if options.device == "cuda":
+            row.memory, row.run = on_cuda(row.run)
         row.warm_up = time.perf_counter() - begin
         if exact is not None:
             row.difference = float((logits.float() - exact).abs().max() / exact.abs().max())
@@ -228,7 +274,8 @@ def batch(options: argparse.Namespace, pathway: str, shape: tuple[int, ...]) -> 
     """Noise (B, C, [T,] H, W)."""
     if options.quick and not options.engines:
         shape = (*shape[:-2], QUICK_SIDE, QUICK_SIDE)
-    return torch.randn(options.batch or BATCH[pathway], *shape, device=options.device)
+    usual = ALL_BATCH if options.all and options.device == "cuda" else BATCH
+    return torch.randn(options.batch or usual[pathway], *shape, device=options.device)
 
 
 def to_layout(x: Tensor) -> Tensor:

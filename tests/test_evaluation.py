@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import signal
+import threading
 import warnings
 
 import numpy as np
@@ -17,7 +18,7 @@ from unidual_zoo.data.datasets import MediaSet, load_sized_image
 from unidual_zoo.data.loaders import LoaderError
 from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.evaluation import PROTOCOLS, FileResult, Protocol, Report, evaluate, map_labels
-from unidual_zoo.scoring import Route, ViewReader, score_files
+from unidual_zoo.scoring import ReadFile, Route, ViewReader, score_files, score_read
 from unidual_zoo.spec import ClipSpec, InputSpec
 
 FOUR = Protocol(name="four", clips=4)
@@ -46,6 +47,44 @@ def test_clip_and_video_accuracy_by_hand(videos):
     assert [result.top[0] for result in report.results] == [1, 2, 3]
     assert [shape[0] for shape in model.calls] == [5, 5, 2]  # batches run across files, the last one is uneven
     assert all(shape[1:] == (3, 2, SIDE, SIDE) for shape in model.calls)
+
+
+def test_threads_read_files_together_between_batches(videos, monkeypatch):
+    read, both = ViewReader.__call__, threading.Barrier(2, timeout=30)  # broken unless two files are read at once
+
+    def meeting(reader, path):
+        both.wait()
+        return read(reader, path)
+
+    asked = []
+    monkeypatch.setattr(ViewReader, "__call__", meeting)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    data = media("video", [*videos, videos[0]], [1, 2, 0, 5])
+    report = evaluate(GreyNet(), data, protocol=FOUR, batch_size=5, progress=False)
+    assert [result.top[0] for result in report.results] == [1, 2, 3, 1]
+    assert asked == [1, 1, 2], "a reader computes with one thread, whoever comes later with as many as before"
+
+
+def test_a_device_has_the_next_batch_before_scores_are_fetched():
+    events = []
+
+    class Scores:
+        def cpu(self):
+            events.append("fetched")
+            return torch.ones(1, 2)
+
+    class Device:
+        device, outputs = torch.device("meta"), "scores"
+
+        def score(self, views):
+            events.append("begun")
+            return Scores()
+
+    files = [ReadFile(number, "image", torch.zeros(1, 3, 4, 4, dtype=torch.uint8)) for number in range(3)]
+    scored = list(score_read(files, {"image": Device()}, batch_size=1))
+    assert [(each.index, each.scores.tolist()) for each in scored] == [(number, [[1, 1]]) for number in range(3)]
+    assert events == ["begun", "begun", "fetched", "begun", "fetched", "fetched"]
 
 
 def test_any_of_several_labels_is_right(videos):

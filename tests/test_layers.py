@@ -8,7 +8,7 @@ import unidual_zoo
 
 ROOT = Path(unidual_zoo.__file__).parent
 STAGES = [
-    ["checks", "dtypes", "extras", "files", "lock", "memory", "names", "progress", "rowlog", "tabular"],
+    ["checks", "cores", "dtypes", "extras", "files", "lock", "memory", "names", "progress", "rowlog", "tabular"],
     ["spec"],
     ["weights"],
     ["data"],

@@ -2,11 +2,15 @@
 
 import json
 
+import answers
+import joint
 import pytest
 import speed
 import torch
 from conv3d import twin
 from models.small import clips, close, images, small
+
+from unidual_zoo.models.family import families, find_family
 
 
 @pytest.mark.parametrize("norms", ["split", "shared"])
@@ -61,3 +65,47 @@ def test_saved_bytes_count_a_storage_once_and_no_weight():
         (y * y).sum()
 
     assert speed.saved_bytes(weight, run) == (8 * 4 + 8 * 4) * 4
+
+
+def test_all_has_a_network_of_every_family():
+    ours = {id(family) for family in families() if family.model_class.__module__.startswith("unidual_zoo.")}
+    assert {id(find_family(name)) for name in speed.ALL} == ours
+
+
+def test_what_one_network_of_all_lacks_costs_no_other_its_figures(monkeypatch, tmp_path, capsys):
+    def contestants(options, *, model, **case):
+        if model == "r2d10":
+            raise MemoryError("too large")
+        return iter([speed.Row(name, lambda: None, 1.0) for name in (speed.OURS, speed.MATRIX)])
+
+    monkeypatch.setattr(speed, "contestants", contestants)
+    out = tmp_path / "all.json"
+    speed.main(["--all", "--tiny", "--models", "r2d10", "r2plus1d10", "--modes", "inference", "--json", str(out)])
+    first, second = json.loads(out.read_text())["tables"]
+    assert (first["model"], first["error"]) == ("r2d10", "MemoryError('too large')")
+    assert (second["model"], second["dtype"], len(second["rows"])) == ("r2plus1d10", "bfloat16", 2)
+    assert "r2d10 image inference bfloat16: MemoryError" in capsys.readouterr().out
+
+
+def test_answers_are_raced_against_their_parts(capsys, monkeypatch):
+    monkeypatch.setattr(answers.peers, "is_installed", lambda module: False)
+    answers.main(["--quick", "--models", "unidual10_aux"])
+    out = capsys.readouterr().out
+    assert "plain pipeline: left out" in out
+    (table,) = json.loads(out.splitlines()[-1])["tables"]
+    rows = {row["name"]: row for row in table["rows"]}
+    assert list(rows) == [answers.OURS, answers.DECODING, answers.NETWORK]
+    alone = [rows[name]["seconds"] for name in (answers.DECODING, answers.NETWORK)]
+    assert rows[answers.OURS]["overlap"] == pytest.approx(max(alone) / rows[answers.OURS]["seconds"])
+    assert rows[answers.OURS]["of_the_cores"] == pytest.approx(sum(alone) / rows[answers.OURS]["seconds"])
+
+
+def test_a_joint_step_is_timed_beside_two_and_taken_apart(capsys):
+    joint.main(["--quick", "--models", "unidual10_aux", "--system-malloc", "--changed"])
+    (table,) = json.loads(capsys.readouterr().out.splitlines()[-1])["tables"]
+    rows = {row["name"]: row for row in table["rows"]}
+    assert list(rows)[:2] == [joint.JOINT, joint.SEPARATE]
+    assert rows[joint.SEPARATE]["difference"] is None
+    assert all(row["difference"] < 0.05 for name, row in rows.items() if name != joint.SEPARATE)
+    assert sum(operator["share"] for operator in table["operators"]) <= 1
+    assert any("convolution_backward" in operator["name"] for operator in table["operators"])

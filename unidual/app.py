@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import json
-import os
 import shutil
 import sys
 import warnings
@@ -415,7 +414,9 @@ def _device(name: str | None) -> torch.device:
 def _workers(workers: int | None, device: torch.device) -> int:
     if workers is not None:
         return workers
-    return 0 if device.type == "cpu" else min(MOST_WORKERS, os.cpu_count() or 1)
+    from unidual_zoo.cores import usable_cores
+
+    return 0 if device.type == "cpu" else min(MOST_WORKERS, usable_cores())
 
 
 def _labels(result: dict[str, Any]) -> str:

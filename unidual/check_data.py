@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -44,8 +43,8 @@ def check_data(
     from unidual_zoo.names import printable
 
     given = {} if file_memory is None else {"file_memory": int(file_memory * 2**30)}
+    given |= {} if workers is None else {"workers": workers}
     settings = CheckSettings(
-        workers=os.cpu_count() or 1 if workers is None else workers,
         file_seconds=file_seconds,
         min_frames=min_frames,
         **given,

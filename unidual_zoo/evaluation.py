@@ -182,7 +182,7 @@ def evaluate(
             afterwards.
         task: the head (default: the first of the data's modality on the pathway); `pathway` likewise.
         batch_size: views, of one file or several, that go through the network together.
-        workers: processes that decode ahead; with 0 this one decodes.
+        workers: processes that decode ahead; with 0 threads of this one decode, see `scoring.score_files`.
         file_seconds: that reading one file may take, see `score_files`.
         device: moves the model there; None leaves it where it is.
         dtype: computes in this type by autocast; None is the weights' own type.

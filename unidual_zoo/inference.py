@@ -130,7 +130,7 @@ class Predictor:
         top: how many labels a file gets.
         protocol: the views of a video; an image has one.
         batch_size: views, of one file or several, that go through the network together.
-        workers: processes that decode ahead; with 0 this one decodes.
+        workers: processes that decode ahead; with 0 threads of this one decode, see `scoring.score_files`.
         score: what takes files through the network: `scoring.score_files`, or one with more machines or fewer clips.
 
     Raises:

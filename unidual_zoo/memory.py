@@ -2,8 +2,9 @@
 
 glibc's malloc gives blocks of megabytes, such as feature maps are, back to the system as soon as they are freed, and
 the next ones come as pages that the kernel has to clear: up to half of a small network's CPU time. The first use of a
-network on a CPU through this package's ways (`Predictor`, `evaluate`, the command line) therefore changes two of
-malloc's settings for the whole process. The price is that memory, once used, is given back only at the end.
+network on a CPU through this package's ways (`Predictor`, `evaluate`, a training run, the command line) therefore
+changes two of malloc's settings for the whole process. The price is that memory, once used, is given back only at the
+end.
 
 UNIDUAL_MALLOC=system in the environment leaves malloc as it is, and so do glibc's own variables for these settings.
 Other systems and other implementations of malloc are not touched.

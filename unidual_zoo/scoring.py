@@ -1,7 +1,7 @@
 """Files to scores: the evaluation protocols, and the route of an image or a video through a network.
 
 A file is decoded once for all its views (clips × crops), frames stay uint8 until they are on the device, and batches
-hold views of several files.
+hold views of several files. On a device the next batch is under way while the scores of one come back.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -23,8 +25,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.cores import limit_threads
 from unidual_zoo.data.datasets import load_sized_clips, load_sized_image
-from unidual_zoo.data.guarded import guarded
+from unidual_zoo.data.guarded import Guard, guarded
 from unidual_zoo.data.loaders import Reading
 from unidual_zoo.data.media import MediaError, MediaWarning, file_boundary
 from unidual_zoo.data.sampling import STARTS, uniform_clips
@@ -37,6 +40,7 @@ from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
 _HELD_BACK = 4  # finished files, in batches, that may wait for one before them
+_MOST_READERS = 8  # threads of this process; each holds the views of a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +174,7 @@ class _Files(Dataset):
     ) -> None:
         self.files, self.reading = list(files), reading
         self.readers = {modality: guarded(reader, file_seconds) for modality, reader in readers.items()}
+        self.guarded = any(isinstance(reader, Guard) for reader in self.readers.values())
 
     def __len__(self) -> int:
         return len(self.files)
@@ -229,11 +234,12 @@ class ViewRoute(ABC):
         self.dtype = dtype or like.dtype
         if self.device.type == "cpu":
             keep_freed_memory()
+            limit_threads()
 
     @torch.inference_mode()
     def score(self, views: Tensor) -> Tensor:
         """Views (B, 3, [T,] H, W) uint8 -> a row for each (B, …) float32, on the model's device."""
-        x = views.to(self.device)
+        x = views.to(self.device, non_blocking=True)
         if not getattr(self.model, "normalizes", False):
             x = normalize(x, self.spec, dtype=self.weight_dtype)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != self.weight_dtype):
@@ -369,6 +375,7 @@ class _Batches:
         self.files: dict[int, ReadFile] = {}
         self.rows: dict[int, list[Tensor]] = {}
         self.missing: dict[int, int] = {}
+        self.running: deque[tuple[list[int], Tensor]] = deque()  # files of each view, and scores on the device
         self.due = 0  # the file whose result comes next
 
     def add(self, file: ReadFile) -> None:
@@ -389,6 +396,7 @@ class _Batches:
         for modality, views in self.views.items():
             while views:
                 self._score(modality)
+        self._collect()
 
     def ready(self) -> Iterator[FileScores]:
         """The files that are due and scored."""
@@ -402,10 +410,27 @@ class _Batches:
         waiting = self.views[modality]
         batch = waiting[: self.batch_size]
         del waiting[: self.batch_size]
-        scores = self.routes[modality].score(torch.stack([view for _, view in batch])).cpu()
-        for (index, _), row in zip(batch, scores, strict=True):
-            self.rows[index].append(row)
-            self.missing[index] -= 1
+        route = self.routes[modality]
+        scores = route.score(_stacked([view for _, view in batch], route.device))
+        self.running.append(([index for index, _ in batch], scores))
+        # To fetch scores is to wait for them. A device is to have the next batch by then, which a CPU computes at once.
+        self._collect(leave=int(route.device.type != "cpu"))
+
+    def _collect(self, *, leave: int = 0) -> None:
+        """Fetches the scores of all batches but the last `leave`."""
+        while len(self.running) > leave:
+            indices, scores = self.running.popleft()
+            for index, row in zip(indices, scores.cpu(), strict=True):
+                self.rows[index].append(row)
+                self.missing[index] -= 1
+
+
+def _stacked(views: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Views of one shape as a batch with its channels last, as they were decoded; a GPU copies it while others work."""
+    layout = torch.channels_last if views[0].ndim == 3 else torch.channels_last_3d
+    shape, pinned = (len(views), *views[0].shape), device.type == "cuda"
+    batch = torch.empty(shape, dtype=views[0].dtype, memory_format=layout, pin_memory=pinned)
+    return torch.stack(list(views), out=batch)
 
 
 def _file_scores(file: ReadFile, rows: list[Tensor], outputs: str) -> FileScores:
@@ -431,7 +456,8 @@ def score_files(
 ) -> Iterator[FileScores]:
     """Files (path, modality) -> their scores in the same order, in batches of `batch_size` views of one modality.
 
-    `workers` processes decode ahead, and note in `reading` at which of the files they are; with 0 this one decodes.
+    `workers` processes decode ahead, and note in `reading` at which of the files they are; with 0 this one decodes, by
+    as many threads as torch has, and while they do the network waits.
     With `file_seconds` each of them has another process read its files, which is ended when one takes longer
     (`data/guarded.py`); None: UNIDUAL_FILE_SECONDS says. The models must be in evaluation mode. Each file's warnings
     are given in this process, as one MediaWarning.
@@ -444,8 +470,34 @@ def score_files(
     reading = reading or Reading([path for path, _ in files], workers)
     dataset = _Files(files, {modality: route.reader for modality, route in routes.items()}, reading, file_seconds)
     with reading.deaths_explained():
-        loader = DataLoader(dataset, batch_size=None, num_workers=workers)
+        if workers:
+            loader = DataLoader(dataset, batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+        else:
+            loader = _read_here(dataset)
         yield from score_read(loader, routes, batch_size=batch_size, names=[path for path, _ in files])
+
+
+def _as_it_is(file: Any) -> Any:
+    return file  # torch's own function makes lists of tuples
+
+
+def _read_here(files: _Files) -> Iterator[ReadFile]:
+    """The files in their order, a few at a time, each by a thread of this process.
+
+    They do not read ahead: what computes would have to share its cores with them, and its threads wait for each other
+    at the end of every operation, so that all are as slow as the one that was interrupted.
+    """
+    threads = torch.get_num_threads()
+    count = min(threads, len(files), _MOST_READERS)
+    if count < 2 or files.guarded:  # a guard reads one file at a time
+        yield from (files[index] for index in range(len(files)))
+        return
+    try:
+        with ThreadPoolExecutor(count, "reader", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for start in range(0, len(files), count):
+                yield from list(pool.map(files.__getitem__, range(start, min(start + count, len(files)))))
+    finally:
+        torch.set_num_threads(threads)  # for threads to come; this one's own number has not changed
 
 
 def score_read(

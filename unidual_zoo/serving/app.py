@@ -24,6 +24,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from unidual_zoo.cores import usable_cores
 from unidual_zoo.data.media import MediaError
 from unidual_zoo.inference import Predictor
 from unidual_zoo.scoring import ReadFile
@@ -72,7 +73,7 @@ class Service:
     ) -> None:
         self._predictor, self._limits, self._allowed = predictor, limits, allowed
         self.batcher = Batcher(predictor, gather_seconds=gather_seconds, most=limits.requests)
-        self._num_readers = _processors() if readers is None else readers
+        self._num_readers = usable_cores() if readers is None else readers
         self.in_hand = 0
         self.metrics = Metrics()
 
@@ -186,11 +187,6 @@ async def _answered(service: Service, request: Request) -> tuple[int, dict[str, 
     except Exception:
         log.exception("a request failed")
         return FAILED, {"error": "the service failed, its log says how"}, {}
-
-
-def _processors() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def listen(host: str, port: int) -> socket.socket:

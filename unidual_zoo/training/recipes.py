@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -18,6 +17,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.cores import usable_cores
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
 from unidual_zoo.training.settings import STRICT, Setting, described, in_words, parse_settings, replace_settings
 
@@ -158,7 +158,7 @@ class DataSettings:
         default=0, description="That reading one file may take; 0: what UNIDUAL_FILE_SECONDS says, else any."
     )
     max_failed: Whole = Field(default=100, description="Unreadable files that training does without.")
-    workers: Whole = Field(default=min(4, os.cpu_count() or 1), description="Loader processes of each process.")
+    workers: Whole = Field(default=min(4, usable_cores()), description="Loader processes of each process.")
 
     def __post_init__(self) -> None:
         for task, modality in self.tasks.items():

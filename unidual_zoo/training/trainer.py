@@ -32,12 +32,14 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.cores import limit_threads
 from unidual_zoo.data.augment import RandAugment
 from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
 from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
+from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
@@ -90,6 +92,9 @@ class Trainer:
         check_optimizer(recipe.optim)
         self.recipe = recipe
         self.accelerator = make_accelerator(recipe.run, accumulate=recipe.optim.accumulate)
+        if self.accelerator.device.type == "cpu":
+            keep_freed_memory()
+            limit_threads()
         world = self.accelerator.num_processes
         self.run = RunDirectory(out, writes=self.accelerator.is_main_process)
         replaced = resume and self.run.has_checkpoint()  # the weights that `init` names are

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unidual_zoo.cores import usable_cores
 from unidual_zoo.data.checking.entries import Entry, find_entries
 from unidual_zoo.data.checking.examine import Finding, examine
 from unidual_zoo.data.checking.report import make_report, to_html
@@ -32,7 +33,7 @@ class CheckSettings:
     `min_contrast`: between the brightest and the darkest part, of 255; below it a file is blank.
     """
 
-    workers: int = os.cpu_count() or 1
+    workers: int = usable_cores()
     file_seconds: float = 60.0
     file_memory: int = FILE_MEMORY
     min_frames: int = 2

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from unidual_zoo.cores import usable_cores
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.synthetic.motion import Layer, make_clip
 from unidual_zoo.data.synthetic.scenes import draw_background, draw_clutter, draw_object
@@ -145,7 +146,7 @@ def _build(target: Path, indices: Sequence[int], *, task: str, count: int, seed:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
+            with ThreadPoolExecutor(workers or min(4, usable_cores())) as pool:
                 bar = f"drawing {task}/{target.name}"
                 list(Progress(pool.map(write, indices), total=len(indices), desc=bar, unit="file", mininterval=0.5))
         finally:

@@ -41,12 +41,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import decode
 import numpy as np
 import peers
 import timm
 import torch
+from made_files import FRAMES, SIZES, write_photos, write_video
 from PIL import Image
+from race import processor, versions
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
@@ -109,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
         for model in options.models:
             case = Case(model, files, options.clips, options.batch, options.threads, options.device, options.quick)
             found.append(race(case, options))
-    machine = dict(cpu=decode.processor(), cores=usable_cores(), device=options.device, **decode.versions())
+    machine = dict(cpu=processor(), cores=usable_cores(), device=options.device, **versions())
     line = json.dumps({"benchmark": "answers", **machine, "rounds": options.rounds, "tables": found})
     if options.json:
         options.json.write_text(line + "\n")
@@ -144,9 +145,9 @@ def make_files(options: argparse.Namespace, folder: Path) -> tuple[str, ...]:
         paths = [str(options.data / name) for name in files_below(options.data).files if is_media(name)]
         kinds = {kind: [path for path in paths if modality_of(path) == kind] for kind in (VIDEO, IMAGE)}
         return (*kinds[VIDEO][: options.videos], *kinds[IMAGE][: options.photos])
-    size = (48, 64) if options.quick else decode.MADE["kinetics"]
-    first = decode.write_video(folder / "0.mp4", *size, frames=20 if options.quick else decode.FRAMES)
-    photos = decode.images(argparse.Namespace(images=None), folder, str(first))
+    size = (48, 64) if options.quick else SIZES["kinetics"]
+    first = write_video(folder / "0.mp4", *size, frames=20 if options.quick else FRAMES)
+    photos = write_photos(folder, str(first))
     videos = [str(first), *(str(folder / f"{number}.mp4") for number in range(1, options.videos))]
     for video in videos[1:]:
         os.link(first, video)

@@ -30,9 +30,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import decode
 import timm
 import torch
+from race import processor
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     if not options.system_malloc:
         keep_freed_memory()
     found = [measure(name, options) for name in options.models]
-    machine = dict(cpu=decode.processor(), threads=torch.get_num_threads(), torch=torch.__version__)
+    machine = dict(cpu=processor(), threads=torch.get_num_threads(), torch=torch.__version__)
     settings = {name: getattr(options, name) for name in ("images", "clips", "optimizer", "dtype", "system_malloc")}
     line = json.dumps({"benchmark": "joint", **machine, **settings, "rounds": options.rounds, "tables": found})
     if options.json:

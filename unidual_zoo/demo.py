@@ -60,6 +60,7 @@ CAM_SHARE = 0.6  # of the colours of a Grad-CAM in a picture, where it is larges
 BATCH = 4  # windows that go through the network together
 KEPT_SECONDS = 600  # how long what a page was sent or made may lie in its folder
 WAITING = 16  # visitors in the queue
+BUTTONS = ["download", "fullscreen"]  # of pictures: none that sends them away
 # No frame and no caption is cut.
 CSS = """
 #frames, #frames .grid-wrap { height: auto !important; max-height: none !important; }
@@ -277,11 +278,16 @@ def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
                 )
                 with gradio.Tab("Photo by webcam"):
                     camera = gradio.Image(
-                        show_label=False, sources=["webcam"], type="filepath", height=240, elem_id="camera"
+                        show_label=False, sources=["webcam"], type="filepath", height=240, elem_id="camera", buttons=[]
                     )
                 with gradio.Tab("Video by webcam"):
                     recorder = gradio.Video(
-                        show_label=False, sources=["webcam"], include_audio=False, height=240, elem_id="recorder"
+                        show_label=False,
+                        sources=["webcam"],
+                        include_audio=False,
+                        height=240,
+                        elem_id="recorder",
+                        buttons=[],
                     )
                     # As it was recorded: gradio would have it flipped and muted by ffmpeg, which need not be there.
                     recorder.preprocess = lambda payload: payload.path if payload else None
@@ -294,10 +300,16 @@ def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
                     ]  # fmt: skip
                 facts = gradio.Textbox(label="Model and time", interactive=False, elem_id="facts", lines=6, max_lines=8)
         timeline = gradio.Image(
-            show_label=False, interactive=False, visible=False, elem_id="timeline", type="pil", format="png"
+            show_label=False,
+            interactive=False,
+            visible=False,
+            elem_id="timeline",
+            type="pil",
+            format="png",
+            buttons=BUTTONS,
         )
         gradio.Markdown("### Frames that mattered (Grad-CAM)")
-        gallery = gradio.Gallery(show_label=False, columns=2, elem_id="frames", height="auto")
+        gallery = gradio.Gallery(show_label=False, columns=2, elem_id="frames", height="auto", buttons=BUTTONS)
         outputs = [*labels, timeline, gallery, facts]
         dropped.upload(shown(remove=True), dropped, outputs, api_name="look")
         camera.input(shown(remove=True), camera, outputs)

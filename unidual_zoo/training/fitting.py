@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.evaluation import evaluation_mode
 from unidual_zoo.models.base import TaskModel
+from unidual_zoo.progress import Progress
 from unidual_zoo.scoring import PROTOCOLS, ViewRoute, score_files
 
 MOST = 2048  # training files of a task that are looked at: the fit costs the third power of their number
@@ -102,10 +103,14 @@ def _head_inputs(model: TaskModel, media: MediaSet, pathway: str, **reading: Any
     """What the pathway's heads see of the files (N, D), and their labels (N,)."""
     route = HeadInputs(model, media.modality, pathway=pathway)
     files = [(path, media.modality) for path in media.files]
+    rows, labels = [], []
     with evaluation_mode(model):
-        read = [found for found in score_files(files, {media.modality: route}, **reading) if found.scores is not None]
-    rows = [found.scores.mean(0) for found in read if found.scores is not None]
-    return torch.stack(rows), torch.tensor([media.labels[found.index] for found in read])
+        scored = score_files(files, {media.modality: route}, **reading)
+        for found in Progress(scored, total=len(files), desc="fitting heads", unit="file"):
+            if found.scores is not None:
+                rows.append(found.scores.mean(0))
+                labels.append(media.labels[found.index])
+    return torch.stack(rows), torch.tensor(labels)
 
 
 def _some(count: int, seed: int) -> list[int]:

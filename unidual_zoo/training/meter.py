@@ -46,7 +46,7 @@ class Meter:
     ) -> None:
         self.accelerator, self.run = accelerator, run
         self.step, self.per_epoch, self.examples, self.every = step, per_epoch, examples, every
-        self.bar = Progress(total=total, initial=step, unit="step", shown=accelerator.is_main_process)
+        self.bar = Progress(total=total, initial=step, unit="step", shown=accelerator.is_main_process and total > 0)
         self._total, self._timed = total, min(TIMED_STEPS, max(1, (total - step) // 4))
         self._ends: list[float] = []  # when the first steps of this process ended
         self._losses: list[dict[str, Tensor]] = []

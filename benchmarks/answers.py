@@ -27,7 +27,6 @@ Cost: some 15 s of CPU for a clip of r2plus1d18 in each round. Measured figures:
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -47,7 +46,7 @@ import timm
 import torch
 from made_files import FRAMES, SIZES, write_photos, write_video
 from PIL import Image
-from race import processor, versions
+from race import processor, tell, versions
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
@@ -111,10 +110,7 @@ def main(argv: list[str] | None = None) -> None:
             case = Case(model, files, options.clips, options.batch, options.threads, options.device, options.quick)
             found.append(race(case, options))
     machine = dict(cpu=processor(), cores=usable_cores(), device=options.device, **versions())
-    line = json.dumps({"benchmark": "answers", **machine, "rounds": options.rounds, "tables": found})
-    if options.json:
-        options.json.write_text(line + "\n")
-    print(line)
+    tell({"benchmark": "answers", **machine, "rounds": options.rounds, "tables": found}, options.json)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

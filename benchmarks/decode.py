@@ -22,7 +22,6 @@ Cost: three minutes on one core. To expect: figures in docs/results/reading.md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -36,7 +35,7 @@ import av
 import numpy as np
 import torch
 from made_files import SIZES, write_photos, write_video
-from race import Row, open_files, processor, race, resident, versions
+from race import Row, open_files, processor, race, resident, tell, versions
 from readers import OURS, SHORT_SIDE, Read, absent, info_of, naive, ours, peers, pillow, seeking
 
 from unidual_zoo.data import jpeg
@@ -83,12 +82,10 @@ def main(argv: list[str] | None = None) -> None:
             found.append(race("jpeg", image_rows(photos), rounds=options.rounds, per="image", count=len(photos)))
         held = memory_over(first, options.memory_clips) if "memory" in options.cases else None
     machine = dict(cpu=processor(), cores=os.cpu_count(), **versions())
-    line = json.dumps(
-        {"benchmark": "decode", **machine, "rounds": options.rounds, "missing": missing, "tables": found, "held": held}
+    tell(
+        {"benchmark": "decode", **machine, "rounds": options.rounds, "missing": missing, "tables": found, "held": held},
+        options.json,
     )
-    if options.json:
-        options.json.write_text(line + "\n")
-    print(line)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

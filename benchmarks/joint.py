@@ -22,7 +22,6 @@ training did before. The last line is one JSON object. Measured figures: docs/re
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +31,7 @@ from typing import Any
 
 import timm
 import torch
-from race import processor
+from race import processor, tell
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -107,10 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     found = [measure(name, options) for name in options.models]
     machine = dict(cpu=processor(), threads=torch.get_num_threads(), torch=torch.__version__)
     settings = {name: getattr(options, name) for name in ("images", "clips", "optimizer", "dtype", "system_malloc")}
-    line = json.dumps({"benchmark": "joint", **machine, **settings, "rounds": options.rounds, "tables": found})
-    if options.json:
-        options.json.write_text(line + "\n")
-    print(line)
+    tell({"benchmark": "joint", **machine, **settings, "rounds": options.rounds, "tables": found}, options.json)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -6,6 +6,7 @@ a first round above what the process had before it.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import av
@@ -108,3 +110,11 @@ def versions() -> dict[str, str]:
         if why_not(module) is None:
             found[module] = str(import_module(module).__version__)
     return found
+
+
+def tell(result: dict[str, Any], path: Path | None) -> None:
+    """Prints what a benchmark found as its last line, JSON, and keeps it in a file if one is named."""
+    line = json.dumps(result)
+    if path:
+        path.write_text(line + "\n")
+    print(line)

@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
         except Exception as error:
             if not options.all:
                 raise
-            # The card is lent for minutes: what one network lacks, such as memory, must not cost the others' figures.
+            # What one network lacks, such as memory, must not cost the others' figures.
             print(f"{' '.join(case.values())}: {error!r}")
             found.append({**case, "error": repr(error)})
         line = json.dumps({"benchmark": "speed", **machine, "rounds": options.rounds, "tables": found})

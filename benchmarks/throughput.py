@@ -20,7 +20,6 @@ Cost: four minutes on two cores. Measured figures: docs/results/reading.md.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -33,7 +32,7 @@ import timm
 import torch
 from decode import short_copy
 from made_files import FRAMES, SIZES, write_photos, write_video
-from race import processor, versions
+from race import processor, tell, versions
 from torch.utils.flop_counter import FlopCounterMode
 
 from unidual_zoo.data.datasets import MediaSet
@@ -61,15 +60,8 @@ def main(argv: list[str] | None = None) -> None:
             for files in FILES:
                 reads = reading(model, media[files], options.examples)
                 found.append(row(name, files, reads, trains, flops, options))
-    line = json.dumps(
-        {
-            "benchmark": "throughput", "cpu": processor(), "cores": os.cpu_count(), "threads": options.threads,
-            **versions(), "rows": found,
-        }
-    )  # fmt: skip
-    if options.json:
-        options.json.write_text(line + "\n")
-    print(line)
+    machine = dict(cpu=processor(), cores=os.cpu_count(), threads=options.threads, **versions())
+    tell({"benchmark": "throughput", **machine, "rows": found}, options.json)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -19,6 +19,7 @@ import typer
 
 from unidual.check_data import check_data
 from unidual.demo import demo
+from unidual.devices import device_of, workers_of
 from unidual.export import export
 from unidual.features import features, search
 from unidual.options import DEFAULT_MODEL, HELP, FileSeconds, json_lines
@@ -29,12 +30,11 @@ from unidual.training import TrainCommand, finetune, train
 from unidual.ways import Actors, Address, Clips, Engine, Sampler, engine_of, salient_of
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 FAILED_FILES, BAD_INPUT = 1, 2  # exit status
 DTYPES = ("float32", "bfloat16", "float16")
 EMBEDDED_MODEL = "unidual10_aux.toy"  # what is evaluated on the embedded data
-MOST_WORKERS = 8
 
 app = typer.Typer(
     name="unidual",
@@ -128,7 +128,7 @@ def predict(
             raise ValueError(
                 "--timeline sees every window, here: --clips, --sampler, --protocol and --engine go without"
             )
-        options = dict(task=task, top=top, batch_size=batch_size, dtype=as_dtype(dtype), device=_device(device))
+        options = dict(task=task, top=top, batch_size=batch_size, dtype=as_dtype(dtype), device=device_of(device))
         write_timelines(
             files, timeline, model=model, checkpoint=checkpoint, windowing=(window, stride, smooth), options=options,
             output=output,
@@ -140,7 +140,7 @@ def predict(
 
     paths = find_files(files)
     with json_lines(output) as write:
-        place = _device(device)
+        place = device_of(device)
         score = engine_of(engine, address=address, actors=actors, device=place)
         if clips is not None and engine != "local":
             raise ValueError(f"--clips chooses on this machine, and --engine {engine} works on others: one of them")
@@ -148,7 +148,7 @@ def predict(
         salient = salient_of(clips, sampler, model=network, device=place)
         predictor = Predictor(
             network, task=task, top=top, protocol=salient.protocol(protocol) if salient else protocol,
-            batch_size=batch_size, workers=_workers(workers, place), device=place, dtype=as_dtype(dtype),
+            batch_size=batch_size, workers=workers_of(workers, place), device=place, dtype=as_dtype(dtype),
             score=salient or score,
         )  # fmt: skip
         width, num_failed = max(len(printable(path)) for path in paths), 0
@@ -221,7 +221,7 @@ def evaluate(
         check_page(page)
     reports, unreadable = {}, None
     with json_lines(output) as write:
-        place = _device(device)
+        place = device_of(device)
         found = find_media(sources, data=data, split=split, modality=modality, layout=layout, skip=skip)
         default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
         network = load_model(model or default, checkpoint=checkpoint)
@@ -239,7 +239,7 @@ def evaluate(
                 task=task or (usual if usual in network.tasks else None),
                 pathway=branch,
                 batch_size=batch_size,
-                workers=_workers(workers, place),
+                workers=workers_of(workers, place),
                 file_seconds=file_seconds,
                 device=place,
                 facts={
@@ -286,7 +286,7 @@ def explain(
 
     check_picture(out)
     with json_lines(output) as write:
-        network = load_network(model, checkpoint=checkpoint).to(_device(device)).eval()
+        network = load_network(model, checkpoint=checkpoint).to(device_of(device)).eval()
         seen = read_clip(clip, network, modality=modality_of(clip))
         explanation = respond(network, seen, layer=layer, top=top, label=label)
         draw(explanation, out)
@@ -397,26 +397,6 @@ def _origin(model: str, checkpoint: Path | None) -> dict[str, str]:
 
     saved = {"saved_as": model} if ":" in model or is_exported(model) else {}
     return saved | ({"checkpoint": str(checkpoint)} if checkpoint else {})
-
-
-def _device(name: str | None) -> torch.device:
-    """A torch device that can be used; the first GPU, else the CPU, for None."""
-    import torch
-
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
-
-
-def _workers(workers: int | None, device: torch.device) -> int:
-    if workers is not None:
-        return workers
-    from unidual_zoo.cores import usable_cores
-
-    return 0 if device.type == "cpu" else min(MOST_WORKERS, usable_cores())
 
 
 def _labels(result: dict[str, Any]) -> str:

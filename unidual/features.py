@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from unidual.devices import device_of, workers_of
 from unidual.options import DEFAULT_MODEL, json_lines
 from unidual.ways import Actors, Address, Engine, engine_of
 
@@ -140,7 +141,5 @@ def _options(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _place(device: str | None, workers: int | None) -> dict[str, Any]:
     """Where an Extractor works, and how many processes decode for it."""
-    from unidual.app import _device, _workers
-
-    place = _device(device)
-    return {"device": place, "workers": _workers(workers, place)}
+    place = device_of(device)
+    return {"device": place, "workers": workers_of(workers, place)}

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from unidual.devices import device_of
 from unidual.options import DEFAULT_MODEL, json_lines
 
 MEGABYTE = 2**20
@@ -43,7 +44,6 @@ def serve(
 
     It serves until it is told to end, and then finishes what it has in hand.
     """
-    from unidual.app import _device
     from unidual_zoo.dtypes import as_dtype
     from unidual_zoo.inference import Predictor, load_model
     from unidual_zoo.serving.app import Service, listen, make_app, make_server
@@ -58,7 +58,7 @@ def serve(
     with json_lines(output) as write, listen(host, port) as listening:
         predictor = Predictor(
             load_model(model, checkpoint=checkpoint), task=task, top=top, protocol=protocol, batch_size=batch_size,
-            device=_device(device), dtype=as_dtype(dtype),
+            device=device_of(device), dtype=as_dtype(dtype),
         )  # fmt: skip
         service = Service(
             predictor, limits=limits, allowed=allowed, gather_seconds=gather_milliseconds / 1000, readers=readers

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unidual_zoo import progress
 from unidual_zoo.data import probe, read_media
 from unidual_zoo.data.synthetic import toy
 from unidual_zoo.data.synthetic.motion import MOTIONS
@@ -126,6 +127,7 @@ def test_most_of_what_moves_sideways_faces_the_way_it_goes(monkeypatch):
 
 
 def test_cached_files_are_read_and_not_drawn_again(cache, monkeypatch, capfd):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
     first = toy.images("test", count=3)
     assert "drawing toy_objects/test" in capfd.readouterr().err
     monkeypatch.setattr(toy, "_write", None)

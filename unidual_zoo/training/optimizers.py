@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from timm.models import group_parameters
@@ -70,8 +71,22 @@ def make_optimizer(model: TaskModel, settings: OptimSettings, *, world: int) -> 
         groups = param_groups_weight_decay(model, settings.weight_decay, **rules)
     else:
         groups = param_groups_layer_decay(model, settings.weight_decay, layer_decay=settings.layer_decay, **rules)
+    if settings.head_lr != 1:
+        groups = [part for group in groups for part in _with_heads_apart(group, model, settings.head_lr)]
     lr = settings.lr * world * settings.accumulate
     return create_optimizer_v2(groups, settings.optimizer, lr=lr, momentum=settings.momentum)
+
+
+def _with_heads_apart(group: Mapping[str, Any], model: TaskModel, share: float) -> Iterator[dict[str, Any]]:
+    """A group of parameters as two, of which the heads learn at a `share` of the rate; a part without any is left out."""
+    heads = {id(weight) for weight in model.heads.parameters()}
+    scale = group.get("lr_scale", 1.0)
+    rest = [weight for weight in group["params"] if id(weight) not in heads]
+    if rest:
+        yield {**group, "params": rest}
+    if len(rest) < len(group["params"]):
+        own = [weight for weight in group["params"] if id(weight) in heads]
+        yield {**group, "params": own, "lr_scale": scale * share}
 
 
 def make_schedule(optimizer: Optimizer, settings: OptimSettings, *, updates_per_epoch: int) -> Scheduler:

@@ -201,6 +201,7 @@ class OptimSettings:
     warmup_lr: Number = Field(default=0.0, description="At the first update.")
     milestones: Epochs = Field(default=(), description="Epochs at which multistep multiplies lr with decay_rate.")
     decay_rate: Number = Field(default=0.1, description="See milestones.")
+    head_lr: Factor = Field(default=1.0, description="Of heads, as a part of lr: fitted ones have little to learn.")
     clip_norm: Factor | None = Field(default=None, description="Largest norm of an update's gradient.")
     ema: Share = Field(
         default=0.0,

@@ -133,8 +133,9 @@ def test_time_terms_need_a_mean_behind_the_norm():
     for options in (dict(frame_mean="before_norm"), dict(global_blocks=1)):
         with pytest.raises(ValueError, match="time_terms beyond 1 need frame_mean='after_norm' and no global_blocks"):
             stirred("test_vit", time_terms=2, **options)
-    with pytest.raises(ValueError, match="time_terms must be 1 or more, got 0"):
-        stirred("test_vit", time_terms=0)
+    for terms in (0, 2.5, "4"):
+        with pytest.raises(ValueError, match=f"time_terms must be a whole number from 1, got {terms!r}"):
+            stirred("test_vit", time_terms=terms)
 
 
 # ---- the start ------------------------------------------------------------------------------------------------------

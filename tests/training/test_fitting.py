@@ -8,6 +8,8 @@ from training.tiny import tiny_recipe
 from unidual_zoo.training import fitting
 from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.fitting import fit_head
+from unidual_zoo.training.recipes import find_recipe
+from unidual_zoo.training.rundir import RunError
 from unidual_zoo.training.trainer import Trainer, train
 
 
@@ -56,11 +58,61 @@ def test_the_head_is_the_ridge_regression_scaled(monkeypatch):
     torch.testing.assert_close(inputs @ fit.weight.T + fit.bias, 4.0 * (y.mean(0) + features @ weight))
 
 
+def test_an_example_of_weight_two_counts_as_two_of_its_class(monkeypatch):
+    inputs, labels = examples()
+    monkeypatch.setattr(fitting, "RIDGES", (0.3,))
+    monkeypatch.setattr(fitting, "SCALES", (4.0,))
+    twice = torch.arange(len(labels)).repeat_interleave(1 + (labels == 1))
+    fit = fit_head(inputs, labels, num_classes=3, class_weights=torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64))
+    monkeypatch.setattr(fitting, "RIDGES", (0.3 * len(twice) / len(labels),))  # of as much more that is to be fitted
+    same = fit_head(inputs[twice], labels[twice], num_classes=3)
+    torch.testing.assert_close((fit.weight, fit.bias), (same.weight, same.bias))
+    assert fit.loss > same.loss  # there the other one is not left out
+
+
+def test_the_loss_left_out_is_exact_with_weights(monkeypatch):
+    inputs, labels = examples(count=9)
+    monkeypatch.setattr(fitting, "RIDGES", (0.3,))
+    monkeypatch.setattr(fitting, "SCALES", (4.0,))
+    weights = torch.tensor([1.0, 3.0, 0.5], dtype=torch.float64)
+    part = weights[labels] / weights[labels].sum()
+    mean = part @ inputs
+    deviation = (part @ (inputs - mean).square()).sqrt()
+    x = (inputs - mean) / deviation.clamp(min=0.01 * deviation.mean().item()) / 6**0.5
+    x = torch.cat([x, torch.ones(9, 1, dtype=x.dtype)], 1)
+    penalty = 0.3 * torch.diag(torch.tensor([1.0] * 6 + [0.0], dtype=x.dtype))
+    without = []
+    for n in range(9):
+        weighs = (9 * part).clone()
+        weighs[n] = 0
+        normal = (weighs[:, None] * x).T
+        without.append(x[n] @ torch.linalg.solve(normal @ x + penalty, normal @ F.one_hot(labels, 3).double()))
+    expected = F.cross_entropy(4.0 * torch.stack(without), labels, weights)
+    assert fit_head(inputs, labels, num_classes=3, class_weights=weights).loss == pytest.approx(
+        expected.item(), rel=1e-9
+    )
+
+
 def test_of_noise_a_strong_ridge_and_a_small_scale_are_chosen():
     inputs, labels = examples(noise=100.0)
     clear, _ = examples(noise=0.1)
     assert fit_head(inputs, labels, num_classes=3).loss == pytest.approx(torch.tensor(3.0).log().item(), abs=0.1)
     assert fit_head(clear, labels, num_classes=3).loss < 0.1
+
+
+def test_what_needs_steps_is_refused_where_none_are_made():
+    for setting in ("patience=1", "publish=best"):
+        with pytest.raises(ValueError, match=f"{setting} needs evaluations .* eval_every is 1 and epochs 0"):
+            find_recipe("finetune", ["epochs=0", setting])
+    with pytest.raises(ValueError, match="recompute_norms=2 changes what heads are fitted to"):
+        find_recipe("finetune", ["epochs=0", "recompute_norms=2"])
+
+
+def test_a_run_of_no_steps_that_goes_on_fits_no_heads_again(media, tmp_path, monkeypatch):
+    recipe = tiny_recipe(media, "tasks=pictures:image", "fit_heads=true", "epochs=0", "class_weights=balanced")
+    train(recipe, out=tmp_path)
+    monkeypatch.setattr("unidual_zoo.training.trainer.fit_heads", None)
+    assert train(recipe, out=tmp_path, resume=True)["pictures"].metrics()["top-1"] == 100.0
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
@@ -89,7 +141,7 @@ def test_a_head_that_is_better_stays(media, tmp_path):
 
 
 def test_files_that_cannot_be_read_are_left_out_and_no_more_than_most_are_looked_at(media, tmp_path, monkeypatch):
-    recipe = tiny_recipe(media)
+    recipe = tiny_recipe(media, "fit_heads=true")
     trainer = Trainer(recipe, out=tmp_path)
     try:
         files = trainer.media["pictures"]
@@ -97,8 +149,17 @@ def test_files_that_cannot_be_read_are_left_out_and_no_more_than_most_are_looked
         broken.write_bytes(b"no picture")
         files = files.take(range(len(files)))
         object.__setattr__(files, "files", (str(broken), *files.files[1:]))
-        inputs, labels = fitting._head_inputs(trainer.model, files, "image")
+        inputs, labels, failed = fitting._head_inputs(trainer.model, files, "image")
         assert len(inputs) == len(labels) == len(files) - 1
+        assert list(failed) == [str(broken)]
+        trainer.media = {"pictures": files}
+        trainer.fit_heads()
+        assert trainer.loader.failed == failed
+        trainer.media = {"pictures": files.take([0])}
+        with pytest.raises(
+            RunError, match=r"pictures: none of 1 training files can fit heads; the last, .*broken.png: "
+        ):
+            trainer.fit_heads()
         monkeypatch.setattr(fitting, "MOST", 4)
         assert len(fitting._some(10, seed=0)) == 4
         assert fitting._some(3, seed=0) == [0, 1, 2]
@@ -113,6 +174,8 @@ def test_finetuning_lets_heads_see_the_order_of_frames(media):
     assert recipe.model.fit_heads
     given = finetune_recipe("unidual_efficientnet_lite0", videos=videos, settings=['model_args={"time_terms": 2}'])
     assert given.model.model_args == {"time_terms": 2}
+    longer = finetune_recipe("unidual_efficientnet_lite0", videos=videos, settings=["num_frames=16"])
+    assert longer.model.model_args == {"time_terms": 16}
     averaged = finetune_recipe("unidual_trunk", videos=videos, settings=['model_args={"frame_mean": "before_norm"}'])
     assert averaged.model.model_args == {"frame_mean": "before_norm"}
     for model in ("unidual10_aux", "local-dir:runs/mine/export"):

@@ -73,6 +73,12 @@ def test_a_cpu_learns_from_smaller_pictures_for_fewer_epochs_unless_somebody_cho
     assert settings_for_cpu([], recipe, ["epochs"], None) == ({}, [])
 
 
+def test_nothing_is_decided_for_epochs_where_there_are_none():
+    recipe, files = find_recipe("finetune", ["epochs=0"]), [plan({"a": 60, "b": 40}, 9), plan({"a": 30}, 9)]
+    assert settings_by_size(files, recipe, ["epochs"]) == ({}, [])
+    assert settings_for_cpu(files, recipe, ["epochs"], None) == ({}, [])
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(41.4, "41 s"), (725, "12 min"), (12_000, "3 h 20 min")])
 def test_times_are_told_in_words(seconds, words):
     assert in_words(seconds) == words

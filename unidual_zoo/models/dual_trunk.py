@@ -248,8 +248,8 @@ class DualTrunk(TaskModel):
         if self.frame_mean == BEFORE_NORM and not self.kind.normed_behind(self.trunk):
             raise ValueError(f"frame_mean='before_norm' needs a norm behind the blocks, {trunk} has none")
 
-        if self.time_terms < 1:
-            raise ValueError(f"time_terms must be 1 or more, got {self.time_terms!r}")
+        if not isinstance(self.time_terms, int) or self.time_terms < 1:
+            raise ValueError(f"time_terms must be a whole number from 1, got {self.time_terms!r}")
         if self.time_terms > 1 and not self.takes_time_terms:
             raise ValueError("time_terms beyond 1 need frame_mean='after_norm' and no global_blocks")
 

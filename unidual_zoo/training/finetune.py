@@ -56,7 +56,11 @@ def finetune_recipe(
     skipped = dict.fromkeys(tasks, skip) if skip is not None else {}
     changed = change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests, skip=skipped), settings)
     own = changed.model.model_args
-    ordered = _order_arguments(model) if "videos" in data and not {"frame_mean", "global_blocks"} & set(own) else {}
+    ordered = (
+        _order_arguments(model, changed.model.num_frames)
+        if "videos" in data and not {"frame_mean", "global_blocks"} & set(own)
+        else {}
+    )
     return changed.changed(model_args={**ordered, **own})
 
 
@@ -66,12 +70,13 @@ def scalable_spec(model: str) -> InputSpec | None:
     return network.spec if network is not None and network.fully_convolutional else None
 
 
-def _order_arguments(model: str) -> dict[str, Any]:
-    """Arguments by which the heads of a trunk of images see the order of a clip's frames; none for other networks."""
+def _order_arguments(model: str, num_frames: int | None) -> dict[str, Any]:
+    """Arguments by which the heads of a trunk of images see the order of a clip's frames (default: as
+    many as its spec says); none for other networks."""
     network = _outline(model)
     if not isinstance(network, DualTrunk) or not network.takes_time_terms:
         return {}
-    return {"time_terms": network.spec.clip.length}
+    return {"time_terms": num_frames or network.spec.clip.length}
 
 
 @functools.cache

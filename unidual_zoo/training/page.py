@@ -60,8 +60,11 @@ def _facts(recipe: Recipe, plan: Sequence[TaskPlan]) -> dict[str, Any]:
         "started from": start,
         **(frozen if model.freeze else {}),
         **{task.task: task.line() for task in plan},
+        **({"heads": "fitted by least squares before the first step"} if model.fit_heads else {}),
         "training": f"{optim.epochs} epochs, {optim.optimizer}, lr {optim.lr:g}, schedule {optim.schedule}, "
-        f"batches of {recipe.data.batch_size}",
+        f"batches of {recipe.data.batch_size}"
+        if optim.epochs
+        else "no step was made",
         "losses": "every class weighs alike" if optim.class_weights == "balanced" else "every file weighs alike",
         "between epochs": _watched(recipe),
     }
@@ -69,7 +72,7 @@ def _facts(recipe: Recipe, plan: Sequence[TaskPlan]) -> dict[str, Any]:
 
 def _watched(recipe: Recipe) -> str:
     """What was evaluated between epochs, and what that decided."""
-    if not recipe.run.eval_every:
+    if not (recipe.run.eval_every and recipe.optim.epochs):
         return "nothing was evaluated: the test files were seen once, at the end"
     files = f"{recipe.data.validation:.0%} of the training files" if recipe.data.validation else "the test files"
     used = [

@@ -129,7 +129,7 @@ def settings_by_size(
                 f"{VALIDATION:.0%} of the training files are kept to choose by: training ends after {PATIENCE} epochs "
                 "without a better score on them, and the best network is published (--set validation=0 uses all files)"
             )
-        elif fewest_tests < SMALL_TEST:
+        elif fewest_tests < SMALL_TEST and recipe.optim.epochs:
             settings |= dict(eval_every=0)
             reasons.append(
                 f"the test files are evaluated once, at the end: a choice by {fewest_tests} of them would be chance "
@@ -159,7 +159,7 @@ def settings_for_cpu(
     if recipe.optim.epochs > CPU_EPOCHS and "epochs" not in given:
         settings |= dict(epochs=CPU_EPOCHS)
     fewest, most = (pick((plan.num_files for plan in tasks), default=0) for pick in (min, max))
-    if 0 < fewest < most and not {"epoch_size", "mix"} & set(given):
+    if recipe.optim.epochs and 0 < fewest < most and not {"epoch_size", "mix"} & set(given):
         settings |= dict(epoch_size=fewest)
     told = ", ".join(f"{name}={json.dumps(value).replace(' ', '')}" for name, value in settings.items())
     if "epoch_size" in settings:

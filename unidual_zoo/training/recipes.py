@@ -267,7 +267,8 @@ class Recipe:
 
     Raises:
         ValueError: training is to end early or the best checkpoint to be published, and none is evaluated or can be; or
-            losses are to be blended, and no files are kept to measure them, or they have weights.
+            losses are to be blended, and no files are kept to measure them, or they have weights; or norms are to be
+            computed anew for heads that are only fitted.
     """
 
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
@@ -283,10 +284,17 @@ class Recipe:
         every = self.run.eval_every
         if self.run.publish == "best" and not set(self.data.tasks) - set(self.data.teachers):
             raise ValueError("publish=best needs test files, and every task has a teacher in place of labels")
-        if self.run.patience and not 0 < every <= self.optim.epochs:
-            raise ValueError(f"patience={self.run.patience} needs evaluations between epochs, eval_every is {every}")
-        if self.run.publish == "best" and not 0 < every <= self.optim.epochs:
-            raise ValueError(f"publish=best needs evaluations between epochs, eval_every is {every}")
+        if not 0 < every <= self.optim.epochs:
+            have = f"needs evaluations between epochs, eval_every is {every} and epochs {self.optim.epochs}"
+            if self.run.patience:
+                raise ValueError(f"patience={self.run.patience} {have}")
+            if self.run.publish == "best":
+                raise ValueError(f"publish=best {have}")
+        if self.run.recompute_norms and self.model.fit_heads and not self.optim.epochs:
+            raise ValueError(
+                f"recompute_norms={self.run.recompute_norms} changes what heads are fitted to, and with epochs=0 "
+                "they do not learn from what it becomes: set recompute_norms=0"
+            )
 
     def changed(self, **settings: Any) -> Recipe:
         """The recipe with other values of some settings, whichever group they are in.

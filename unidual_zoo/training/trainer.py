@@ -206,7 +206,7 @@ class Trainer:
         with self.loader.deaths_explained():
             if self.done < self.total_steps and not self.ends_early:
                 self.keep_features()
-            if self.done == 0:
+            if self.done == 0 and not self.run.has_checkpoint():
                 self.fit_heads()
                 self.watch()
             if self.total_steps == 0:
@@ -237,6 +237,8 @@ class Trainer:
                     self.model,
                     labelled,
                     seed=self.recipe.run.seed,
+                    failed=self.loader.failed,
+                    class_weights=class_weights(self.recipe.optim, labelled),
                     batch_size=self.recipe.data.batch_size,
                     workers=self.recipe.data.workers,
                     file_seconds=self.recipe.data.file_seconds or None,
@@ -594,7 +596,6 @@ def make_objective(
 ) -> JointObjective:
     """The losses of the network, for training on these files."""
     labelled = {task: files for task, files in media.items() if task not in teachers}
-    balanced = {task: balanced_weights(files.labels, len(files.classes)) for task, files in labelled.items()}
     return JointObjective(
         model,
         settings.loss_weights,
@@ -603,8 +604,15 @@ def make_objective(
         freeze_norms=settings.freeze_norms,
         auxiliary_frames=settings.auxiliary_frames,
         teachers=teachers,
-        class_weights=balanced if settings.class_weights == "balanced" else None,
+        class_weights=class_weights(settings, labelled),
     )
+
+
+def class_weights(settings: OptimSettings, media: Mapping[str, MediaSet]) -> dict[str, Tensor] | None:
+    """The weights (classes,) of each task's classes in its losses, None if every file weighs alike."""
+    if settings.class_weights == "no":
+        return None
+    return {task: balanced_weights(files.labels, len(files.classes)) for task, files in media.items()}
 
 
 def make_loader(

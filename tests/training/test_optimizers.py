@@ -6,7 +6,7 @@ import pytest
 import timm
 
 import unidual_zoo  # noqa: F401  (registers the models)
-from unidual_zoo.training.optimizers import check_optimizer, freeze, make_optimizer
+from unidual_zoo.training.optimizers import check_optimizer, freeze, make_optimizer, make_schedule
 from unidual_zoo.training.recipes import OptimSettings, find_recipe
 
 SETTINGS = find_recipe("paper-34").changed(weight_decay=0.5, lr=2.0).optim
@@ -77,6 +77,18 @@ def test_layer_decay_halves_the_learning_rate_from_stage_to_stage():
         assert below == above / 2
     assert scales["stem.spatial.weight"] == scales["stages.0.0.conv1.spatial.weight"] / 2
     assert groups["stem.norm.image.bias"]["weight_decay"] == 0
+
+
+@pytest.mark.parametrize(("layer_decay", "stem"), [(None, 2.0), (0.5, 2.0 * 0.5**5)])
+def test_heads_learn_at_a_rate_of_their_own(layer_decay, stem):
+    settings = dataclasses.replace(SETTINGS, layer_decay=layer_decay, head_lr=0.1)
+    groups, optimizer = groups_of(network(), settings)
+    make_schedule(optimizer, dataclasses.replace(settings, schedule="constant", warmup_epochs=0), updates_per_epoch=3)
+    assert set(groups) == {name for name, _ in network().named_parameters()}
+    rates = {name: group["lr"] for name, group in groups.items()}
+    assert [rate for name, rate in rates.items() if name.startswith("heads.")] == pytest.approx([0.2] * 8)
+    assert rates["stem.spatial.weight"] == pytest.approx(stem)
+    assert groups["heads.image.in1k.bias"]["weight_decay"] == 0
 
 
 @pytest.mark.parametrize("layer_decay", [None, 0.5])

@@ -78,7 +78,7 @@ def make_optimizer(model: TaskModel, settings: OptimSettings, *, world: int) -> 
 
 
 def _with_heads_apart(group: Mapping[str, Any], model: TaskModel, share: float) -> Iterator[dict[str, Any]]:
-    """A group of parameters as two, of which the heads learn at a `share` of the rate; a part without any is left out."""
+    """A group of parameters as two, of which heads learn at a `share` of the rate; a part without any is left out."""
     heads = {id(weight) for weight in model.heads.parameters()}
     scale = group.get("lr_scale", 1.0)
     rest = [weight for weight in group["params"] if id(weight) not in heads]

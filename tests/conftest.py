@@ -7,6 +7,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; processes that tests start inherit it
 
+import pytest
 import torch
 
 if torch.backends.cpu.get_cpu_capability() == "AVX2":
@@ -18,3 +19,11 @@ if torch.backends.cpu.get_cpu_capability() == "AVX2":
 def pytest_configure(config):
     if "gpu" not in config.option.markexpr:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks for devices; processes that tests start inherit it
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A program that was called with more threads leaves them to no other test."""
+    yield
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)

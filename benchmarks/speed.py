@@ -160,8 +160,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="keep the last line in this file")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SIDE} pixels and one round: does it run at all")
     options = parser.parse_args(argv)
-    if options.device != "cpu" and (options.engines or INT8 in options.dtypes):
-        parser.error("engines run on the CPU")
     if options.tiny and not options.all:
         parser.error("--tiny is of --all")
     options.quick = options.quick or options.tiny
@@ -170,6 +168,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options.compiled = options.compiled or (options.all and not options.tiny)
     options.models = options.models or list(ALL if options.all else MODELS)
     options.dtypes = options.dtypes or (["bfloat16"] if options.all else ["float32", "bfloat16"])
+    if options.device != "cpu" and (options.engines or INT8 in options.dtypes):
+        parser.error("engines run on the CPU")
     return options
 
 

@@ -109,3 +109,12 @@ def test_a_joint_step_is_timed_beside_two_and_taken_apart(capsys):
     assert all(row["difference"] < 0.05 for name, row in rows.items() if name != joint.SEPARATE)
     assert sum(operator["share"] for operator in table["operators"]) <= 1
     assert any("convolution_backward" in operator["name"] for operator in table["operators"])
+
+
+def test_everything_of_a_card_is_bfloat16_and_engines_are_not_run_there(capsys):
+    options = speed.parse(["--device", "cuda", "--all"])
+    assert (options.models, options.dtypes, options.compiled) == (list(speed.ALL), ["bfloat16"], True)
+    assert speed.parse(["--device", "cuda"]).dtypes == ["float32", "bfloat16"]
+    with pytest.raises(SystemExit):
+        speed.parse(["--device", "cuda", "--dtypes", "int8"])
+    assert "engines run on the CPU" in capsys.readouterr().err

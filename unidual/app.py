@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -28,9 +28,6 @@ from unidual.serve import serve
 from unidual.sources import BENCHMARKS, find_media
 from unidual.training import TrainCommand, finetune, train
 from unidual.ways import Actors, Address, Clips, Engine, Sampler, engine_of, salient_of
-
-if TYPE_CHECKING:
-    pass
 
 FAILED_FILES, BAD_INPUT = 1, 2  # exit status
 DTYPES = ("float32", "bfloat16", "float16")

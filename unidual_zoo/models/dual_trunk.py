@@ -247,7 +247,6 @@ class DualTrunk(TaskModel):
             raise ValueError(f"operator='pointwise' needs blocks that end in a 1×1 projection, {trunk} has none")
         if self.frame_mean == BEFORE_NORM and not self.kind.normed_behind(self.trunk):
             raise ValueError(f"frame_mean='before_norm' needs a norm behind the blocks, {trunk} has none")
-
         if not isinstance(self.time_terms, int) or self.time_terms < 1:
             raise ValueError(f"time_terms must be a whole number from 1, got {self.time_terms!r}")
         if self.time_terms > 1 and not self.takes_time_terms:

@@ -14,7 +14,7 @@ from unidual_zoo.models.create import create_model
 from unidual_zoo.models.dual_trunk import DualTrunk
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
-from unidual_zoo.training.recipes import Recipe, change_recipe, find_recipe
+from unidual_zoo.training.recipes import ModelSettings, Recipe, change_recipe, find_recipe
 
 TASKS = {"images": IMAGE, "videos": VIDEO}
 
@@ -55,13 +55,8 @@ def finetune_recipe(
         recipe = recipe.changed(freeze_norms=False, layer_decay=None, fit_heads=False)
     skipped = dict.fromkeys(tasks, skip) if skip is not None else {}
     changed = change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests, skip=skipped), settings)
-    own = changed.model.model_args
-    ordered = (
-        _order_arguments(model, changed.model.num_frames)
-        if "videos" in data and not {"frame_mean", "global_blocks"} & set(own)
-        else {}
-    )
-    return changed.changed(model_args={**ordered, **own})
+    ordered = _order_arguments(changed.model) if "videos" in data else {}
+    return changed.changed(model_args={**ordered, **changed.model.model_args})
 
 
 def scalable_spec(model: str) -> InputSpec | None:
@@ -70,13 +65,15 @@ def scalable_spec(model: str) -> InputSpec | None:
     return network.spec if network is not None and network.fully_convolutional else None
 
 
-def _order_arguments(model: str, num_frames: int | None) -> dict[str, Any]:
-    """Arguments by which the heads of a trunk of images see the order of a clip's frames (default: as
-    many as its spec says); none for other networks."""
-    network = _outline(model)
+def _order_arguments(settings: ModelSettings) -> dict[str, Any]:
+    """Arguments by which the heads of a trunk of images see the order of a clip's frames; none for networks that
+    cannot, or may be made so that they cannot."""
+    network = _outline(settings.model)
     if not isinstance(network, DualTrunk) or not network.takes_time_terms:
         return {}
-    return {"time_terms": num_frames or network.spec.clip.length}
+    if {"frame_mean", "global_blocks"} & set(settings.model_args):
+        return {}
+    return {"time_terms": settings.num_frames or network.spec.clip.length}
 
 
 @functools.cache

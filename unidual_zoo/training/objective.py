@@ -185,7 +185,7 @@ class JointObjective(nn.Module):
         return settled
 
     def _pooled(self, pathway: str, data: Mapping[str, Tensor | Settled]) -> dict[str, Tensor]:
-        """Pooled features (B, D) of the tasks that have a head on a pathway."""
+        """What heads see (B, D) of the tasks that have one on a pathway."""
         inputs = {task: self._entering(pathway, task, x) for task, x in data.items() if isinstance(x, Tensor)}
         pooled = dict(zip(inputs, self._features(pathway, list(inputs.values())), strict=True))
         for task, x in data.items():

@@ -29,7 +29,6 @@ from timm.utils import ModelEmaV3, distribute_bn
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from tqdm import tqdm
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.cores import limit_threads
@@ -43,6 +42,7 @@ from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
+from unidual_zoo.progress import Progress
 from unidual_zoo.report.numbers import majority_share
 from unidual_zoo.report.page import write_page
 from unidual_zoo.rowlog import RowLog, RowTable
@@ -266,7 +266,7 @@ class Trainer:
                 log, tested = (
                     self._opened.enter_context(RowLog(folder / f"{name}{rank}{ROWS}", facts)) for name in ("", "tests-")
                 )
-            for row in tqdm(keeper.rows(log), desc="features", unit="view", disable=not self.run.writes):
+            for row in Progress(keeper.rows(log), desc="features", unit="view", shown=self.run.writes):
                 with written_to(folder):
                     log.append(row)
             self.score = KeptScores(tested, self.model, keeper.pathways, room=room)

@@ -134,7 +134,7 @@ def test_finetune_says_what_it_does_and_what_came_of_it(media, tmp_path, picture
     assert "9 training files of 2 classes (from 'circle' with 5 to 'square' with 4: 1.2 to 1); 5 test files" in told[0]
     assert "videos: a test file is a copy of training files, which flatters figures" in told[1]
     assert told[2] == "unidual: unidual10 starts from random weights"
-    assert "the test files are evaluated once, at the end: a choice by 5 of them would be chance" in told[3]
+    assert "the test files are evaluated once, at the end: nothing is chosen by them" in told[3]
     last = json.loads(result.stdout.splitlines()[-1])
     assert last["baselines"]["videos"].keys() == {"always 'circle'", "frames alone, as still clips"}
     assert last["baselines"]["videos"]["always 'circle'"] == 40

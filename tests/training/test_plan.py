@@ -40,15 +40,14 @@ def test_a_plan_of_files(media):
 @pytest.mark.parametrize(
     ("plans", "given", "settings"),
     [
-        ([plan({"a": 20, "b": 10}, 99)], [], {"eval_every": 0}),
-        ([plan({"a": 20, "b": 10}, 100)], [], {}),
+        ([plan({"a": 20, "b": 10}, 9)], [], {"eval_every": 0}),
         ([plan({"a": 20, "b": 10}, 9)], ["publish"], {}),
-        ([plan({"a": 30, "b": 10}, 100)], [], {"class_weights": "balanced"}),
-        ([plan({"a": 30, "b": 10}, 100)], ["class_weights"], {}),
+        ([plan({"a": 30, "b": 10}, 9)], [], {"eval_every": 0, "class_weights": "balanced"}),
+        ([plan({"a": 30, "b": 10}, 9)], ["class_weights"], {"eval_every": 0}),
         ([plan({"a": 600, "b": 400}, 9)], [], {"validation": 0.1, "patience": 5, "publish": "best"}),
-        ([plan({"a": 600, "b": 400}, 9), plan({"a": 9}, 100)], [], {"eval_every": 0}),
+        ([plan({"a": 600, "b": 400}, 9), plan({"a": 999}, 900)], [], {"eval_every": 0}),
         ([plan({"a": 600, "b": 400}, 200)], ["validation"], {}),
-        ([plan({"a": 0}, 100), plan({}, 100)], [], {}),
+        ([plan({"a": 0}, 100), plan({}, 100)], [], {"eval_every": 0}),
         ([], [], {}),
     ],
 )

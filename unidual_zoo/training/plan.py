@@ -16,7 +16,6 @@ from unidual_zoo.spec import InputSpec
 from unidual_zoo.training.recipes import DataSettings, Recipe
 from unidual_zoo.training.sources import TOY, read_sources
 
-SMALL_TEST = 100  # test files of a task: fewer are evaluated once alone, a choice made by them would be chance
 SPARABLE = 1000  # training files of a task: from here a part of them can be spared to choose by
 VALIDATION, PATIENCE = 0.1, 5
 CPU_SIDE, CPU_EPOCHS = 128, 12  # pixels and epochs with which a few hundred files are learnt in minutes on two cores
@@ -120,7 +119,6 @@ def settings_by_size(
     settings: dict[str, Any] = {}
     reasons = []
     choosing = {"eval_every", "patience", "publish", "validation"}
-    fewest_tests = min(plan.num_tests for plan in tasks)
     fewest = min(plan.num_files for plan in tasks)
     if not choosing & set(given):
         if fewest >= SPARABLE and recipe.optim.epochs > PATIENCE:
@@ -129,10 +127,10 @@ def settings_by_size(
                 f"{VALIDATION:.0%} of the training files are kept to choose by: training ends after {PATIENCE} epochs "
                 "without a better score on them, and the best network is published (--set validation=0 uses all files)"
             )
-        elif fewest_tests < SMALL_TEST and recipe.optim.epochs:
+        elif recipe.optim.epochs:
             settings |= dict(eval_every=0)
             reasons.append(
-                f"the test files are evaluated once, at the end: a choice by {fewest_tests} of them would be chance "
+                "the test files are evaluated once, at the end: nothing is chosen by them "
                 "(--set eval_every=1 evaluates them after every epoch)"
             )
     largest = max(plan.imbalance for plan in tasks)

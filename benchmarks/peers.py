@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -74,6 +75,22 @@ OTHERS: dict[str, dict[str, tuple[str, tuple[int, ...], Callable[[], nn.Module]]
         "transformers TimeSformer": ("transformers", (3, 8, 224, 224), hf_timesformer),
     },
 }
+
+
+def add_upstream(name: str, file: Path) -> None:
+    """From now on the network that a Python file's `network()` makes is the one that our `name` has its weights from.
+
+    Raises:
+        ValueError: there is no such file, or it has no such function.
+    """
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise ValueError(f"{file}: no such Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "network", None)):
+        raise ValueError(f"{file}: it has no function network(), which makes a network")
+    UPSTREAM[name] = (file.stem, "torch", module.network)
 
 
 def is_installed(module: str) -> bool:

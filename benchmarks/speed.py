@@ -8,6 +8,9 @@
         also R(2+1)D-50 and TimeSformer
     uv run --with pytorchvideo --with transformers benchmarks/speed.py --models ircsn50 i3d50 c2d50 timesformer_base
         other families beside the networks that their weights come from
+    uv run benchmarks/speed.py --models corrnet50 --upstream corrnet50=FILE.py
+        beside an upstream that is no package: `network()` in FILE.py makes it, with weights that our checkpoint
+        filter reads
     uv run benchmarks/speed.py --models r2plus1d18 unidual34 unidual_efficientnet_lite0 --modes inference \
             --engines openvino onnx --dtypes float32 int8 --threads 1
         engines that serve beside our own network; int8 beside our own float32
@@ -155,6 +158,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--engines", nargs="+", choices=list(ENGINES), default=[], help="also run our network by these (inference)"
     )
+    parser.add_argument(
+        "--upstream",
+        nargs="+",
+        default=[],
+        metavar="MODEL=FILE.py",
+        help="`network()` there is MODEL as others have it",
+    )
     parser.add_argument("--keep-memory", action="store_true", help="malloc as `unidual_zoo.memory` sets it")
     parser.add_argument("--compiled", action="store_true", help="also run our network by torch.compile")
     parser.add_argument("--json", type=Path, help="keep the last line in this file")
@@ -170,6 +180,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options.dtypes = options.dtypes or (["bfloat16"] if options.all else ["float32", "bfloat16"])
     if options.device != "cpu" and (options.engines or INT8 in options.dtypes):
         parser.error("engines run on the CPU")
+    for name, _, file in (pair.partition("=") for pair in options.upstream):
+        try:
+            peers.add_upstream(name, Path(file))
+        except ValueError as error:
+            parser.error(str(error))
     return options
 
 
@@ -186,7 +201,6 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
     ours = ours.to(options.device).eval()
     frames = () if pathway == IMAGE else (made.spec.clip.length,)
     x = batch(options, pathway, (made.in_chans, *frames, *made.spec.crop))
-    layout = torch.channels_last_3d
     if mode == INFERENCE:
         with torch.inference_mode():
             exact = ours(x)
@@ -201,7 +215,8 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
     else:
         whose, theirs = same[0], same[1].to(options.device).eval()
         racing.append((f"{whose}, as shipped", theirs, x))
-        racing.append((f"{whose}, channels_last", copy.deepcopy(theirs).to(memory_format=layout), to_layout(x)))
+        if any(weight.ndim == 5 for weight in theirs.parameters()):
+            racing.append((f"{whose}, channels_last", channels_last(copy.deepcopy(theirs)), to_layout(x)))
     for name, network, strided in racing:
         row = row_of(name, network, strided, flops, options, mode=mode, dtype=DTYPES[dtype])
         row.same = name != OURS
@@ -281,6 +296,14 @@ def batch(options: argparse.Namespace, pathway: str, shape: tuple[int, ...]) -> 
 def to_layout(x: Tensor) -> Tensor:
     """The input with channels last in memory."""
     return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network with channels last in the memory of its weights; `to` takes no network of Conv2d and Conv3d."""
+    for weight in network.parameters():
+        if weight.ndim in (4, 5):
+            weight.data = to_layout(weight.data)
+    return network
 
 
 def row_of(

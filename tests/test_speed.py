@@ -67,6 +67,25 @@ def test_saved_bytes_count_a_storage_once_and_no_weight():
     assert speed.saved_bytes(weight, run) == (8 * 4 + 8 * 4) * 4
 
 
+def test_an_upstream_that_is_a_file_races_with_its_own_weights(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(speed.peers, "UPSTREAM", {})
+    (tmp_path / "theirs.py").write_text("import timm\n\n\ndef network():\n    return timm.create_model('r2plus1d10')\n")
+    speed.main(
+        ["--quick", "--models", "r2plus1d10", "--modes", "inference", "--dtypes", "float32"]
+        + ["--upstream", f"r2plus1d10={tmp_path}/theirs.py"]
+    )
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    theirs = {row["name"]: row for row in last["tables"][0]["rows"]}["theirs, as shipped"]
+    assert theirs["difference"] < 1e-5
+    assert theirs["ours_is"] > 0
+
+    (tmp_path / "empty.py").touch()
+    for file, complaint in (("empty.py", "it has no function network()"), ("absent.py", "no such Python file")):
+        with pytest.raises(SystemExit):
+            speed.parse(["--upstream", f"r2plus1d10={tmp_path}/{file}"])
+        assert complaint in capsys.readouterr().err
+
+
 def test_all_has_a_network_of_every_family():
     ours = {id(family) for family in families() if family.model_class.__module__.startswith("unidual_zoo.")}
     assert {id(find_family(name)) for name in speed.ALL} == ours

@@ -57,6 +57,7 @@ from unidual_zoo.data.synthetic import toy
 from unidual_zoo.dtypes import INT8
 from unidual_zoo.engines import ENGINES
 from unidual_zoo.memory import keep_freed_memory
+from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.models.summary import count_multiply_adds
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
@@ -207,7 +208,8 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
         served = unidual_zoo.for_inference(made, dtype=DTYPES[dtype], modality=pathway)
         fast: nn.Module = peers.Pathway(served, pathway, ours.task)
     else:
-        exact, fast = None, copy.deepcopy(ours).to(memory_format=torch.channels_last)
+        exact, fast = None, copy.deepcopy(ours)
+        to_channels_last(fast)
     flops = count_multiply_adds(ours, x) * 2
     racing: list[tuple[str, nn.Module, Tensor]] = [(OURS, fast, x)]
     if same is None:

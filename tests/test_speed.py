@@ -48,7 +48,7 @@ def test_every_table_has_all_rows_and_the_last_line_is_json(capsys, tmp_path):
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch, capsys):
     monkeypatch.setattr(speed.peers, "is_installed", lambda module: False)
-    speed.main(["--quick", "--models", "ircsn50", "--modes", "inference", "--dtypes", "float32"])
+    speed.main(["--quick", "--models", "ircsn50", "--dtypes", "float32"])
     text = capsys.readouterr().out
     assert "ircsn50, video: no other form of it is installed" in text
     assert [row["name"] for row in json.loads(text.splitlines()[-1])["tables"][0]["rows"]] == [

@@ -250,9 +250,8 @@ def contestants(
     if theirs_failed is not None:
         yield peers.UPSTREAM[model][0], partial(_raise, theirs_failed)
     elif same is None:
-        print(
-            f"{model}, {pathway}: no other form of it is {'tiny' if is_tiny and model in peers.UPSTREAM else 'installed'}"
-        )
+        is_missing = not (is_tiny and model in peers.UPSTREAM)
+        print(f"{model}, {pathway}: no other form of it is {'installed' if is_missing else 'tiny'}")
     else:
         whose, theirs = same[0], same[1].to(options.device).eval()
         racing.append((f"{whose}, as shipped", theirs, x, options))

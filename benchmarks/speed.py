@@ -30,19 +30,24 @@ in float32, relative to the largest. `ours is` says how much faster ours is: tha
 another one by GFLOP/s (2 × the multiply-adds of convolutions and linear layers, 3 × that in training); `by CPU` says
 it by CPU time. `share` is GFLOP/s over those of the matrix product; it can exceed 100%, because oneDNN's convolutions
 can beat the library behind torch's matrix product. `memory` is what a training step keeps between forward and
-backward, on CUDA the peak. With `--compile` everyone is compiled and `warm-up` is its first call. On CUDA everyone
-runs as a CUDA graph. The last line is one JSON object.
+backward, on CUDA the peak of a call above weights and input. With `--compile` everyone is compiled and `warm-up` is its
+first call. On CUDA everyone runs as a CUDA graph, and float32 is TF32 in convolutions and products alike, also in what
+`difference` is held against. With `--all` a table or a competitor that fails is named with its reason, and the rest
+goes on. The last line is one JSON object, whose `failed` lists the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import gc
 import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +58,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import unidual_zoo
+from unidual_zoo.checks import first_line
 from unidual_zoo.data.synthetic import toy
 from unidual_zoo.dtypes import INT8
 from unidual_zoo.engines import ENGINES
@@ -69,7 +75,7 @@ MATRIX, OURS, COMPILED = "matrix product", "unidual-zoo", "torch.compile"
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 QUICK_SIDE = 32
 ALL: dict[str, dict[str, Any]] = {  # of every family a network, and what makes it tiny
-    "r2plus1d18": {},
+    "r2plus1d18": dict(width=1 / 16, depths=(1, 1, 1, 1)),
     "unidual34_aux": dict(width=1 / 16, depths=(1, 1, 1, 1)),
     "unidual152": dict(width=1 / 16, depths=(1, 1, 1, 1)),
     "unidual_efficientnet_lite0": dict(trunk="test_efficientnet"),
@@ -103,6 +109,11 @@ class Row:
         """FLOP/s."""
         return self.flops / statistics.median(self.seconds)
 
+    def compare(self, exact: Tensor | None) -> None:
+        """Notes how far the logits of a run are from the exact ones, relative to the largest."""
+        if exact is not None:
+            self.difference = float((self.run().float() - exact).abs().max() / exact.abs().max())
+
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
@@ -110,26 +121,56 @@ def main(argv: list[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     if options.keep_memory:
         keep_freed_memory()
-    found = []
+    found: list[dict[str, Any]] = []
     machine = dict(device=options.device, threads=torch.get_num_threads(), torch=torch.__version__)
     if options.device == "cuda":
         machine["gpu"] = torch.cuda.get_device_name()
+        torch.set_float32_matmul_precision("high")  # as cuDNN's convolutions have it anyway
     line = ""
     for case in cases(options):
         try:
-            found.append(report(case, compete(contestants(options, **case), options)))
+            found.append(report(case, *compete(contestants(options, **case), options)))
         except Exception as error:
             if not options.all:
                 raise
             # What one network lacks, such as memory, must not cost the others' figures.
-            print(f"{' '.join(case.values())}: {error!r}")
-            found.append({**case, "error": repr(error)})
-        line = json.dumps({"benchmark": "speed", **machine, "rounds": options.rounds, "tables": found})
+            found.append({**case, "error": reason(error)})
+            print(f"{' '.join(case.values())}: {reason(error)}", flush=True)
+        result = {**machine, "rounds": options.rounds, "tables": found, "failed": failures(found)}
+        line = json.dumps({"benchmark": "speed", **result})
         if options.json:
             options.json.write_text(line + "\n")  # after every table, since a card may be taken away
-        if options.device == "cuda":
-            torch.cuda.empty_cache()
+        if not let_go(options.device):
+            print("the card answers no more: the other tables are left out", flush=True)
+            break
     print(line)
+
+
+def let_go(device: str) -> bool:
+    """Frees what a table held; whether the device still answers, which a card with a faulty access in it does not."""
+    torch.compiler.reset()  # of one function it compiles a few forms only, and every network here is one of the same
+    gc.collect()
+    if device == "cuda":
+        try:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        except RuntimeError:
+            return False
+    return True
+
+
+def reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def failures(tables: list[dict[str, Any]]) -> list[str]:
+    """The tables and rows that failed, by their names."""
+    found = []
+    for table in tables:
+        name = " ".join(table[key] for key in ("model", "pathway", "mode", "dtype"))
+        found += [name] if "error" in table else []
+        found += [f"{name}: {row['name']}" for row in table.get("rows", ()) if "error" in row]
+    return found
 
 
 def cases(options: argparse.Namespace) -> Iterator[dict[str, str]]:
@@ -192,13 +233,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 # ---- who competes ---------------------------------------------------------------------------------------------------
 
 
-def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: str, dtype: str) -> Iterator[Row]:
+Contestant = tuple[str, Callable[[], Row]]  # its name, and what makes its row
+
+
+def contestants(
+    options: argparse.Namespace, *, model: str, pathway: str, mode: str, dtype: str
+) -> Iterator[Contestant]:
     """Ours, the same network by others in two memory layouts, other networks, and the matrix product."""
     torch.manual_seed(0)
     made: Any = timm.create_model(model, **(ALL.get(model, {}) if options.tiny else {}))
     ours = peers.Pathway(made, pathway, made.default_task(pathway, pathway))
-    is_tiny = options.tiny and bool(ALL.get(model))
-    same = None if is_tiny and model in peers.UPSTREAM else peers.same_network(model, ours)
+    is_tiny = options.tiny and model in ALL
+    same, theirs_failed = None, None
+    try:
+        same = None if is_tiny and model in peers.UPSTREAM else peers.same_network(model, ours)
+    except Exception as error:  # upstream's library may be of another version
+        theirs_failed = error
     ours = ours.to(options.device).eval()
     frames = () if pathway == IMAGE else (made.spec.clip.length,)
     x = batch(options, pathway, (made.in_chans, *frames, *made.spec.crop))
@@ -211,37 +261,38 @@ def contestants(options: argparse.Namespace, *, model: str, pathway: str, mode: 
         exact, fast = None, copy.deepcopy(ours)
         to_channels_last(fast)
     flops = count_multiply_adds(ours, x) * 2
-    racing: list[tuple[str, nn.Module, Tensor]] = [(OURS, fast, x)]
-    if same is None:
-        print(f"{model}, {pathway}: no other form of it is installed")
+    racing: list[tuple[str, nn.Module, Tensor, argparse.Namespace]] = [(OURS, fast, x, options)]
+    if theirs_failed is not None:
+        yield peers.UPSTREAM[model][0], partial(_raise, theirs_failed)
+    elif same is None:
+        is_missing = not (is_tiny and model in peers.UPSTREAM)
+        print(f"{model}, {pathway}: no other form of it is {'installed' if is_missing else 'tiny'}")
     else:
         whose, theirs = same[0], same[1].to(options.device).eval()
-        racing.append((f"{whose}, as shipped", theirs, x))
+        racing.append((f"{whose}, as shipped", theirs, x, options))
         if any(weight.ndim == 5 for weight in theirs.parameters()):
-            racing.append((f"{whose}, channels_last", channels_last(copy.deepcopy(theirs)), to_layout(x)))
-    for name, network, strided in racing:
-        row = row_of(name, network, strided, flops, options, mode=mode, dtype=DTYPES[dtype])
-        row.same = name != OURS
-        if exact is not None:
-            row.difference = float((row.run().float() - exact).abs().max() / exact.abs().max())
-        yield row
+            racing.append((f"{whose}, channels_last", with_layout(theirs), to_layout(x), options))
     if mode == TRAINING and options.compiled:
         compiled = argparse.Namespace(**{**vars(options), "compile": True})
-        row = row_of(COMPILED, copy.deepcopy(fast), x, flops, compiled, mode=mode, dtype=DTYPES[dtype])
-        row.same = True
-        yield row
+        racing.append((COMPILED, copy.deepcopy(fast), x, compiled))
+    for name, network, strided, chosen in racing:
+        make = partial(row_of, name, network, strided, flops, chosen, mode=mode, dtype=DTYPES[dtype], exact=exact)
+        yield name, partial(make, same=name != OURS)
     if mode == INFERENCE:
         yield from engines(options, made, ours, x, flops, exact, dtype=dtype)
-    for name, (module, shape, make) in peers.OTHERS[pathway].items() if model in MODELS else ():
+    for name, (module, shape, build) in peers.OTHERS[pathway].items() if model in MODELS else ():
         if options.quick or not peers.is_installed(module):
             print(f"{name}: {'left out' if options.quick else 'not installed'}")
             continue
-        network, x = make().to(options.device), batch(options, pathway, shape)
-        row = row_of(name, network, x, count_multiply_adds(network, x) * 2, options, mode=mode, dtype=DTYPES[dtype])
-        yield row
+        x = batch(options, pathway, shape)
+        yield name, partial(row_of_another, name, build, x, options, mode=mode, dtype=dtype)
     side = MATRIX_SIDE[options.device] // (8 if options.quick else 1)
     a = torch.randn(side, side, device=options.device).to(DTYPES[dtype])
-    yield Row(MATRIX, lambda: a @ a, 2 * side**3)
+    yield MATRIX, lambda: Row(MATRIX, lambda: a @ a, 2 * side**3)
+
+
+def _raise(error: Exception) -> Row:
+    raise error
 
 
 def engines(
@@ -253,33 +304,32 @@ def engines(
     exact: Tensor | None,
     *,
     dtype: str,
-) -> Iterator[Row]:
+) -> Iterator[Contestant]:
     """Our network run by engines, as far as they compute in the type, and by torch.compile.
 
     int8 is calibrated on few of the packaged examples: weights are random, so that its difference says little.
     """
-    runs: list[tuple[str, Callable[[], Any]]] = []
-    for name in options.engines:
-        if dtype not in ENGINES[name].runs_in:
-            print(f"{name}: it does not compute in {dtype}")
-            continue
+
+    def by_engine(name: str) -> Callable[[], Any]:
         files = calibration(ours.pathway) if dtype == INT8 else None
         served = unidual_zoo.for_inference(made, engine=name, dtype=dtype, modality=ours.pathway, calibration=files)
-        runs.append((f"{name}, {dtype}", lambda served=served: served(x, modality=ours.pathway, task=ours.task)))
-    if options.compiled and dtype != INT8:
+        return lambda: served(x, modality=ours.pathway, task=ours.task)
+
+    def by_compiler() -> Callable[[], Any]:
         network = unidual_zoo.for_inference(made, dtype=dtype, modality=ours.pathway, compile=True)
         cast = x.to(DTYPES[dtype])
-        runs.append((COMPILED, lambda: network(cast, modality=ours.pathway, task=ours.task)))
-    for name, run in runs:
-        row = Row(name, torch.inference_mode()(run), flops, same=True)
-        begin = time.perf_counter()
-        logits = row.run()
-        if options.device == "cuda":
-            row.memory, row.run = on_cuda(row.run)
-        row.warm_up = time.perf_counter() - begin
-        if exact is not None:
-            row.difference = float((logits.float() - exact).abs().max() / exact.abs().max())
-        yield row
+        return lambda: network(cast, modality=ours.pathway, task=ours.task)
+
+    runs: list[tuple[str, Callable[[], Callable[[], Any]]]] = []
+    for name in options.engines:
+        if dtype in ENGINES[name].runs_in:
+            runs.append((f"{name}, {dtype}", partial(by_engine, name)))
+        else:
+            print(f"{name}: it does not compute in {dtype}")
+    if options.compiled and dtype != INT8:
+        runs.append((COMPILED, by_compiler))
+    for name, prepare in runs:
+        yield name, partial(row_of_engine, name, prepare, flops, options, exact=exact)
 
 
 def calibration(modality: str) -> tuple[str, ...]:
@@ -296,15 +346,16 @@ def batch(options: argparse.Namespace, pathway: str, shape: tuple[int, ...]) -> 
 
 
 def to_layout(x: Tensor) -> Tensor:
-    """The input with channels last in memory."""
-    return x.contiguous(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+    """Images, clips or filters with channels last in memory, anything else as it is."""
+    layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return x.contiguous(memory_format=layouts.get(x.ndim, torch.contiguous_format))
 
 
-def channels_last(network: nn.Module) -> nn.Module:
-    """The network with channels last in the memory of its weights; `to` takes no network of Conv2d and Conv3d."""
+def with_layout(network: nn.Module) -> nn.Module:
+    """A copy with channels last in memory; torch's own `to` takes no network that has filters of both ranks."""
+    network = copy.deepcopy(network)
     for weight in network.parameters():
-        if weight.ndim in (4, 5):
-            weight.data = to_layout(weight.data)
+        weight.data = to_layout(weight.data)
     return network
 
 
@@ -317,6 +368,8 @@ def row_of(
     *,
     mode: str,
     dtype: torch.dtype,
+    exact: Tensor | None = None,
+    same: bool = False,
 ) -> Row:
     """A row that runs the network once a call: its forward pass, or a whole training step."""
     if mode == INFERENCE:
@@ -325,18 +378,46 @@ def row_of(
     call = torch.compile(network) if options.compile else network
     if mode == INFERENCE:
         network.eval()
-        row = Row(name, torch.inference_mode()(lambda: call(x)), flops)
+        row = Row(name, torch.inference_mode()(lambda: call(x)), flops, same)
     else:
         network.train()
-        row = Row(name, training_step(network, call, x, dtype), 3 * flops)
+        row = Row(name, training_step(network, call, x, dtype), 3 * flops, same)
+    return warmed_up(row, options, exact=exact, trained=network if mode == TRAINING else None)
+
+
+def row_of_another(
+    name: str, build: Callable[[], nn.Module], x: Tensor, options: argparse.Namespace, *, mode: str, dtype: str
+) -> Row:
+    """The row of a network that is not ours."""
+    network = build().to(options.device)
+    return row_of(name, network, x, count_multiply_adds(network, x) * 2, options, mode=mode, dtype=DTYPES[dtype])
+
+
+def row_of_engine(
+    name: str,
+    prepare: Callable[[], Callable[[], Tensor]],
+    flops: float,
+    options: argparse.Namespace,
+    *,
+    exact: Tensor | None,
+) -> Row:
+    """The row of our network in the form that `prepare` gives it."""
+    return warmed_up(Row(name, torch.inference_mode()(prepare()), flops, same=True), options, exact=exact)
+
+
+def warmed_up(
+    row: Row, options: argparse.Namespace, *, exact: Tensor | None = None, trained: nn.Module | None = None
+) -> Row:
+    """The row after its first run, which is timed; what it keeps in memory, and how far it is from the exact logits."""
     begin = time.perf_counter()
     if options.device == "cuda":
-        row.memory, row.run = on_cuda(row.run)
-    elif mode == TRAINING:
-        row.memory = saved_bytes(network, row.run)
+        row.memory, row.run = on_cuda(row.run, options)
+    elif trained is not None:
+        row.memory = saved_bytes(trained, row.run)
     else:
         row.run()
     row.warm_up = time.perf_counter() - begin
+    row.compare(exact)
     return row
 
 
@@ -375,19 +456,24 @@ def saved_bytes(network: nn.Module, run: Callable[[], Any]) -> int:
     return sum(saved.values())
 
 
-def on_cuda(run: Callable[[], Any]) -> tuple[int, Callable[[], Any]]:
-    """The peak of memory (bytes) of what is run, and the same as a CUDA graph."""
-    torch.cuda.reset_peak_memory_stats()
+def on_cuda(run: Callable[[], Any], options: argparse.Namespace) -> tuple[int, Callable[[], Any]]:
+    """The peak of memory (bytes) of what is run, and the same as a CUDA graph.
+
+    The graphs of a table lie in the same memory, which is enough for the largest of them: no run reads what another
+    left there.
+    """
     held = torch.cuda.memory_allocated()
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # what is captured must have run before, on another stream
-        for _ in range(3):
+        for _ in range(2):  # which compile, choose kernels and make the optimizer's state
             run()
+        torch.cuda.reset_peak_memory_stats()
+        run()
     torch.cuda.current_stream().wait_stream(side)
     peak = torch.cuda.max_memory_allocated() - held
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=options.pool):
         out = run()
 
     def replay(_kept: Callable[[], Any] = run) -> Any:  # the graph reads its weights and input where they lie
@@ -400,17 +486,36 @@ def on_cuda(run: Callable[[], Any]) -> tuple[int, Callable[[], Any]]:
 # ---- the race -------------------------------------------------------------------------------------------------------
 
 
-def compete(rows: Iterator[Row], options: argparse.Namespace) -> list[Row]:
-    """Runs everyone in turn, round after round."""
-    racing = list(rows)
+def compete(entered: Iterator[Contestant], options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
+    """Runs everyone in turn, round after round; the rows, and why others have none.
+
+    A contestant may fail with `--all`; ours and the matrix product, which the others are held against, may not.
+    """
+    racing: list[Row] = []
+    failed: dict[str, str] = {}
+    options.pool = torch.cuda.graph_pool_handle() if options.device == "cuda" else None
+
+    @contextlib.contextmanager
+    def failing(name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not options.all or name in (OURS, MATRIX):
+                raise
+            failed[name] = reason(error)
+
+    for name, make in entered:
+        with failing(name):
+            racing.append(make())
     for number in range(options.rounds + 1):
-        for row in racing:
-            cpu = time.process_time()
-            seconds = on_the_clock(row.run, options.device)
-            if number:  # the first round warms up
-                row.seconds.append(seconds)
-                row.cpu_seconds.append(time.process_time() - cpu)
-    return racing
+        for row in [row for row in racing if row.name not in failed]:
+            with failing(row.name):
+                cpu = time.process_time()
+                seconds = on_the_clock(row.run, options.device)
+                if number:  # the first round warms up
+                    row.seconds.append(seconds)
+                    row.cpu_seconds.append(time.process_time() - cpu)
+    return [row for row in racing if row.name not in failed], failed
 
 
 def on_the_clock(run: Callable[[], Any], device: str) -> float:
@@ -427,7 +532,7 @@ def on_the_clock(run: Callable[[], Any], device: str) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def report(case: dict[str, str], rows: list[Row]) -> dict[str, Any]:
+def report(case: dict[str, str], rows: list[Row], failed: dict[str, str]) -> dict[str, Any]:
     """Prints the table and returns it as plain data."""
     ours, matrix = rows[0], rows[-1]
     print("\n" + " ".join(case.values()))
@@ -455,7 +560,10 @@ def report(case: dict[str, str], rows: list[Row]) -> dict[str, Any]:
             f"{row.name:28} {seconds * 1e3:9.1f} {cpu * 1e3:9.1f} {row.rate / 1e9:9.1f} {cells['share']:6.0%} "
             f"{ours_is:>8} {ours_by_cpu:>8} {memory:>9} {row.warm_up:7.1f}s  {difference}"
         )
-    return {**case, "rows": found}
+    for name, why in failed.items():
+        print(f"{name:28} {why}")
+    print(end="", flush=True)
+    return {**case, "rows": found + [dict(name=name, error=why) for name, why in failed.items()]}
 
 
 if __name__ == "__main__":

@@ -92,18 +92,31 @@ def test_all_has_a_network_of_every_family():
 
 
 def test_what_one_network_of_all_lacks_costs_no_other_its_figures(monkeypatch, tmp_path, capsys):
+    def breaks(error):
+        raise error
+
     def contestants(options, *, model, **case):
         if model == "r2d10":
             raise MemoryError("too large")
-        return iter([speed.Row(name, lambda: None, 1.0) for name in (speed.OURS, speed.MATRIX)])
+        runs = {speed.OURS: lambda: None, "late": lambda: breaks(ValueError("no such kernel")), speed.MATRIX: lambda: 0}
+        yield "theirs", lambda: breaks(MemoryError("too large, too\nand a trace"))
+        yield from ((name, lambda name=name, run=run: speed.Row(name, run, 1.0)) for name, run in runs.items())
 
     monkeypatch.setattr(speed, "contestants", contestants)
     out = tmp_path / "all.json"
     speed.main(["--all", "--tiny", "--models", "r2d10", "r2plus1d10", "--modes", "inference", "--json", str(out)])
-    first, second = json.loads(out.read_text())["tables"]
-    assert (first["model"], first["error"]) == ("r2d10", "MemoryError('too large')")
-    assert (second["model"], second["dtype"], len(second["rows"])) == ("r2plus1d10", "bfloat16", 2)
+    result = json.loads(out.read_text())
+    first, second = result["tables"]
+    assert (first["model"], first["error"]) == ("r2d10", "MemoryError: too large")
+    assert [row["name"] for row in second["rows"]] == [speed.OURS, speed.MATRIX, "theirs", "late"]
+    assert [row.get("error") for row in second["rows"][2:]] == [
+        "MemoryError: too large, too", "ValueError: no such kernel",
+    ]  # fmt: skip
+    name = "r2plus1d10 video inference bfloat16"
+    assert result["failed"] == ["r2d10 image inference bfloat16", f"{name}: theirs", f"{name}: late"]
     assert "r2d10 image inference bfloat16: MemoryError" in capsys.readouterr().out
+    with pytest.raises(MemoryError):
+        speed.main(["--quick", "--models", "r2d10", "--modes", "inference"])
 
 
 def test_answers_are_raced_against_their_parts(capsys, monkeypatch):

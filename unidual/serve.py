@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,8 +44,11 @@ def serve(
 ) -> None:
     """Answer over HTTP what predict answers (extra serve): POST /predict, GET /healthz, GET /metrics.
 
-    It serves until it is told to end, and then finishes what it has in hand.
+    It serves until it is told to end, and then finishes what it has in hand. Exit status 0 if that was by SIGTERM.
     """
+    # uvicorn, when it has ended, raises the signal once more for whoever had it before: the status would be 143. And a
+    # container's first process, which signals do not end by default, could not be stopped while it loads the model.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from unidual_zoo.dtypes import as_dtype
     from unidual_zoo.inference import Predictor, load_model
     from unidual_zoo.serving.app import Service, listen, make_app, make_server

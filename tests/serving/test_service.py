@@ -4,6 +4,7 @@ import contextlib
 import gc
 import http.server
 import json
+import signal
 import sys
 import tempfile
 import threading
@@ -320,20 +321,34 @@ def command(*arguments):
     return end.value.code
 
 
-def test_the_command_says_where_it_answers(monkeypatch, capsys, tmp_path):
+@pytest.fixture
+def terminations():
+    """The SIGTERMs that reached whoever had asked for them before the test's own command did."""
     seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+    yield seen
+    signal.signal(signal.SIGTERM, before)
 
-    class Server:
-        def run(self, sockets):
-            seen.extend(listening.getsockname() for listening in sockets)
 
-    monkeypatch.setattr("unidual_zoo.serving.app.make_server", lambda app: Server())
-    assert command("--model", "unidual10_aux.toy", "--port", "0", "--json", str(tmp_path / "out.json")) == 0
-    ((host, port),) = seen
-    row = json.loads(capsys.readouterr().out)
-    assert (host, row["address"]) == ("127.0.0.1", f"http://127.0.0.1:{port}")
+def test_the_command_says_where_it_answers_and_told_to_end_it_is_done(capsys, tmp_path, terminations):
+    out = tmp_path / "out.json"
+
+    def ask_and_end():
+        while not (out.exists() and out.read_text().endswith("\n")):
+            time.sleep(0.02)
+        answer = httpx.get(json.loads(out.read_text())["address"] + "/healthz", timeout=20).json()
+        signal.raise_signal(signal.SIGTERM)
+        return answer
+
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(ask_and_end)
+        assert command("--model", "unidual10_aux.toy", "--port", "0", "--json", str(out)) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[0])  # what follows is uvicorn's log of requests
+    assert row["address"].startswith("http://127.0.0.1:")
     assert (row["model"], row["tasks"]["image"]) == ("unidual10_aux.toy", "toy_objects")
-    assert json.loads((tmp_path / "out.json").read_text()) == row
+    assert json.loads(out.read_text()) == row
+    assert asked.result()["tasks"] == row["tasks"]
+    assert terminations == []
 
 
 def test_bad_options_are_one_sentence(capsys):

@@ -4,24 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from unidual_zoo.extras import require
+from unidual_zoo.progress import Progress
 
 EXTRA = "openvino"
 NEEDS = {"nncf": EXTRA}
+
+
+class _Samples:
+    """Samples whose readers see how far they are: nncf runs through them more than once."""
+
+    def __init__(self, samples: Sequence[Any]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(Progress(self.samples, total=len(self.samples), desc="calibrating int8", unit="view", leave=False))
 
 
 def quantized(model: Any, samples: Sequence[Any], *, kept: Sequence[str]) -> Any:
     """A graph of OpenVINO or ONNX in int8: ranges of activations from the samples, layers named `kept` in float."""
     nncf = require("nncf", EXTRA)
     nncf.set_log_level(logging.ERROR)
-    with contextlib.redirect_stdout(sys.stderr):  # it draws bars
+    with _without_bars():
         return nncf.quantize(
             model,
-            nncf.Dataset(samples),
+            nncf.Dataset(_Samples(samples)),
             subset_size=len(samples),
             ignored_scope=nncf.IgnoredScope(names=list(kept), validate=False),
         )
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """nncf draws its bars with rich, wherever standard output leads and whether or not it is asked to; here rich's
+    console, which is one for all, says nothing."""
+    console = require("rich", EXTRA).get_console()
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before

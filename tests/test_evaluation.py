@@ -18,7 +18,7 @@ from unidual_zoo.data.datasets import MediaSet, load_sized_image
 from unidual_zoo.data.loaders import LoaderError
 from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.evaluation import PROTOCOLS, FileResult, Protocol, Report, evaluate, map_labels
-from unidual_zoo.scoring import ReadFile, Route, ViewReader, score_files, score_read
+from unidual_zoo.scoring import ReadFile, Route, ViewReader, distinct, score_files, score_read
 from unidual_zoo.spec import ClipSpec, InputSpec
 
 FOUR = Protocol(name="four", clips=4)
@@ -41,11 +41,11 @@ def videos(tmp_path):
 
 def test_clip_and_video_accuracy_by_hand(videos):
     model = GreyNet()
-    report = evaluate(model, media("video", videos, [1, 2, 0]), protocol=FOUR, batch_size=5, progress=False)
+    report = evaluate(model, media("video", videos, [1, 2, 0]), protocol=FOUR, batch_size=2, progress=False)
     # Right clips: 4 of the first file, 3 of the second, 1 of the third; by the mean of four clips the third is a 3.
     assert report.metrics() == {"clip@1": round(100 * 8 / 12, 3), "video@1": 66.667, "video@5": 100.0}
     assert [result.top[0] for result in report.results] == [1, 2, 3]
-    assert [shape[0] for shape in model.calls] == [5, 5, 2]  # batches run across files, the last one is uneven
+    assert [shape[0] for shape in model.calls] == [2, 2, 1]  # of the 5 clips that differ, across files
     assert all(shape[1:] == (3, 2, SIDE, SIDE) for shape in model.calls)
 
 
@@ -112,6 +112,24 @@ def test_a_file_keeps_its_confidences_and_the_time_that_reading_took(tmp_path):
     # Of six classes the best five tell something, of five they do not.
     assert set(report.metrics()) == {"top-1", "top-5"}
     assert set(dataclasses.replace(report, classes=CLASSES[:5]).to_dict()) & {"top-1", "top-5"} == {"top-1"}
+
+
+def test_equal_clips_go_through_the_network_once_and_count_as_often_as_they_are(tmp_path, monkeypatch):
+    grey = [torch.full((3, 2, SIDE, SIDE), level, dtype=torch.uint8) for level in (7, 9)]
+    grey.append(grey[0].clone())
+    grey[2][2, 1, SIDE - 1, SIDE - 1] = 8  # of the pixels that are looked at first, none differs
+    told = distinct(torch.stack([grey[0], grey[1], grey[0], grey[2], grey[1]]))
+    assert told["places"] == (0, 1, 0, 2, 1)
+    assert told["views"].equal(torch.stack(grey))
+    assert distinct(told["views"]) == {"views": told["views"]}
+
+    seen = []
+    score = Route.score
+    monkeypatch.setattr(Route, "score", lambda self, views: seen.append(len(views)) or score(self, views))
+    path = grey_video(tmp_path / "short.mp4", [0, 0, 4])  # four clips of two frames: 0 0, 0 0, 0 0, 0 4
+    report = evaluate(GreyNet(), media("video", [path], [0]), protocol=FOUR, progress=False)
+    assert seen == [2]
+    assert (report.results[0].views, report.results[0].views_right) == (4, 3)
 
 
 def test_a_still_clip_is_its_middle_frame(tmp_path):

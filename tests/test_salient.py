@@ -54,7 +54,7 @@ def test_the_full_network_sees_them_alone(video, tmp_path):
     assert a["top"][0]["label"] == "grey 1"
     assert b["top"][0]["label"] == again["top"][0]["label"] == "grey 4"
     assert "cannot be opened as a video" in torn["error"]
-    assert sum(shape[0] for shape in predictor.model.calls if len(shape) == 5) == 4  # two clips of each
+    assert sum(shape[0] for shape in predictor.model.calls if len(shape) == 5) == 2  # two equal clips of each
     (plain,) = Predictor(model, protocol=Protocol(name="six", clips=6), top=1)([video])
     assert plain["top"][0]["score"] < b["top"][0]["score"]
 

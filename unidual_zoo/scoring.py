@@ -12,7 +12,7 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
 _HELD_BACK = 4  # finished files, in batches, that may wait for one before them
+_EVERY = 16  # of so many pixels one is looked at to tell views apart
 _MOST_READERS = 8  # threads of this process; each holds the views of a file
 
 
@@ -151,7 +152,11 @@ class ViewReader:
 
 
 class ReadFile(NamedTuple):
-    """A file as it leaves the loader: its views, or what went wrong, and what warnings told."""
+    """A file as it leaves the loader: its views, or what went wrong, and what warnings told.
+
+    The clips of a short video, or of one in which nothing moves, may be equal: `views` are then those that differ, and
+    `places` says which of them is in the place of each.
+    """
 
     index: int
     modality: str
@@ -160,6 +165,7 @@ class ReadFile(NamedTuple):
     error: str | None = None
     warning: str | None = None
     seconds: float = 0.0
+    places: tuple[int, ...] = ()
 
 
 class _Files(Dataset):
@@ -185,11 +191,30 @@ class _Files(Dataset):
         with self.reading.of(index), collected() as warned:
             try:
                 views, size = self.readers[modality](path)
-                file = ReadFile(index, modality, views, size)
+                file = ReadFile(index, modality, size=size, **distinct(views))
             except MediaError as error:
                 file = ReadFile(index, modality, error=error.reason)
         reasons = dict.fromkeys(warning.reason for warning in warned)
         return file._replace(warning="; ".join(reasons) or None, seconds=time.perf_counter() - start)
+
+
+def distinct(views: Tensor) -> dict[str, Any]:
+    """Views (N, C, [T,] H, W) uint8 -> the `views` that differ from all before them, and the `places` of all N among
+    them; no places where all differ."""
+    few = views[..., ::_EVERY, ::_EVERY].flatten(1).numpy()  # most views that differ do so in these pixels, too
+    alike: dict[bytes, list[int]] = defaultdict(list)  # numbers among those kept
+    kept: list[int] = []
+    places = []
+    for number, pixels in enumerate(few):
+        known = alike[pixels.tobytes()]
+        place = next((place for place in known if views[kept[place]].equal(views[number])), len(kept))
+        if place == len(kept):
+            known.append(place)
+            kept.append(number)
+        places.append(place)
+    if len(kept) == len(views):
+        return dict(views=views)
+    return dict(views=views.movedim(1, -1)[kept].movedim(-1, 1), places=tuple(places))  # channels stay last in memory
 
 
 def read_file(path: str, reader: ViewReader, *, file_seconds: float | None = None) -> ReadFile:
@@ -434,7 +459,7 @@ def _stacked(views: Sequence[Tensor], device: torch.device) -> Tensor:
 
 
 def _file_scores(file: ReadFile, rows: list[Tensor], outputs: str) -> FileScores:
-    scores = torch.stack(rows) if rows else None
+    scores = torch.stack([rows[place] for place in file.places or range(len(rows))]) if rows else None
     error = file.error
     if scores is not None and not scores.isfinite().all():
         scores, error = None, f"the network's {outputs} are not finite"

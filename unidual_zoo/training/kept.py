@@ -59,9 +59,11 @@ class KeptViews:
         self._places: dict[int, np.ndarray] = {}
 
     def __call__(self, draw: Draw) -> Example:
-        row = self.table.row(key_of(self.task, self.place(draw)))
-        x = {pathway: torch.from_numpy(array.copy()) for pathway, array in row.arrays.items()}
-        return Example(self.task, x, row.facts[_LABEL], [], [])
+        return self._example(self.place(draw))
+
+    def first_looks(self, positions: Iterable[int]) -> Iterator[Example]:
+        """The first looks at files, at these positions in the task's order, as far as the run comes to look at them."""
+        return (self._example(position) for position in positions if key_of(self.task, position) in self.table)
 
     def place(self, draw: Draw) -> int:
         """The position in the task's order of the look that this one repeats."""
@@ -73,6 +75,11 @@ class KeptViews:
         if view not in self._places:  # where in the turn each file comes
             self._places[view] = np.argsort(self.sampler.order(self.task, view))
         return view * size + int(self._places[view][draw.index])
+
+    def _example(self, position: int) -> Example:
+        row = self.table.row(key_of(self.task, position))
+        x = {pathway: torch.from_numpy(array.copy()) for pathway, array in row.arrays.items()}
+        return Example(self.task, x, row.facts[_LABEL], [], [])
 
 
 def key_of(task: str, position: int) -> str:

@@ -199,10 +199,10 @@ def _kept_looks(
 ) -> Iterator[Look]:
     """What the pathways' heads see by what is kept of the files at these positions of the task's order."""
     like = next(model.parameters())
-    for example in views.first_looks(positions):
+    for settled, label in views.first_looks(positions):
         with torch.inference_mode():
-            seen = [model.pool_settled(example.x[pathway].to(like), pathway).mean(0) for pathway in pathways]
-        yield Look(torch.cat(seen).float().cpu(), example.label)
+            seen = [model.pool_settled(settled[pathway].to(like), pathway).mean(0) for pathway in pathways]
+        yield Look(torch.cat(seen).float().cpu(), label)
 
 
 def _some(count: int, seed: int) -> list[int]:

@@ -12,7 +12,6 @@ from unidual_zoo.data.joint import Draw
 from unidual_zoo.data.transforms import normalize
 from unidual_zoo.scoring import ViewReader
 from unidual_zoo.training import fitting
-from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.fitting import HeadInputs, fit_head, modest_scale
 from unidual_zoo.training.recipes import find_recipe
 from unidual_zoo.training.rundir import RunError
@@ -248,19 +247,3 @@ def test_files_that_cannot_be_read_are_left_out_and_no_more_than_most_are_looked
         assert fitting._some(3, seed=0) == [0, 1, 2]
     finally:
         trainer.close()
-
-
-def test_finetuning_lets_heads_see_the_order_of_frames(media):
-    videos = str(media / "films")
-    recipe = finetune_recipe("unidual_efficientnet_lite0", videos=videos)
-    assert recipe.model.model_args == {"time_terms": 8}
-    assert recipe.model.fit_heads
-    given = finetune_recipe("unidual_efficientnet_lite0", videos=videos, settings=['model_args={"time_terms": 2}'])
-    assert given.model.model_args == {"time_terms": 2}
-    longer = finetune_recipe("unidual_efficientnet_lite0", videos=videos, settings=["num_frames=16"])
-    assert longer.model.model_args == {"time_terms": 16}
-    averaged = finetune_recipe("unidual_trunk", videos=videos, settings=['model_args={"frame_mean": "before_norm"}'])
-    assert averaged.model.model_args == {"frame_mean": "before_norm"}
-    for model in ("unidual10_aux", "local-dir:runs/mine/export"):
-        assert finetune_recipe(model, videos=videos).model.model_args == {}
-    assert finetune_recipe("unidual_efficientnet_lite0", images=str(media / "pictures")).model.model_args == {}

@@ -30,6 +30,7 @@ MOST = 2048  # training files of a task that are looked at: the fit costs the th
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # to be chosen from; of standardised features
 SCALES = tuple(2.0 ** (step / 2) for step in range(14))  # of logits, with which ridges are compared
 HALVINGS = 20  # of the interval, as logarithms, in which the scale of logits lies
+ROUNDING = 1e-5  # of features' size: files that differ by less are the same, computed in other batches
 LEAST_DEVIATION = 0.01  # of a feature, of what features deviate by on average: what hardly varies must not count
 
 
@@ -122,7 +123,8 @@ def fit_head(inputs: Tensor, labels: Tensor, *, num_classes: int, class_weights:
     part, root = weighs / weighs.sum(), (weighs / weighs.mean()).sqrt()[:, None]
     mean = part @ inputs
     deviation = (part @ (inputs - mean).square()).sqrt()
-    deviation = deviation.clamp(min=LEAST_DEVIATION * deviation.mean().item() + torch.finfo(inputs.dtype).tiny)
+    least = LEAST_DEVIATION * deviation.mean() + ROUNDING * inputs.abs().mean() + torch.finfo(inputs.dtype).tiny
+    deviation = deviation.clamp(min=least.item())
     features = root * (inputs - mean) / deviation / inputs.shape[1] ** 0.5
     targets = F.one_hot(labels, num_classes).to(inputs)
     shares = part @ targets

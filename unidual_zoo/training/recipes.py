@@ -76,6 +76,11 @@ class ModelSettings:
         default=False, description="Less memory: activations are computed again in the backward pass."
     )
 
+    @property
+    def is_random(self) -> bool:
+        """Whether there are no weights to start from."""
+        return not self.pretrained and self.init is None
+
     def spec(self, spec: InputSpec) -> InputSpec:
         """The model's own spec with the inputs that are set."""
         inputs = {"resize": self.resize, "crop": self.crop, "image_frames": 1 if self.single_frames else None}

@@ -144,10 +144,13 @@ def finetune(
     """
     from unidual_zoo.training.finetune import finetune_recipe
 
-    given = [f"freeze={freeze}"]
-    given += [] if freeze_norms is None else [f"freeze_norms={json.dumps(freeze_norms)}"]
-    given += [f"epochs={epochs}"] if epochs is not None else []
-    given += _given_seconds(file_seconds)
+    given = [
+        f"freeze={freeze}",
+        *([] if freeze_norms is None else [f"freeze_norms={json.dumps(freeze_norms)}"]),
+        *([] if epochs is None else [f"epochs={epochs}"]),
+        *_given_seconds(file_seconds),
+        *(settings or ()),
+    ]
     recipe = finetune_recipe(
         model,
         images=images,
@@ -155,9 +158,9 @@ def finetune(
         test_images=test_images,
         test_videos=test_videos,
         skip=skip,
-        settings=[*given, *(settings or ())],
+        settings=given,
     )
-    recipe, plan = _planned(recipe, chosen=[setting.partition("=")[0] for setting in (*given, *(settings or ()))])
+    recipe, plan = _planned(recipe, chosen=[setting.partition("=")[0] for setting in given])
     _run(recipe, out=out or Path("runs/finetune"), resume=resume, plan=plan)
 
 

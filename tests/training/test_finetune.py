@@ -4,7 +4,9 @@ import json
 
 import pytest
 import timm
+from typer.testing import CliRunner
 
+from unidual.app import app
 from unidual_zoo.models.practice import CONVNEXTS, TRANSFORMERS
 from unidual_zoo.training.finetune import finetune_recipe, practice_line, scalable_spec
 from unidual_zoo.training.network import export
@@ -64,7 +66,7 @@ SMALL = {"embed_dim": 32, "depth": 1, "num_heads": 2}
     ("model", "arguments", "practice"),
     [
         ("unidual_vit_base_patch16_clip_224", {}, TRANSFORMERS),
-        ("unidual_trunk", {"trunk": "test_eva"}, TRANSFORMERS),
+        ("unidual_trunk", {"trunk": "eva02_tiny_patch14_224"}, TRANSFORMERS),
         ("uniformerv2_base_patch16_224", {"trunk": "test_vit"}, TRANSFORMERS),
         ("timesformer_base", SMALL, TRANSFORMERS),
         ("vjepa2_1_vit_base", SMALL, TRANSFORMERS),
@@ -101,6 +103,13 @@ def test_what_is_set_goes_before_the_practice_of_others():
     random = recipe("pretrained=false")
     assert (random.optim.layer_decay, random.optim.freeze_norms, random.model.fit_heads) == (None, False, False)
     assert recipe("pretrained=false", "init=runs/mine").optim.lr == plain.optim.lr
+
+
+def test_the_plan_says_whose_rates_they_are(media, tmp_path, monkeypatch):
+    monkeypatch.setattr("unidual_zoo.training.trainer.train", lambda *args, **kwargs: {})
+    options = ["--model", "timesformer_base", "--set", f"model_args={json.dumps(SMALL)}", "--out", str(tmp_path)]
+    told = CliRunner().invoke(app, ["finetune", "--videos", str(media / "films"), *options]).stderr
+    assert "unidual: lr=5e-05, layer_decay=0.75: BEiT's and MAE's practice with transformers, not measured here" in told
 
 
 def test_a_saved_network_has_the_rates_of_its_trunk_and_the_heads_that_it_has(tmp_path):

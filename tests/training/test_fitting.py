@@ -12,6 +12,7 @@ from unidual_zoo.data.joint import Draw
 from unidual_zoo.data.transforms import normalize
 from unidual_zoo.scoring import ViewReader
 from unidual_zoo.training import fitting
+from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.fitting import HeadInputs, fit_head, modest_scale
 from unidual_zoo.training.recipes import find_recipe
 from unidual_zoo.training.rundir import RunError
@@ -26,10 +27,16 @@ def examples(count=40, features=6, classes=3, noise=1.0):
     return inputs * torch.logspace(-3, 3, features, dtype=torch.float64) + 5, labels
 
 
+def least(deviation, inputs, part=None):
+    """Below which a deviation does not count."""
+    size = inputs.abs().mean() if part is None else (part @ inputs.abs()).mean()
+    return (fitting.LEAST_DEVIATION * deviation.mean() + fitting.ROUNDING * size).item()
+
+
 def fitted_to_all_but(inputs, labels, left_out, *, classes, ridge, like):
     """The plain way to one example's prediction: solve the normal equations without it."""
     mean, deviation = like.mean(0), like.std(0, correction=0)
-    deviation = deviation.clamp(min=fitting.LEAST_DEVIATION * deviation.mean().item())
+    deviation = deviation.clamp(min=least(deviation, like))
     features = (inputs - mean) / deviation / inputs.shape[1] ** 0.5
     kept = torch.arange(len(labels)) != left_out
     x, y = features[kept], F.one_hot(labels[kept], classes).double()
@@ -55,7 +62,7 @@ def test_the_head_is_the_ridge_regression_scaled(monkeypatch):
     monkeypatch.setattr(fitting, "SCALES", (4.0,))
     fit = fit_head(inputs, labels, num_classes=3)
     deviation = inputs.std(0, correction=0)
-    features = (inputs - inputs.mean(0)) / deviation.clamp(min=0.01 * deviation.mean().item()) / 6**0.5
+    features = (inputs - inputs.mean(0)) / deviation.clamp(min=least(deviation, inputs)) / 6**0.5
     y = F.one_hot(labels, 3).double()
     weight = torch.linalg.solve(
         features.T @ features + 0.3 * torch.eye(6, dtype=torch.float64), features.T @ (y - y.mean(0))
@@ -83,7 +90,7 @@ def test_the_loss_left_out_is_exact_with_weights(monkeypatch):
     part = weights[labels] / weights[labels].sum()
     mean = part @ inputs
     deviation = (part @ (inputs - mean).square()).sqrt()
-    x = (inputs - mean) / deviation.clamp(min=0.01 * deviation.mean().item()) / 6**0.5
+    x = (inputs - mean) / deviation.clamp(min=least(deviation, inputs, part)) / 6**0.5
     x = torch.cat([x, torch.ones(9, 1, dtype=x.dtype)], 1)
     penalty = 0.3 * torch.diag(torch.tensor([1.0] * 6 + [0.0], dtype=x.dtype))
     without = []
@@ -128,12 +135,35 @@ def test_a_sure_fit_answers_as_it_did_with_less_certainty():
     assert 0.9 < logits.softmax(1).amax(1).mean() < 41 / 42 + 0.01
 
 
+def test_nothing_is_chosen_by_the_only_file_of_a_class():
+    """All others say that it is of another class, and would make the answers to them unsure."""
+    inputs, labels = examples(noise=0.01)
+    there = (labels != 2) | (torch.arange(len(labels)) == 2)
+    balanced = torch.tensor([1.0, 1.0, 13.0], dtype=torch.float64)
+    fit = fit_head(inputs[there], labels[there], num_classes=3, class_weights=balanced)
+    assert fit.loss < 0.1
+    assert (inputs @ fit.weight.T + fit.bias).argmax(1)[there].equal(labels[there])
+
+
+def test_what_differs_by_rounding_alone_is_not_learnt_from():
+    """One picture in batches of other sizes: weights that made something of it would drown it in their own rounding."""
+    generator = torch.Generator().manual_seed(0)
+    same = 100 + 50 * torch.rand(64, generator=generator).double()
+    for _ in range(20):
+        inputs = same * (1 + 1e-7 * torch.randn(12, 64, generator=generator).double())
+        fit = fit_head(inputs, torch.arange(12) % 2, num_classes=2)
+        logits = inputs.float() @ fit.weight.float().T + fit.bias.float()
+        assert logits.abs().max() < 10
+
+
 def test_what_needs_steps_is_refused_where_none_are_made():
     for setting in ("patience=1", "publish=best"):
         with pytest.raises(ValueError, match=f"{setting} needs evaluations .* eval_every is 1 and epochs 0"):
             find_recipe("finetune", ["epochs=0", setting])
     with pytest.raises(ValueError, match="recompute_norms=2 changes what heads are fitted to"):
         find_recipe("finetune", ["epochs=0", "recompute_norms=2"])
+    with pytest.raises(ValueError, match="epochs=0 makes no step, and heads are not fitted"):
+        finetune_recipe("unidual34", images="photos", settings=["epochs=0"])
 
 
 def test_a_run_of_no_steps_that_goes_on_fits_no_heads_again(media, tmp_path, monkeypatch):
@@ -237,6 +267,9 @@ def test_files_that_cannot_be_read_are_left_out_and_no_more_than_most_are_looked
         seen = fits_of(trainer, monkeypatch)
         assert [labels.tolist() for _, labels, _ in seen] == 2 * [list(files.labels[1:])]
         assert list(trainer.loader.failed) == [str(broken)]
+        trainer.media = {"pictures": files.take([0, 5, 6])}
+        with pytest.warns(UserWarning, match="pictures: no file can be read of 1 of 2 classes: circle"):
+            trainer.fit_heads()
         trainer.media = {"pictures": files.take([0])}
         with pytest.raises(
             RunError, match=r"pictures: none of 1 training files can fit heads; the last, .*broken.png: "

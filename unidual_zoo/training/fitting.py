@@ -8,7 +8,8 @@ scale that makes logits of the answers, which are never surer than the number of
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.evaluation import evaluation_mode
 from unidual_zoo.models.base import TaskModel
+from unidual_zoo.names import LISTED
 from unidual_zoo.progress import Progress
 from unidual_zoo.scoring import PROTOCOLS, ViewRoute, score_files
 from unidual_zoo.training.kept import KeptViews
@@ -36,7 +38,8 @@ LEAST_DEVIATION = 0.01  # of a feature, of what features deviate by on average: 
 
 @dataclass(frozen=True)
 class Fit:
-    """A head (weight (classes, D), bias (classes,)), and its cross-entropy on each example as fitted to the others."""
+    """A head (weight (classes, D), bias (classes,)), and its cross-entropy on each example as fitted to the others, if
+    one of these is of the same class."""
 
     weight: Tensor
     bias: Tensor
@@ -109,24 +112,26 @@ def fit_heads(
             last = next(": ".join(failure) for _, unseen in parts for failure in reversed(unseen.items()))
             raise RunError(f"{task}: none of {count} training files can fit heads; the last, {last}")
         if rank == 0:
+            _warn_of_unseen(task, files, {path for _, unseen in parts for path in unseen}, looks)
             weights = class_weights.get(task) if class_weights else None
             losses |= {f"{task}.{pathway}": loss for pathway, loss in _fit_to_looks(heads, looks, weights).items()}
     return losses
 
 
 def fit_head(inputs: Tensor, labels: Tensor, *, num_classes: int, class_weights: Tensor | None = None) -> Fit:
-    """The head for inputs (N, D) float64 and labels (N,) of two classes or more, by ridge regression.
+    """The head for inputs (N, D) float64 and labels (N,), by ridge regression; two classes have two examples or more.
 
-    An example counts, in the regression and in the loss, as much as the weight (classes,) of its class says.
+    An example counts, in the regression and in the loss, as much as the weight (classes,) of its class says. By one
+    that is alone in its class nothing is chosen, since the others cannot know it.
     """
     weighs = torch.ones(len(labels)).to(inputs) if class_weights is None else class_weights[labels]
     part, root = weighs / weighs.sum(), (weighs / weighs.mean()).sqrt()[:, None]
     mean = part @ inputs
     deviation = (part @ (inputs - mean).square()).sqrt()
-    least = LEAST_DEVIATION * deviation.mean() + ROUNDING * inputs.abs().mean() + torch.finfo(inputs.dtype).tiny
-    deviation = deviation.clamp(min=least.item())
+    least = LEAST_DEVIATION * deviation.mean() + ROUNDING * (part @ inputs.abs()).mean()
+    deviation = deviation.clamp(min=least.item() + torch.finfo(inputs.dtype).tiny)
     features = root * (inputs - mean) / deviation / inputs.shape[1] ** 0.5
-    targets = F.one_hot(labels, num_classes).to(inputs)
+    targets, known = F.one_hot(labels, num_classes).to(inputs), has_fellows(labels)
     shares = part @ targets
     spectrum, vectors = torch.linalg.eigh(features @ features.T)
     turned = vectors.T @ (root * (targets - shares))
@@ -134,20 +139,26 @@ def fit_head(inputs: Tensor, labels: Tensor, *, num_classes: int, class_weights:
     for ridge in RIDGES:
         kept = spectrum / (spectrum + ridge)
         own = (part + vectors.square() @ kept)[:, None]  # how far an example predicts itself
-        answers[ridge] = (shares + vectors @ (kept[:, None] * turned) / root - own * targets) / (1 - own)
+        without = (shares + vectors @ (kept[:, None] * turned) / root - own * targets) / (1 - own)
+        answers[ridge] = without[known]
 
     def loss_of(ridge: float, scale: float) -> float:
-        return F.cross_entropy(scale * answers[ridge], labels, class_weights).item()
+        return F.cross_entropy(scale * answers[ridge], labels[known], class_weights).item()
 
     ridge = min(RIDGES, key=lambda ridge: min(loss_of(ridge, scale) for scale in SCALES))
-    scale = modest_scale(answers[ridge], labels, part)
+    scale = modest_scale(answers[ridge], labels[known], part[known])
     weight = scale * (features.T @ (vectors @ (turned / (spectrum + ridge)[:, None]))).T
     weight = weight / deviation / inputs.shape[1] ** 0.5
     return Fit(weight, scale * shares - weight @ mean, loss_of(ridge, scale))
 
 
+def has_fellows(labels: Tensor) -> Tensor:
+    """Whether there is another example with the label of each (N,)."""
+    return labels.bincount()[labels] > 1
+
+
 def modest_scale(answers: Tensor, labels: Tensor, part: Tensor) -> float:
-    """What makes logits of answers (N, classes) to examples that weigh `part` (N,) of 1.
+    """What makes logits of answers (N, classes) to examples that weigh as `part` (N,) says.
 
     It minimises the cross-entropy, which is convex in it, with targets as Platt's (1999): by Laplace's rule of
     succession an example after n that were answered rightly is so with a probability of (n + 1) / (n + 2), and answers
@@ -167,7 +178,8 @@ def modest_scale(answers: Tensor, labels: Tensor, part: Tensor) -> float:
 def _fit_to_looks(heads: Mapping[str, Any], looks: Sequence[Look], class_weights: Tensor | None) -> dict[str, float]:
     """Fits the heads of a task, by pathway, where that makes them better; their cross-entropies then."""
     labels = torch.tensor([look.label for look in looks])
-    if len(labels.unique()) < 2:
+    known = has_fellows(labels)
+    if len(labels[known].unique()) < 2:
         return {}
     weights = None if class_weights is None else class_weights.double()
     losses = {}
@@ -175,8 +187,8 @@ def _fit_to_looks(heads: Mapping[str, Any], looks: Sequence[Look], class_weights
     for (pathway, head), inputs in zip(heads.items(), beside, strict=True):
         fit = fit_head(inputs.double(), labels, num_classes=head.out_features, class_weights=weights)
         with torch.no_grad():
-            logits = head(inputs.to(head.weight)).double().cpu()
-            if fit.loss < F.cross_entropy(logits, labels, weights).item():
+            logits = head(inputs[known].to(head.weight)).double().cpu()
+            if fit.loss < F.cross_entropy(logits, labels[known], weights).item():
                 head.weight.copy_(fit.weight)
                 head.bias.copy_(fit.bias)
                 losses[pathway] = fit.loss
@@ -205,6 +217,16 @@ def _kept_looks(
         with torch.inference_mode():
             seen = [model.pool_settled(settled[pathway].to(like), pathway).mean(0) for pathway in pathways]
         yield Look(torch.cat(seen).float().cpu(), label)
+
+
+def _warn_of_unseen(task: str, media: MediaSet, failed: Collection[str], looks: Sequence[Look]) -> None:
+    """Warns of classes of which every file that was looked at could not be read."""
+    lacking = {label for path, label in zip(media.files, media.labels, strict=True) if path in failed}
+    if lost := sorted(lacking - {look.label for look in looks}):
+        named = ", ".join(media.classes[label] for label in lost[:LISTED]) + (", …" if len(lost) > LISTED else "")
+        warnings.warn(
+            f"{task}: no file can be read of {len(lost)} of {len(media.classes)} classes: {named}", stacklevel=3
+        )
 
 
 def _some(count: int, seed: int) -> list[int]:

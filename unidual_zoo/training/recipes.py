@@ -272,8 +272,8 @@ class Recipe:
 
     Raises:
         ValueError: training is to end early or the best checkpoint to be published, and none is evaluated or can be; or
-            losses are to be blended, and no files are kept to measure them, or they have weights; or norms are to be
-            computed anew for heads that are only fitted.
+            losses are to be blended, and no files are kept to measure them, or they have weights; or there is no step,
+            and heads are not fitted either, or norms are to be computed anew for those that are.
     """
 
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
@@ -295,7 +295,10 @@ class Recipe:
                 raise ValueError(f"patience={self.run.patience} {have}")
             if self.run.publish == "best":
                 raise ValueError(f"publish=best {have}")
-        if self.run.recompute_norms and self.model.fit_heads and not self.optim.epochs:
+        if not self.optim.epochs and not self.model.fit_heads:
+            raise ValueError("epochs=0 makes no step, and heads are not fitted (fit_heads=false, as of random weights): "
+                             "nothing would be learnt")  # fmt: skip
+        if self.run.recompute_norms and not self.optim.epochs:
             raise ValueError(
                 f"recompute_norms={self.run.recompute_norms} changes what heads are fitted to, and with epochs=0 "
                 "they do not learn from what it becomes: set recompute_norms=0"

@@ -296,8 +296,8 @@ class Recipe:
             if self.run.publish == "best":
                 raise ValueError(f"publish=best {have}")
         if not self.optim.epochs and not self.model.fit_heads:
-            raise ValueError("epochs=0 makes no step, and heads are not fitted (fit_heads=false, as of random weights): "
-                             "nothing would be learnt")  # fmt: skip
+            unfitted = "heads are not fitted (fit_heads=false, as of random weights)"
+            raise ValueError(f"epochs=0 makes no step, and {unfitted}: nothing would be learnt")
         if self.run.recompute_norms and not self.optim.epochs:
             raise ValueError(
                 f"recompute_norms={self.run.recompute_norms} changes what heads are fitted to, and with epochs=0 "

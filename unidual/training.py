@@ -144,10 +144,13 @@ def finetune(
     """
     from unidual_zoo.training.finetune import finetune_recipe
 
-    given = [f"freeze={freeze}"]
-    given += [] if freeze_norms is None else [f"freeze_norms={json.dumps(freeze_norms)}"]
-    given += [f"epochs={epochs}"] if epochs is not None else []
-    given += _given_seconds(file_seconds)
+    given = [
+        f"freeze={freeze}",
+        *([] if freeze_norms is None else [f"freeze_norms={json.dumps(freeze_norms)}"]),
+        *([] if epochs is None else [f"epochs={epochs}"]),
+        *_given_seconds(file_seconds),
+        *(settings or ()),
+    ]
     recipe = finetune_recipe(
         model,
         images=images,
@@ -155,9 +158,9 @@ def finetune(
         test_images=test_images,
         test_videos=test_videos,
         skip=skip,
-        settings=[*given, *(settings or ())],
+        settings=given,
     )
-    recipe, plan = _planned(recipe, chosen=[setting.partition("=")[0] for setting in (*given, *(settings or ()))])
+    recipe, plan = _planned(recipe, chosen=[setting.partition("=")[0] for setting in given])
     _run(recipe, out=out or Path("runs/finetune"), resume=resume, plan=plan)
 
 
@@ -167,19 +170,20 @@ def _planned(recipe: Recipe, *, chosen: Sequence[str]) -> tuple[Recipe, Plan | N
     from accelerate import PartialState
 
     from unidual_zoo.names import printable
-    from unidual_zoo.training.finetune import scalable_spec
+    from unidual_zoo.training.finetune import practice_line, scalable_spec
     from unidual_zoo.training.plan import make_plan, settings_by_size, settings_for_cpu
 
-    lines = [] if recipe.model.pretrained else [f"{recipe.model.model} starts from random weights"]
+    lines = [f"{recipe.model.model} starts from random weights"] if recipe.model.is_random else []
     plan = None
     if not recipe.data.teachers:
         plan = make_plan(recipe.data, seed=recipe.run.seed)
         changes, reasons = settings_by_size(plan.tasks, recipe, chosen)
         if not torch.accelerator.is_available():
-            cheaper, why = settings_for_cpu(plan.tasks, recipe, chosen, scalable_spec(recipe.model.model))
+            cheaper, why = settings_for_cpu(plan.tasks, recipe, chosen, scalable_spec(recipe))
             changes, reasons = {**changes, **cheaper}, [*reasons, *why]
         recipe = recipe.changed(**changes)
         lines = [*(line for task in plan.tasks for line in task.lines()), *lines, *reasons]
+    lines += [line] if (line := practice_line(recipe)) else []
     if PartialState().is_main_process:
         for line in lines:
             typer.echo(f"unidual: {printable(line)}", err=True)

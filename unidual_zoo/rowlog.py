@@ -130,6 +130,9 @@ class RowTable:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._paths,)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
     def row(self, key: str) -> Row:
         """The row of a key.
 

@@ -11,7 +11,7 @@ from two_processes import SYSTEMS, first_frame, train_steps
 
 from unidual_zoo.training import objective
 from unidual_zoo.training.rundir import LAST, LOG, load_checkpoint, read_log
-from unidual_zoo.training.trainer import train
+from unidual_zoo.training.trainer import Trainer, train
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,16 @@ def test_two_processes_with_n_examples_equal_one_with_2n(out, number, monkeypatc
 def test_each_process_keeps_its_statistics_between_checkpoints(out):
     """Where DistributedDataParallel broadcasts them, those of the other processes are lost in every step."""
     assert [torch.load(out / f"broadcast-{rank}.pt") for rank in range(2)] == [[False], [False]]
+
+
+def test_heads_are_fitted_to_what_both_processes_saw(media, out, tmp_path):
+    trainer = Trainer(tiny_recipe(media, "fit_heads=true"), out=tmp_path)
+    trainer.fit_heads()
+    trainer.close()
+    first, second = (torch.load(out / f"heads-{rank}.pt") for rank in range(2))
+    for key, weight in trainer.model.heads.state_dict().items():
+        assert torch.equal(first[key], second[key])
+        torch.testing.assert_close(first[key], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_processes_must_share_the_run_directory(out):

@@ -14,7 +14,6 @@ from torch import nn
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.joint import step_shares
 from unidual_zoo.spec import ClipSpec, InputSpec
-from unidual_zoo.training.finetune import finetune_recipe
 from unidual_zoo.training.network import build_model
 from unidual_zoo.training.optimizers import make_schedule
 from unidual_zoo.training.recipes import (
@@ -199,27 +198,6 @@ def test_impossible_schedules():
         with pytest.raises(ValueError, match=message):
             rates(find_recipe("paper-34").changed(**changes).optim, [0])
     assert rates(find_recipe("paper-34").changed(warmup_lr=0.2).optim, [0, 5]) == pytest.approx([0.2, 0.6])
-
-
-def test_the_recipe_of_a_fine_tuning(monkeypatch):
-    monkeypatch.setattr(timm, "is_model_pretrained", lambda name: name == "r2plus1d18")
-    both = finetune_recipe("unidual34", images="a", videos="b", test_videos="c", settings=["lr=1"])
-    assert both.model.model == "unidual34"
-    assert not both.model.pretrained
-    assert both.data.tasks == {"images": "image", "videos": "video"}
-    assert both.data.data == {"images": "a", "videos": "b"}
-    assert both.data.test_data == {"videos": "c"}
-    assert both.optim.lr == 1
-    assert finetune_recipe("r2plus1d18", videos="b").data.tasks == {"videos": "video"}
-    assert finetune_recipe("r2plus1d18", videos="b").model.pretrained
-    with pytest.raises(ValueError, match="no model 'unidual43'"):
-        finetune_recipe("unidual43", videos="b")
-    assert finetune_recipe("local-dir:x", videos="b").model.pretrained
-    assert not finetune_recipe("r2plus1d18", videos="b", settings=["pretrained=false"]).model.pretrained
-    with pytest.raises(ValueError, match="test images and none to learn from: give --images"):
-        finetune_recipe("unidual34", videos="b", test_images="c")
-    with pytest.raises(ValueError, match="--images, --videos or both"):
-        finetune_recipe("unidual34")
 
 
 def test_cover_samples_in_proportion():

@@ -83,9 +83,11 @@ def work(rank: int, media: Path, out: Path) -> None:
     torch.save(steps, out / f"steps-{rank}.pt")
     destroy_process_group()
     train(tiny_recipe(media, "freeze_norms=true", "ema=0.5"), out=out / "run")
-    trainer = Trainer(tiny_recipe(media), out=out / "norms")
+    trainer = Trainer(tiny_recipe(media, "fit_heads=true"), out=out / "norms")
     torch.save([module.broadcast_buffers for module in trainer.objective.modules() if isinstance(module, wrap)],
                out / f"broadcast-{rank}.pt")  # fmt: skip
+    trainer.fit_heads()
+    torch.save(trainer.model.heads.state_dict(), out / f"heads-{rank}.pt")
     trainer.close()
     try:
         Trainer(tiny_recipe(media), out=out / f"disk-{rank}")

@@ -21,6 +21,7 @@ from unidual_zoo.checks import check_known
 from unidual_zoo.models.family import Arguments, name_with_heads
 from unidual_zoo.models.heads import HeadSizes, TaskHeads, head_sizes, primary_task
 from unidual_zoo.models.pathways import PerPathway, pathway_of
+from unidual_zoo.models.practice import Practice
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec, Task, parse_tasks
 from unidual_zoo.weights import HEADS
 
@@ -47,6 +48,7 @@ class TaskModel(nn.Module, ABC):
 
     hooks_see_maps = True  # whether the modules that `feature_info` names are called and give maps
     fully_convolutional = False  # whether `forward_features` gives maps (B, C, [T,] H, W) of inputs of any size
+    practice: Practice | None = None  # how others fine-tune such networks, where that is no trunk as was measured here
     feature_info: list[dict[str, Any]]  # timm's: channels, reduction and module of each intermediate output
     pretrained_cfg: dict[str, Any]  # timm's factory sets it
 

@@ -193,7 +193,7 @@ class DualTrunk(TaskModel):
         )  # fmt: skip
         self.trunk: Network = network
         self.kind, self.operator, self.frame_mean, self.time_terms = kind, operator, frame_mean, time_terms
-        self.fully_convolutional = not kind.tokens
+        self.fully_convolutional, self.practice = not kind.tokens, kind.practice
         self._check_options()
         if stages is not None:
             kind.cut(network, stages - 1, neck=neck)

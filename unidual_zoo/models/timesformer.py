@@ -30,6 +30,7 @@ from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.pathways import PerPathway, pathway_of
+from unidual_zoo.models.practice import TRANSFORMERS
 from unidual_zoo.models.rows.timesformer import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.weights import HEADS, CheckpointError, KeyMap, fit_to_model
@@ -133,6 +134,7 @@ class TimeSformer(TaskModel):
     """
 
     hooks_see_maps = False
+    practice = TRANSFORMERS
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unidual_zoo.checks import nearest, shorten
+from unidual_zoo.models.practice import CONVNEXTS, TRANSFORMERS, Practice
 
 Network = Any  # one of timm's, whose layers a Module's type does not show
 Project = Callable[[Tensor], Tensor]  # maps (N, C, H, W) -> maps (N, C', H, W)
@@ -48,6 +49,7 @@ class TrunkKind(ABC):
 
     network_class: ClassVar[type[nn.Module]]
     tokens: ClassVar[bool] = False  # (N, L, C) with prefix tokens in front, in place of maps (N, C, H, W)
+    practice: ClassVar[Practice | None] = None  # how others fine-tune them, where nothing was measured here
 
     @abstractmethod
     def block_names(self, network: Network) -> list[str]:
@@ -221,6 +223,7 @@ class ConvNeXtKind(TrunkKind):
     """ConvNeXt."""
 
     network_class = convnext.ConvNeXt
+    practice = CONVNEXTS
 
     def block_names(self, network: Network) -> list[str]:
         return [f"stages.{i}.blocks.{j}" for i, stage in enumerate(network.stages) for j in range(len(stage.blocks))]
@@ -279,6 +282,7 @@ class VisionTransformerKind(TrunkKind):
 
     network_class: ClassVar[type[nn.Module]] = vision_transformer.VisionTransformer
     tokens = True
+    practice = TRANSFORMERS
 
     def block_names(self, network: Network) -> list[str]:
         return [f"blocks.{i}" for i in range(len(network.blocks))]

@@ -27,6 +27,7 @@ from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Family
 from unidual_zoo.models.heads import init_head
 from unidual_zoo.models.pathways import SHARED, PerPathway
+from unidual_zoo.models.practice import TRANSFORMERS
 from unidual_zoo.models.rows.vjepa2_1 import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
 from unidual_zoo.weights import HEADS, CheckpointError, fit_to_model
@@ -127,6 +128,7 @@ class VJepa21(TaskModel):
     """
 
     hooks_see_maps = False
+    practice = TRANSFORMERS
 
     def __init__(
         self,

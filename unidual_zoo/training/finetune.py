@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ import timm
 import torch
 
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.models.create import create_model
 from unidual_zoo.models.dual_trunk import DualTrunk
+from unidual_zoo.models.practice import Practice
 from unidual_zoo.models.summary import check_registered
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
+from unidual_zoo.training.network import create_for
+from unidual_zoo.training.optimizers import TRUNK
 from unidual_zoo.training.recipes import ModelSettings, Recipe, change_recipe, find_recipe
 
 TASKS = {"images": IMAGE, "videos": VIDEO}
@@ -33,13 +36,14 @@ def finetune_recipe(
 
     Class names come from the folders or the list, head sizes from their number. A part of the files is kept for testing
     where there are no test files. `skip` is a list of files to leave out, of the images and of the videos. Heads start
-    as least squares fit them, and on a trunk of images those of the video pathway see the order of frames. A network
-    without published weights starts from random ones, heads included; its BatchNorms learn, and all its layers at one
-    rate.
+    as least squares fit them, and on a trunk of images those of the video pathway see the order of frames. Trunks of
+    which nothing was measured learn at the rates that others use (`practice_line`). A network without weights to start
+    from has random ones, heads included; its BatchNorms learn, and all its layers at one rate.
 
     Raises:
         ValueError: an unknown model, neither images nor videos, test files of what is not learnt, or a setting that the
             recipe refuses.
+        CheckpointError: a saved model cannot be had.
     """
     check_registered(model)
     data = {name: source for name, source in (("images", images), ("videos", videos)) if source is not None}
@@ -49,37 +53,77 @@ def finetune_recipe(
     if strange := sorted(set(tests) - set(data)):
         raise ValueError(f"there are test {strange[0]} and none to learn from: give --{strange[0]}, too")
     tasks = {name: TASKS[name] for name in data}
-    pretrained = model.startswith(("local-dir:", "hf-hub:")) or timm.is_model_pretrained(model)
-    recipe = find_recipe("finetune").changed(model=model, pretrained=pretrained)
-    if not pretrained:  # there are no statistics to keep, nor layers that have learnt more than others
-        recipe = recipe.changed(freeze_norms=False, layer_decay=None, fit_heads=False)
+    pretrained = is_saved(model) or timm.is_model_pretrained(model)
     skipped = dict.fromkeys(tasks, skip) if skip is not None else {}
-    changed = change_recipe(recipe.changed(tasks=tasks, data=data, test_data=tests, skip=skipped), settings)
-    ordered = _order_arguments(changed.model) if "videos" in data else {}
-    return changed.changed(model_args={**ordered, **changed.model.model_args})
+    recipe = find_recipe("finetune").changed(
+        model=model, pretrained=pretrained, tasks=tasks, data=data, test_data=tests, skip=skipped
+    )
+    chosen = change_recipe(recipe, settings)  # what is set decides of what network the defaults are
+    changed = change_recipe(recipe.changed(**_suited(chosen)), settings)
+    return changed.changed(model_args={**_order_arguments(changed), **changed.model.model_args})
 
 
-def scalable_spec(model: str) -> InputSpec | None:
-    """What a registered network sees, if it takes images of any size as well; None for others and for saved ones."""
-    network = _outline(model)
+def practice_line(recipe: Recipe) -> str | None:
+    """Whose rates a recipe has, for a reader; None if they are those of the recipe `finetune` or were all set."""
+    practice = _practice(recipe)
+    taken = {
+        name: value for name, value in _suited(recipe).items() if practice and getattr(recipe.optim, name) == value
+    }
+    if practice is None or not taken:
+        return None
+    told = ", ".join(f"{name}={value:g}" for name, value in taken.items())
+    return (
+        f"{told}: {practice.source} practice with {practice.networks}, not measured here "
+        f"({' '.join(f'--set {name}=…' for name in taken)} for others)"
+    )
+
+
+def scalable_spec(recipe: Recipe) -> InputSpec | None:
+    """What the network of a recipe sees, if it takes images of any size as well; None for others and for saved ones,
+    which have been fitted to their data."""
+    network = None if is_saved(recipe.model.model) else _outline(recipe)
     return network.spec if network is not None and network.fully_convolutional else None
 
 
-def _order_arguments(settings: ModelSettings) -> dict[str, Any]:
+def is_saved(model: str) -> bool:
+    """Whether a name stands for a network in a folder or on the Hub."""
+    return model.startswith(("local-dir:", "hf-hub:"))
+
+
+def _suited(recipe: Recipe) -> dict[str, Any]:
+    """The settings that the network of a recipe asks for in place of those of the recipe `finetune`."""
+    if recipe.model.is_random:  # there are no statistics to keep, nor layers that have learnt more than others
+        return {"freeze_norms": False, "layer_decay": None, "fit_heads": False}
+    practice = _practice(recipe)
+    return {} if practice is None else {"lr": practice.lr, "layer_decay": practice.layer_decay}
+
+
+def _practice(recipe: Recipe) -> Practice | None:
+    """How others fine-tune such a network, if its trunk has learnt and goes on learning."""
+    if recipe.model.is_random or recipe.model.freeze == TRUNK:
+        return None
+    return _outline(recipe).practice
+
+
+def _order_arguments(recipe: Recipe) -> dict[str, Any]:
     """Arguments by which the heads of a trunk of images see the order of a clip's frames; none for networks that
-    cannot, or may be made so that they cannot."""
-    network = _outline(settings.model)
+    cannot, and for saved ones, which have been made with theirs."""
+    if VIDEO not in recipe.data.tasks.values() or is_saved(recipe.model.model):
+        return {}
+    network = _outline(recipe)
     if not isinstance(network, DualTrunk) or not network.takes_time_terms:
         return {}
-    if {"frame_mean", "global_blocks"} & set(settings.model_args):
-        return {}
-    return {"time_terms": settings.num_frames or network.spec.clip.length}
+    return {"time_terms": recipe.model.num_frames or network.spec.clip.length}
+
+
+def _outline(recipe: Recipe) -> TaskModel:
+    """The network of a recipe without weights."""
+    tasks = tuple(recipe.data.tasks.items())
+    return _made(recipe.model.model, json.dumps(dict(recipe.model.model_args)), tasks)
 
 
 @functools.cache
-def _outline(model: str) -> TaskModel | None:
-    """A registered network without weights; None for a saved one, which has been fitted to its data."""
-    if ":" in model:
-        return None
+def _made(model: str, arguments: str, tasks: tuple[tuple[str, str], ...]) -> TaskModel:
+    settings = ModelSettings(model=model, model_args=json.loads(arguments))
     with torch.device("meta"):
-        return create_model(model)
+        return create_for({name: (modality, 2) for name, modality in tasks}, settings, pretrained=False)

@@ -59,9 +59,12 @@ class KeptViews:
         self._places: dict[int, np.ndarray] = {}
 
     def __call__(self, draw: Draw) -> Example:
-        row = self.table.row(key_of(self.task, self.place(draw)))
-        x = {pathway: torch.from_numpy(array.copy()) for pathway, array in row.arrays.items()}
-        return Example(self.task, x, row.facts[_LABEL], [], [])
+        return Example(self.task, *self._view(self.place(draw)), [], [])
+
+    def first_looks(self, positions: Iterable[int]) -> Iterator[tuple[dict[str, Tensor], int]]:
+        """Features by pathway and label of the first looks at files, at these positions in the task's order; of those
+        that the run never comes to nothing."""
+        return (self._view(position) for position in positions if key_of(self.task, position) in self.table)
 
     def place(self, draw: Draw) -> int:
         """The position in the task's order of the look that this one repeats."""
@@ -73,6 +76,10 @@ class KeptViews:
         if view not in self._places:  # where in the turn each file comes
             self._places[view] = np.argsort(self.sampler.order(self.task, view))
         return view * size + int(self._places[view][draw.index])
+
+    def _view(self, position: int) -> tuple[dict[str, Tensor], int]:
+        row = self.table.row(key_of(self.task, position))
+        return {pathway: torch.from_numpy(array.copy()) for pathway, array in row.arrays.items()}, row.facts[_LABEL]
 
 
 def key_of(task: str, position: int) -> str:

@@ -26,15 +26,8 @@ CHECKPOINTS = {"last": LAST, "best": BEST}  # of a run directory
 
 def build_model(settings: ModelSettings, media: Mapping[str, MediaSet]) -> TaskModel:
     """The network with a head for each task, its spec telling the inputs that are set and the class names."""
-    check_registered(settings.model)
-    name, own = settings.model, settings.model_args
     tasks = {task: (data.modality, len(data.classes)) for task, data in media.items()}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="no weights for")  # the heads of new tasks are fresh
-        try:
-            model = create_model(name, pretrained=settings.pretrained, tasks=tasks, **own)
-        except TypeError as error:  # what Python says of an argument that is not there
-            raise ValueError(f"model_args {dict(own)} do not fit {name}: {error}") from error
+    model, own = create_for(tasks, settings, pretrained=settings.pretrained), settings.model_args
     architecture = model.pretrained_cfg["architecture"]
     declared = find_family(architecture).architectures[architecture]
     if declared.get("auxiliary") and not {"auxiliary", "heads"} & set(own):
@@ -51,6 +44,22 @@ def build_model(settings: ModelSettings, media: Mapping[str, MediaSet]) -> TaskM
     if settings.init is not None:
         model.load_state_dict(_fitted(trained_weights(settings.init), model))
     return model
+
+
+def create_for(tasks: Mapping[str, tuple[str, int]], settings: ModelSettings, *, pretrained: bool) -> TaskModel:
+    """The network that settings name, with heads for tasks, name -> (modality, classes).
+
+    Raises:
+        ValueError: there is none of that name, or none that takes these arguments.
+    """
+    check_registered(settings.model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="no weights for")  # the heads of new tasks are fresh
+        try:
+            return create_model(settings.model, pretrained=pretrained, tasks=tasks, **settings.model_args)
+        except TypeError as error:  # what Python says of an argument that is not there
+            given = dict(settings.model_args)
+            raise ValueError(f"model_args {given} do not fit {settings.model}: {error}") from error
 
 
 def trained_weights(source: str | Path, *, checkpoint: str = "last") -> dict[str, Tensor]:

@@ -76,6 +76,11 @@ class ModelSettings:
         default=False, description="Less memory: activations are computed again in the backward pass."
     )
 
+    @property
+    def is_random(self) -> bool:
+        """Whether there are no weights to start from."""
+        return not self.pretrained and self.init is None
+
     def spec(self, spec: InputSpec) -> InputSpec:
         """The model's own spec with the inputs that are set."""
         inputs = {"resize": self.resize, "crop": self.crop, "image_frames": 1 if self.single_frames else None}
@@ -267,8 +272,8 @@ class Recipe:
 
     Raises:
         ValueError: training is to end early or the best checkpoint to be published, and none is evaluated or can be; or
-            losses are to be blended, and no files are kept to measure them, or they have weights; or norms are to be
-            computed anew for heads that are only fitted.
+            losses are to be blended, and no files are kept to measure them, or they have weights; or there is no step,
+            and heads are not fitted either, or norms are to be computed anew for those that are.
     """
 
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
@@ -290,7 +295,10 @@ class Recipe:
                 raise ValueError(f"patience={self.run.patience} {have}")
             if self.run.publish == "best":
                 raise ValueError(f"publish=best {have}")
-        if self.run.recompute_norms and self.model.fit_heads and not self.optim.epochs:
+        if not self.optim.epochs and not self.model.fit_heads:
+            unfitted = "heads are not fitted (fit_heads=false, as of random weights)"
+            raise ValueError(f"epochs=0 makes no step, and {unfitted}: nothing would be learnt")
+        if self.run.recompute_norms and not self.optim.epochs:
             raise ValueError(
                 f"recompute_norms={self.run.recompute_norms} changes what heads are fitted to, and with epochs=0 "
                 "they do not learn from what it becomes: set recompute_norms=0"

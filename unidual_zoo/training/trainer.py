@@ -51,7 +51,7 @@ from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.blending import Blender, Course, Level, blend, described, warn_of_few
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.fitting import fit_heads
-from unidual_zoo.training.kept import FEATURES, GIGABYTE, ROWS, FeatureKeeper, KeptScores, written_to
+from unidual_zoo.training.kept import FEATURES, GIGABYTE, ROWS, FeatureKeeper, KeptScores, KeptViews, written_to
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective, balanced_weights
@@ -127,6 +127,7 @@ class Trainer:
         self.done, self.best = 0, None
         self.disappointments = 0  # evaluations since the best score
         self.score: ScoreFiles = score_files  # between epochs
+        self.kept: dict[str, KeptViews] = {}  # of tasks whose features are
         self._opened = contextlib.ExitStack()  # files of kept features
         self.final: dict[str, Report] | None = None  # of the network to publish, where it has been evaluated already
         self._logged: set[str] = set()
@@ -226,24 +227,23 @@ class Trainer:
                     self.save()
 
     def fit_heads(self) -> None:
-        """Gives heads what least squares find, if the recipe asks for it; the main process does, for all."""
+        """Gives heads what least squares find, if the recipe asks for it: on all processes what the main one finds."""
         if not self.recipe.model.fit_heads:
             return
         labelled = {task: files for task, files in self.media.items() if task not in self.recipe.data.teachers}
-        losses: dict[str, float] = {}
         with self.meter.paused():
-            if self.accelerator.is_main_process:
-                fits = fit_heads(
-                    self.model,
-                    labelled,
-                    seed=self.recipe.run.seed,
-                    failed=self.loader.failed,
-                    class_weights=class_weights(self.recipe.optim, labelled),
-                    batch_size=self.recipe.data.batch_size,
-                    workers=self.recipe.data.workers,
-                    file_seconds=self.recipe.data.file_seconds or None,
-                )
-                losses = {f"{task}.{pathway}": loss for task, pathway, loss in fits}
+            losses = fit_heads(
+                self.model,
+                labelled,
+                seed=self.recipe.run.seed,
+                failed=self.loader.failed,
+                kept=self.kept,
+                class_weights=class_weights(self.recipe.optim, labelled),
+                shard=(self.accelerator.process_index, self.accelerator.num_processes),
+                batch_size=self.recipe.data.batch_size,
+                workers=self.recipe.data.workers,
+                file_seconds=self.recipe.data.file_seconds or None,
+            )
             for weight in self.model.heads.parameters():
                 broadcast(weight.data)
             if self.averaged is not None:
@@ -272,7 +272,8 @@ class Trainer:
             self.score = KeptScores(tested, self.model, keeper.pathways, room=room)
         self.accelerator.wait_for_everyone()
         logs = [folder / f"{number}{ROWS}" for number in range(self.accelerator.num_processes)]
-        self.loader.dataset.kept |= keeper.kept(self._opened.enter_context(contextlib.closing(RowTable(logs))))
+        self.kept = keeper.kept(self._opened.enter_context(contextlib.closing(RowTable(logs))))
+        self.loader.dataset.kept |= self.kept
 
     def training_step(self, batch: JointBatch) -> dict[str, Tensor]:
         """One batch forward and backward and, after `accumulate` of them, an update; the losses."""

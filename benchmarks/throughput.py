@@ -20,7 +20,6 @@ Cost: four minutes on two cores. Measured figures: docs/results/reading.md.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time

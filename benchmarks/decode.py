@@ -38,6 +38,7 @@ from made_files import SIZES, write_photos, write_video
 from race import Row, open_files, processor, race, resident, tell, versions
 from readers import OURS, SHORT_SIDE, Read, absent, info_of, naive, ours, peers, pillow, seeking
 
+from unidual_zoo.cores import usable_cores
 from unidual_zoo.data import jpeg
 from unidual_zoo.data.datasets import load_image
 from unidual_zoo.data.decode import Video
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
             photos = images(options, Path(folder), first[0])
             found.append(race("jpeg", image_rows(photos), rounds=options.rounds, per="image", count=len(photos)))
         held = memory_over(first, options.memory_clips) if "memory" in options.cases else None
-    machine = dict(cpu=processor(), cores=os.cpu_count(), **versions())
+    machine = dict(cpu=processor(), cores=usable_cores(), **versions())
     tell(
         {"benchmark": "decode", **machine, "rounds": options.rounds, "missing": missing, "tables": found, "held": held},
         options.json,

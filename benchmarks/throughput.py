@@ -20,7 +20,6 @@ Cost: four minutes on two cores. Measured figures: docs/results/reading.md.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -35,6 +34,7 @@ from made_files import FRAMES, SIZES, write_photos, write_video
 from race import processor, tell, versions
 from torch.utils.flop_counter import FlopCounterMode
 
+from unidual_zoo.cores import usable_cores
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.joint import JointDataset, JointSampler, collate
 from unidual_zoo.data.transforms import train_transform
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
             for files in FILES:
                 reads = reading(model, media[files], options.examples)
                 found.append(row(name, files, reads, trains, flops, options))
-    machine = dict(cpu=processor(), cores=os.cpu_count(), threads=options.threads, **versions())
+    machine = dict(cpu=processor(), cores=usable_cores(), threads=options.threads, **versions())
     tell({"benchmark": "throughput", **machine, "rows": found}, options.json)
 
 
@@ -69,7 +69,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--gpu-rate", action="append", default=[], help="NAME=EXAMPLES/S that a GPU trains; repeatable")
     parser.add_argument("--cores", type=int, default=1, help="CPU cores for each GPU")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of a training step")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of a training step")
     parser.add_argument("--examples", type=int, default=64, help="that are read, of each kind of files")
     parser.add_argument("--rounds", type=int, default=3, help="training steps, of which the median counts")
     parser.add_argument("--json", type=Path, help="keep the last line in this file")

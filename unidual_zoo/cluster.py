@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from unidual_zoo.cores import usable_cores
 from unidual_zoo.data.loaders import Reading
 from unidual_zoo.data.media import MediaWarning
 from unidual_zoo.data.warned import collected
@@ -108,7 +109,7 @@ def _cluster(address: str | None, *, processors: int) -> Iterator[Any]:
         return
     quiet: dict[str, Any] = dict(log_to_driver=False, logging_level="WARNING")
     if address is None:  # the actors and a task that decodes need a processor each, or Ray waits for them for ever
-        ray.init(address="local", num_cpus=max(processors, os.cpu_count() or 1), include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=max(processors, usable_cores()), include_dashboard=False, **quiet)
     else:
         ray.init(address=address, **quiet)
     try:

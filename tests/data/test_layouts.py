@@ -89,9 +89,12 @@ def test_lists_of_something_something_that_are_wrong(tmp_path):
     for path, text, message in (
         ("train.json", "{", r"train\.json: not JSON"),
         ("train.json", "{}", r"train\.json: needs a list, got a dict"),
-        ("train.json", '[{"id": "78687"}]', r"train\.json: needs an id and a template each.*KeyError"),
+        ("train.json", '[{"id": "78687"}]', r"train\.json: an entry needs an id and a template, got {'id': '78687'}"),
+        ("train.json", '["78687"]', r"train\.json: an entry needs an id and a template, got '78687'"),
+        ("train.json", "[]", r"train\.json: it lists no videos"),
         ("train.json", '[{"id": 78687, "template": "Eating"}]', "label 'Eating' is not among the 3 classes"),
-        ("labels.json", '{"a": "b"}', r"labels\.json a number"),
+        ("labels.json", '{"a": "b"}', r"labels\.json: 'a' needs a number, got 'b'"),
+        ("labels.json", "{}", r"train\.json: no classes are listed beside its 2 videos"),
     ):
         ssv2(tmp_path)
         write(folder / "labels" / path, text)
@@ -170,6 +173,21 @@ def test_missing_videos_are_counted_and_their_classes_stay(tmp_path):
     write(folder / "train.csv", KINETICS_HEADER, "zumba,v,one,11,train")
     with pytest.raises(ValueError, match=r"a row must give label,youtube_id,.*, got 'zumba,v,one,11,train'"):
         read_media(folder, modality="video", split="train")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (",a,10,20,train", "'a_000010_000020' has no label"),
+        ("run,a,10", "a row must give label,youtube_id,time_start,time_end,split, got 'run,a,10'"),
+        ("", "it lists no videos"),
+    ],
+)
+def test_rows_of_kinetics_that_are_wrong(tmp_path, row, message):
+    write(tmp_path / "train.csv", KINETICS_HEADER, row)
+    touch(tmp_path / "a_000010_000020.mp4")
+    with pytest.raises(ValueError, match=rf"train\.csv: {message}"):
+        read_media(tmp_path, modality="video", split="train")
 
 
 def test_lists_of_ones_own_are_no_kinetics(tmp_path):
@@ -324,6 +342,24 @@ def test_flat_validation_images_of_imagenet(tmp_path, truth):
             read_media(root, modality="image", split="val")
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"LOC_val_solution.csv": ""}, r"LOC_val_solution\.csv: must begin with ImageId,PredictionString, got ''"),
+        (
+            {"ILSVRC2012_validation_ground_truth.txt": "1", "map_clsloc.txt": "n01440764"},
+            r"map_clsloc\.txt: a line must begin with a synset and its number, got 'n01440764'",
+        ),
+    ],
+)
+def test_truths_of_imagenet_that_are_wrong(tmp_path, files, message):
+    touch(tmp_path / "val" / f"{VAL[0]}.JPEG")
+    for name, text in files.items():
+        write(tmp_path / name, text)
+    with pytest.raises(ValueError, match=message):
+        read_media(tmp_path, modality="image", split="val")
+
+
 def test_hugging_face_folders(tmp_path):
     write(tmp_path / "train" / "metadata.jsonl", '{"file_name": "a/1.jpg", "label": ["cat", "dog"]}',
           '{"file_name": "2.jpg", "label": "cow"}', '{"file_name": "3.jpg", "label": "cow"}')  # fmt: skip
@@ -334,6 +370,9 @@ def test_hugging_face_folders(tmp_path):
         train = read_media(tmp_path, modality="image", split="train")
     assert (train.classes, [train.labels_of(i) for i in range(2)]) == (("cat", "cow", "dog"), [(0, 2), (1,)])
     assert read_media(tmp_path, modality="image", split="test", classes=train.classes).labels == (2,)
+    write(tmp_path / "test" / "metadata.csv", "file_name,label", "4.jpg,a dog, asleep")
+    with pytest.raises(ValueError, match=r"metadata\.csv, row 1: it has more columns than the header names"):
+        read_media(tmp_path, modality="image", split="test")
     write(tmp_path / "test" / "metadata.csv", "file_name,text", "4.jpg,a dog")
     with pytest.raises(ValueError, match=r"metadata\.csv: every row needs file_name and label, 4\.jpg has not both"):
         read_media(tmp_path, modality="image", split="test")

@@ -48,7 +48,9 @@ IMAGES = {
     "rows.bmp": {},
 }
 CLIP = ClipSpec(length=4, stride=2)
-SILENT_ABOUT = ("vp9", "hevc")  # codecs whose decoders do not see that a frame is missing
+# Frames of VP9 have no numbers, and Matroska does not say how many there are. Where damage takes whole blocks away and
+# what follows can be read at once, only a gap in time is left, which recordings of variable rate have as well.
+SILENT_ABOUT = "vp9.webm"
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ def test_a_video_damaged_in_the_middle_is_not_taken_for_whole(files, tmp_path):
     """
     whole, frames = files
     guard = Guard(complaints, seconds=FILE_SECONDS, memory=FILE_MEMORY)
-    names = [name for name in VIDEOS if not name.startswith(SILENT_ABOUT)]
+    names = list(VIDEOS)
     until, seed, told = time.monotonic() + SECONDS / 3, SEED, 0
     try:
         while time.monotonic() < until or seed < SEED + 2 * len(names):
@@ -160,7 +162,7 @@ def test_a_video_damaged_in_the_middle_is_not_taken_for_whole(files, tmp_path):
             path = tmp_path / name
             path.write_bytes(data)
             said, count = guard(str(path))
-            assert said or count == len(frames[name]), f"seed {seed}: {name} is taken for whole"
+            assert said or count == len(frames[name]) or name == SILENT_ABOUT, f"seed {seed}: {name} is taken for whole"
             told += bool(said)
             seed += 1
     finally:

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.container import Flags, InputContainer
 from av.error import FFmpegError
 from av.sidedata.sidedata import SideDataContainer
 from av.stream import Disposition
@@ -322,6 +322,8 @@ class Video:
             container_options=OPEN_OPTIONS,
             metadata_errors="ignore",
         )
+        if "mp4" in self._container.format.name:  # its packets all have time stamps: FFmpeg need not look for some
+            self._container.flags &= ~Flags.gen_pts.value
         streams = [stream for stream in self._container.streams.video if not stream.disposition & STILLS]
         best = max(streams, key=_preference, default=None)
         if best is None or best.codec_context is None:

@@ -98,31 +98,35 @@ def frame_index(notes: Sequence[PacketNote], *, codec: str, reorders: bool = Fal
     `reorders`: the decoder says that it puts frames in another order, so that time stamps that ascend in decoding order
     are not those of display.
     """
-    pts = [note.pts for note in notes if note.pts is not None and note.sound]
-    if not pts or len(set(pts)) < len(notes):
+    if not notes:
         return None
-    order = sorted((stamp, position) for position, stamp in enumerate(pts) if notes[position].shown)
-    if not order or not notes[0].restart or pts[0] != min(pts):
+    stamps, shown, restart, parameters, layers, sound, _ = zip(*notes, strict=True)
+    pts = [stamp for stamp in stamps if stamp is not None]
+    if not all(sound) or len(set(pts)) < len(notes):
+        return None
+    order = sorted((position for position in range(len(pts)) if shown[position]), key=pts.__getitem__)
+    if not order or not restart[0] or pts[0] != min(pts):
         return None  # packets before the first restart, or displayed before it, may give no frame
-    if any(order[0][0] < stamp < order[-1][0] for stamp, note in zip(pts, notes, strict=True) if not note.shown):
+    displayed = [pts[position] for position in order]
+    if not all(shown) and any(displayed[0] < pts[i] < displayed[-1] for i in range(len(pts)) if not shown[i]):
         return None
     if reorders and len(pts) > 1 and pts == sorted(pts):
         return None
-    gaps = _has_gaps([stamp for stamp, _ in order])
+    gaps = _has_gaps(displayed)
     if gaps and codec == "hevc":
         return None  # its decoder drops frames whose references are lost
-    restarts = _restarts(notes, pts)
+    restarts = _restarts(restart, parameters, pts)
     if restarts is None:
         return None
     # What H.264 decoders put in place of a lost reference depends on the frames around it.
     skips = codec in SKIPPING and not gaps
-    top = max(note.layer for note in notes)
+    top = max(layers)
     return FrameIndex(
-        pts=[stamp for stamp, _ in order],
-        packets=[position for _, position in order],
+        pts=displayed,
+        packets=order,
         restarts=restarts,
         restart_pts=[pts[position] for position in restarts],
-        skippable=[skips and note.layer == top for note in notes],
+        skippable=[skips and layer == top for layer in layers],
     )
 
 
@@ -132,19 +136,15 @@ def _has_gaps(stamps: Sequence[int]) -> bool:
     return bool(steps) and steps[-1] >= GAP * steps[len(steps) // 2]
 
 
-def _restarts(notes: Sequence[PacketNote], pts: Sequence[int]) -> list[int] | None:
+def _restarts(restart: Sequence[bool], parameters: Sequence[bool], pts: Sequence[int]) -> list[int] | None:
     """Packets at which decoding may start, or None if at one of them display order contradicts decoding order."""
     latest = list(accumulate(pts, max))
-    restarts = []
-    header_in_force = True  # no packet so far has replaced the parameter sets of the file's header
-    for position, note in enumerate(notes):
-        if note.restart:
-            if position and latest[position - 1] >= pts[position]:
-                return None
-            if position == 0 or header_in_force or note.parameters:
-                restarts.append(position)
-        header_in_force = header_in_force and not note.parameters
-    return restarts
+    positions = [position for position, may_start in enumerate(restart) if may_start]
+    if any(position and latest[position - 1] >= pts[position] for position in positions):
+        return None
+    replaced = parameters.index(True) if True in parameters else len(parameters)
+    # Behind the packet that replaces the parameter sets of the file's header, only those that bring their own.
+    return [position for position in positions if position <= replaced or parameters[position]]
 
 
 def promised_frames(notes: Sequence[PacketNote]) -> int:
@@ -171,7 +171,7 @@ class NoteTaker:
         name = codec.codec.canonical_name
         self.codec = name
         self.reorders = name in SKIPPING and codec.has_b_frames
-        readers: dict[str, Callable[[av.Packet], PacketNote]] = {
+        readers: dict[str, Callable[[av.Packet, bytes], PacketNote]] = {
             "h264": self._h264,
             "hevc": self._hevc,
             "vp8": _vp8_note,
@@ -181,7 +181,7 @@ class NoteTaker:
             "mjpeg": _mjpeg_note,
         }
         self._read = readers.get(name, _key_note if codec.codec.intra_only else _unsound_note)
-        self._beginning = len(BLANK) if codec.codec.intra_only else BEGINNING
+        self._looked_at = len(BLANK) if codec.codec.intra_only else BEGINNING
         # After a seek 4:4:4 H.264 is garbage: its decoder needs a message that only the first packet carries.
         self._in_doubt = name == "h264" and any(kind in (codec.pix_fmt or "444") for kind in ("444", "gbr"))
         self._pictures_began = False
@@ -193,21 +193,20 @@ class NoteTaker:
             self._meet(header_sequences(header, name))
 
     def __call__(self, packet: av.Packet) -> PacketNote:
+        beginning = bytes(memoryview(packet)[: self._looked_at])
         try:
-            note = self._read(packet)
+            note = self._read(packet, beginning)
         except ValueError:  # it is shorter than its own header
             note = _unsound_note(packet)
-        beginning = bytes(memoryview(packet)[: self._beginning])
         if beginning.count(0) >= len(BLANK) and BLANK in beginning:  # to count is the faster of the two
             return note._replace(sound=False, fields=FRAME)
         if self._in_doubt or packet.is_corrupt or any(map(_changes_decoder, packet.iter_sidedata())):
             return note._replace(sound=False)
         return note
 
-    def _h264(self, packet: av.Packet) -> PacketNote:
-        view = memoryview(packet)
-        if self._field_flag is None and 0 < self._length_size < len(view) - 1:
-            kind = view[self._length_size] & 0x1F
+    def _h264(self, packet: av.Packet, beginning: bytes) -> PacketNote:
+        if self._field_flag is None and 0 < self._length_size < len(beginning) - 1:
+            kind = beginning[self._length_size] & 0x1F
             if kind in H264_SLICES:  # the packet begins with one, as most do: nothing else is to be looked for
                 self._pictures_began = True
                 return PacketNote(packet.pts, not packet.is_discard, kind == H264_IDR)
@@ -238,7 +237,7 @@ class NoteTaker:
         parities = {parity(data[start + 1 :][:SLICE_START], self._field_flag) for start in starts}
         return FRAME if None in parities else len(parities) * FIELD
 
-    def _hevc(self, packet: av.Packet) -> PacketNote:
+    def _hevc(self, packet: av.Packet, _: bytes) -> PacketNote:
         data = bytes(packet)
         kinds: list[int] = []
         sequences: set[bytes] = set()
@@ -285,20 +284,20 @@ def _changes_decoder(side_data: PacketSideData) -> bool:
         return True
 
 
-def _unsound_note(packet: av.Packet, *, fields: int = FRAME) -> PacketNote:
+def _unsound_note(packet: av.Packet, _: bytes = b"", *, fields: int = FRAME) -> PacketNote:
     return PacketNote(packet.pts, not packet.is_discard, sound=False, fields=fields)
 
 
-def _key_note(packet: av.Packet) -> PacketNote:
+def _key_note(packet: av.Packet, _: bytes) -> PacketNote:
     return PacketNote(packet.pts, not packet.is_discard, packet.is_keyframe)
 
 
-def _vp8_note(packet: av.Packet) -> PacketNote:
+def _vp8_note(packet: av.Packet, beginning: bytes) -> PacketNote:
     """Its first bits: 3 of size, show_frame, version 3, inter (RFC 6386, 9.1)."""
-    return _unsound_note(packet, fields=FRAME if memoryview(packet)[0] & VP8_SHOWN else 0)
+    return _unsound_note(packet, fields=FRAME if beginning[0] & VP8_SHOWN else 0)
 
 
-def _vp9_note(packet: av.Packet) -> PacketNote:
+def _vp9_note(packet: av.Packet, _: bytes) -> PacketNote:
     """Its first bits: marker 2, profile 2, (reserved 1 in profile 3,) show_existing_frame, frame_type, show_frame."""
     data = memoryview(packet)
     bits = data[0] << 1 if data[0] & 0x30 == 0x30 else data[0]
@@ -315,10 +314,10 @@ def _vp9_note(packet: av.Packet) -> PacketNote:
     )
 
 
-def _mjpeg_note(packet: av.Packet) -> PacketNote:
-    sound = memoryview(packet)[:2] == JPEG_START
+def _mjpeg_note(packet: av.Packet, beginning: bytes) -> PacketNote:
+    sound = beginning.startswith(JPEG_START)
     return PacketNote(packet.pts, not packet.is_discard, packet.is_keyframe, sound=sound)
 
 
-def _mpeg4_note(packet: av.Packet) -> PacketNote:
+def _mpeg4_note(packet: av.Packet, _: bytes) -> PacketNote:
     return _unsound_note(packet, fields=FRAME if packet.size > MPEG4_PLACEHOLDER else 0)

@@ -44,7 +44,10 @@ def read(folder: Path, split: str, path: Path) -> Labelled:
     """The files of a split."""
     if path.is_dir():
         return _read_tables(_tables(folder, named=True)[split])
-    rows = [(row.get(FILE), row.get(LABEL)) for row in _metadata_rows(path)]
+    found = list(_metadata_rows(path))
+    if longer := [number for number, row in enumerate(found, 1) if None in row]:  # where csv puts what is too much
+        raise ValueError(f"{path}, row {longer[0]}: it has more columns than the header names")
+    rows = [(row.get(FILE), row.get(LABEL)) for row in found]
     if wrong := [name for name, label in rows if not name or label in (None, "", [])]:
         raise ValueError(f"{path}: every row needs {FILE} and {LABEL}, {wrong[0] or 'one'} has not both")
     listed = [_row(f"{path}, row {number}", name, label) for number, (name, label) in enumerate(rows, 1)]

@@ -94,7 +94,7 @@ def _truth(folder: Path) -> tuple[Path, Truth] | None:
 
 
 def _read_solution(path: Path, _: list[str]) -> list[tuple[str, str]]:
-    header, *rows = csv_rows(path, least=2)
+    header, *rows = csv_rows(path, least=2) or [[]]
     if header[:2] != ["ImageId", "PredictionString"]:
         raise ValueError(f"{path}: must begin with ImageId,PredictionString, got {','.join(header)!r}")
     return [(row[0], row[1].split(" ", 1)[0]) for row in rows]
@@ -129,6 +129,8 @@ def _ilsvrc_order(folder: Path) -> list[str]:
     """The synsets by ILSVRC's numbers: `n02119789 1 kit_fox` of map_clsloc.txt, or those of the older meta.mat."""
     if (table := folder / "map_clsloc.txt").is_file():
         rows = [line.split() for line in text_lines(table)]
+        if wrong := [row for row in rows if len(row) < 2 or not row[1].isdecimal()]:
+            raise ValueError(f"{table}: a line must begin with a synset and its number, got {' '.join(wrong[0])!r}")
         order = [row[0] for row in sorted(rows, key=lambda row: int(row[1]))]
     elif (table := folder / "meta.mat").is_file():
         order = _synsets_of_matlab(table.read_bytes())[:CLASSES]  # the leaves come first, by their numbers

@@ -90,9 +90,15 @@ def there(
     """The listed rows, whose `file` is a name, with the file of that name; warns of how many are not there.
 
     Raises:
-        ValueError: none of them is.
+        ValueError: none of them is, one has no label, or there are no rows or classes.
     """
-    listed = list(listed)
+    listed, classes = list(listed), tuple(classes)
+    if not listed:
+        raise ValueError(f"{path}: it lists no {what}")
+    if nameless := [row.file for row in listed if not row.label]:
+        raise ValueError(f"{path}: {nameless[0]!r:.200} has no label")
+    if not classes:
+        raise ValueError(f"{path}: no classes are listed beside its {len(listed):,} {what}")
     rows = [row._replace(file=files[row.file]) for row in listed if row.file in files]
     first = next((f", such as {row.file:.200}" for row in listed if row.file not in files), "")
     missing = len(listed) - len(rows)
@@ -100,7 +106,7 @@ def there(
         raise ValueError(f"{path}: none of its {len(listed):,} {what} is there{first}")
     if missing:
         warnings.warn(f"{path}: {missing:,} of its {len(listed):,} {what} are not there{first}", stacklevel=2)
-    return Labelled(rows, tuple(classes), missing)
+    return Labelled(rows, classes, missing)
 
 
 def csv_rows(path: Path, *, least: int = 1) -> list[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from unidual_zoo.data.layouts.reading import PLACES, Format, Labelled, Row, by_stem, json_file, there
 from unidual_zoo.names import tidy
@@ -28,12 +29,17 @@ def read(folder: Path, split: str, path: Path) -> Labelled:
     """A template `Holding [something]` is the class `Holding something`."""
     labels = path.with_name(path.name.removesuffix(f"{split}.json") + LABELS)
     numbers, entries = json_file(labels, dict), json_file(path, list)
-    try:
-        classes = tuple(map(tidy, sorted(numbers, key=lambda label: int(numbers[label]))))
-        listed = [Row(str(entry["id"]), tidy(_BRACKETS.sub("", entry["template"]))) for entry in entries]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: needs an id and a template each, {labels.name} a number: {error!r}") from None
+    if wrong := [label for label in numbers if not str(numbers[label]).isdecimal()]:
+        raise ValueError(f"{labels}: {wrong[0]!r:.80} needs a number, got {numbers[wrong[0]]!r:.80}")
+    if strange := [entry for entry in entries if not _is_entry(entry)]:
+        raise ValueError(f"{path}: an entry needs an id and a template, got {strange[0]!r:.80}")
+    classes = tuple(map(tidy, sorted(numbers, key=lambda label: int(numbers[label]))))
+    listed = [Row(str(entry["id"]), tidy(_BRACKETS.sub("", entry["template"]))) for entry in entries]
     return there(path, listed, by_stem(folder), classes=classes)
+
+
+def _is_entry(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("id"), str | int) and isinstance(entry.get("template"), str)
 
 
 FORMAT = Format("Something-Something V2", find, read, PLACES, needs=f"there are no {LABELS} and train.json")

@@ -28,7 +28,11 @@ class _Samples:
 
 
 def quantized(model: Any, samples: Sequence[Any], *, kept: Sequence[str]) -> Any:
-    """A graph of OpenVINO or ONNX in int8: ranges of activations from the samples, layers named `kept` in float."""
+    """A graph of OpenVINO or ONNX in int8: ranges of activations from the samples, layers named `kept` in float.
+
+    Biases are corrected layer by layer, each on what the corrected layers before it give: at twice the time of nncf's
+    fast way at most, which corrects them on float inputs, the answers of clips stay much nearer.
+    """
     nncf = require("nncf", EXTRA)
     nncf.set_log_level(logging.ERROR)
     with _without_bars():
@@ -36,6 +40,7 @@ def quantized(model: Any, samples: Sequence[Any], *, kept: Sequence[str]) -> Any
             model,
             nncf.Dataset(_Samples(samples)),
             subset_size=len(samples),
+            fast_bias_correction=False,
             ignored_scope=nncf.IgnoredScope(names=list(kept), validate=False),
         )
 

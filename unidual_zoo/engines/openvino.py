@@ -34,7 +34,8 @@ def quantize(source: Path, target: Path, samples: Sequence[np.ndarray]) -> None:
     """Writes an int8 graph of a float32 one, calibrated on inputs (1, ...)."""
     openvino = require("openvino", EXTRA)
     model = openvino.Core().read_model(source)
-    openvino.save_model(quantized(model, samples, kept=_head(model)), target, compress_to_fp16=False)
+    smaller = quantized(model, samples, kept=_head(model), layerwise=True)
+    openvino.save_model(smaller, target, compress_to_fp16=False)
 
 
 def open_graph(file: Path, dtype: str, threads: int) -> Callable[[Tensor], Tensor]:

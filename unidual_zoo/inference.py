@@ -273,7 +273,7 @@ def find_files(arguments: Sequence[str]) -> list[str]:
     not. A warning tells what is left out.
 
     Raises:
-        ValueError: a folder or pattern without images and videos, or no argument at all.
+        ValueError: a folder or pattern without images and videos, or of shards, or no argument at all.
     """
     files = []
     for argument in arguments:
@@ -284,14 +284,14 @@ def find_files(arguments: Sequence[str]) -> list[str]:
         else:
             files.append(argument)
             continue
-        warn_of_left_out(argument, *found)
         start = argument if what == "folder" else ""
         media = [os.path.join(start, file) for file in found.files if is_media(file)]
         if not media and {os.path.basename(file) for file in found.files} & {MANIFEST, PLAN}:
             raise ValueError(
-                f"{what} {argument} holds shards of `unidual pack`, whose files have labels: `unidual evaluate {argument}`, "
-                "`check-data` and recipes of `train` read them; give the folder that was packed, or files"
+                f"{what} {argument} holds shards of `unidual pack`: `unidual evaluate {argument}`, check-data and recipes "
+                "of train read them; give the folder that was packed, or files"
             )
+        warn_of_left_out(argument, *found)
         if not media:
             raise ValueError(f"{what} {argument} has no image or video in it")
         files += media

@@ -7,7 +7,8 @@ What is run, each by one thread:
 
     clip        16 frames with stride 4 from a random place, short side 128
     clips10     10 such clips spread over the file: decoding once, against a seek for each
-    short       `clip` of the file as `unidual pack --short-side 128 --gop 16` makes it, against the file itself
+    short       `clip` of the file as `unidual pack --short-side 128 --gop 16` makes it, in its shard and as a file of
+                its own, against the file itself
     jpeg        a photo to 224×224 by way of a short side of 256
     null        every frame of a file decoded and dropped, `ffmpeg -f null` beside PyAV
     memory      resident memory after many clips in one process, and open files
@@ -40,15 +41,16 @@ from readers import OURS, SHORT_SIDE, Read, absent, info_of, naive, ours, peers,
 
 from unidual_zoo.cores import usable_cores
 from unidual_zoo.data import jpeg
-from unidual_zoo.data.datasets import load_image
+from unidual_zoo.data.datasets import MediaSet, load_image, read_media
 from unidual_zoo.data.decode import Video
 from unidual_zoo.data.guarded import Guard
 from unidual_zoo.data.listing import files_below
 from unidual_zoo.data.media import is_image, is_video
-from unidual_zoo.data.packing import smaller_video
+from unidual_zoo.data.members import read_file
+from unidual_zoo.data.packing import Packing, pack
 from unidual_zoo.data.sampling import random_clip, uniform_clips
 from unidual_zoo.data.transforms import eval_transform
-from unidual_zoo.spec import ClipSpec, InputSpec
+from unidual_zoo.spec import VIDEO, ClipSpec, InputSpec
 
 CLIP = ClipSpec(length=16, stride=4)
 CLIPS = 10
@@ -161,16 +163,25 @@ def clips_rows(paths: Sequence[str]) -> Iterator[Row]:
 
 
 def short_rows(paths: Sequence[str], folder: Path) -> Iterator[Row]:
-    """A random clip of the file as `unidual pack` encodes it anew, and of the file."""
-    copies = {path: short_copy(path, folder) for path in paths}
-    yield Row(OURS, lambda seed: [ours(copies[path], random_clips(path, seed)) for path in paths])
+    """A random clip of the file as `unidual pack` encodes it anew, in a shard and taken out of it, and of the file."""
+    packed = {path: packed_copy(path, folder / f"short_{Path(path).stem}") for path in paths}
+    copies = {path: unpacked(packed[path], path, folder) for path in paths}
+    yield Row(f"{OURS}, shard", lambda seed: [ours(packed[path], random_clips(path, seed)) for path in paths])
+    yield Row(f"{OURS}, file", lambda seed: [ours(copies[path], random_clips(path, seed)) for path in paths])
     yield Row(f"{OURS}, original", lambda seed: [ours(path, random_clips(path, seed)) for path in paths])
 
 
-def short_copy(path: str, folder: Path) -> str:
-    """The video as `unidual pack` encodes it anew; prints what that does to size and quality."""
+def packed_copy(path: str, folder: Path) -> str:
+    """The video as `unidual pack` encodes it anew, in a shard of its own."""
+    media = MediaSet(VIDEO, ("any",), (path,), (0,))
+    list(pack({"": media}, folder, Packing(short_side=SHORT_SIDE, gop=SHORT_GOP)))
+    return read_media(folder, modality=VIDEO).files[0]
+
+
+def unpacked(packed: str, path: str, folder: Path) -> str:
+    """That video as a file; prints what encoding it anew did to size and quality."""
     copy = folder / f"short_{Path(path).stem}.mp4"
-    copy.write_bytes(smaller_video(path, short_side=SHORT_SIDE, gop=SHORT_GOP))
+    copy.write_bytes(read_file(packed))
     sizes = (os.path.getsize(path), copy.stat().st_size)
     print(f"\n{Path(path).name} encoded anew: {sizes[1]:,} bytes of {sizes[0]:,}, {decibels(path, copy):.1f} dB")
     return str(copy)

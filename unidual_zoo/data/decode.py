@@ -22,6 +22,7 @@ import operator
 import os
 import re
 import warnings
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -48,7 +49,7 @@ from unidual_zoo.data.media import (
     file_boundary,
     is_media,
 )
-from unidual_zoo.data.members import NamedBytes, is_member, read_member
+from unidual_zoo.data.members import NamedBytes, is_member, known_frames, read_member
 from unidual_zoo.data.mp4 import samples_in, stated_samples
 from unidual_zoo.data.packets import (
     GAP,
@@ -153,18 +154,23 @@ class Video:
     as they are displayed, once some are read.
 
     `strict`: FFmpeg shall find fault with what it could mend. Frames are then lost that others see, so this is for
-    telling damaged files from whole ones.
+    telling damaged files from whole ones. `data`: the file's bytes, if they need not be read at the path.
     """
 
     size: tuple[int, int]
 
-    def __init__(self, path: PathLike, *, strict: bool = False) -> None:
+    def __init__(self, path: PathLike, *, strict: bool = False, data: bytes | None = None) -> None:
         self._path = os.fspath(path)
         self._strict = strict
         self._codec_options = CODEC_OPTIONS | (STRICT if strict else {})
-        self._bytes = read_member(path) if is_member(path) else None  # of a file that lies within another
-        if self._bytes is None:
+        known = None
+        self._bytes = data  # of a file that lies within another, too
+        if data is None and is_member(path):
+            self._bytes = read_member(path)
+            known = None if strict else known_frames(path)
+        elif data is None:
             check_file(path)
+        self._seeks = known is not None  # packets have not been looked at, and are found by their time stamps
         self._packets: list[av.Packet] | None = None  # all of them, unless they are too large
         self._pictures: list[av.VideoFrame] | None = None  # all frames, if they had to be counted and are small
         self._cut: str | None = None  # why there are no more packets, if that is not the end
@@ -178,7 +184,8 @@ class Video:
         with self._explained(f"{what}it cannot be opened as a video"):
             self._open()
             try:
-                self._index = self._note_packets()
+                self._index = known or self._note_packets()
+                self._promised = self._promised if known is None else len(known.pts)
             except BaseException:
                 self._container.close()
                 raise
@@ -197,6 +204,11 @@ class Video:
     def frames(self) -> int:
         """The number of frames a full decode gives; counted by decoding only where the packets do not tell."""
         return len(self._time_stamps())
+
+    @property
+    def index(self) -> FrameIndex | None:
+        """Where its frames lie, if its packets tell it surely."""
+        return self._index
 
     @property
     def stated(self) -> tuple[int, int, int]:
@@ -463,19 +475,32 @@ class Video:
         self, index: FrameIndex, runs: Sequence[tuple[int, int]], *, needed: Collection[int]
     ) -> Iterator[av.VideoFrame]:
         """Frames of these ranges of packets. The decoder may leave out those whose time stamps are not `needed`."""
-        if self._packets is None:
-            self._reopen()
         codec = self._codec
-        packets = enumerate(self._demux())
-        reached = 0
-        for start, stop in runs:
+        for packets in self._seek_runs(index, runs) if self._seeks else self._find_runs(runs):
             codec.flush_buffers()
-            for position, packet in islice(packets, start - reached, stop - reached):
+            for position, packet in packets:
                 leave_out = index.skippable[position] and packet.pts not in needed
                 codec.skip_frame = "NONREF" if leave_out else "DEFAULT"
                 yield from codec.decode(packet)
             yield from codec.decode(None)
+
+    def _find_runs(self, runs: Sequence[tuple[int, int]]) -> Iterator[Iterable[tuple[int, av.Packet]]]:
+        """The packets of each range with their positions, on the way through all packets."""
+        if self._packets is None:
+            self._reopen()
+        packets = enumerate(self._demux())
+        reached = 0
+        for start, stop in runs:
+            yield islice(packets, start - reached, stop - reached)
             reached = stop
+
+    def _seek_runs(
+        self, index: FrameIndex, runs: Sequence[tuple[int, int]]
+    ) -> Iterator[Iterable[tuple[int, av.Packet]]]:
+        """The same by a seek to each. Where that leads elsewhere, frames will be missing and all packets looked at."""
+        for start, stop in runs:
+            self._container.seek(index.restart_pts[bisect_left(index.restarts, start)], stream=self._stream)
+            yield zip(range(start, stop), self._demux(), strict=False)
 
     def _read_from_start(self, pictures: Pictures) -> Pictures:
         """The pictures by decoding everything up to the last of them; without those that there are not.
@@ -512,6 +537,9 @@ class Video:
                 yield number, frame
         if self._index is not None and len(stamps) < len(self._index.pts):
             self._index = None
+        if self._seeks and self._index is None:
+            self._faults["what the shard's index says of its frames is wrong"] = None
+            self._promised = len(stamps)
         self._stamps = stamps
 
     def _decode(self, position: int, packet: av.Packet | None) -> list[av.VideoFrame]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from io import BytesIO
 
+from unidual_zoo.data.frame_text import from_text
 from unidual_zoo.data.media import PathLike, check_file
+from unidual_zoo.data.packets import FrameIndex
 from unidual_zoo.data.parquet import is_in_table, read_row
 from unidual_zoo.data.shards import find_packed, is_packed, read_packed
 
@@ -31,6 +34,14 @@ def member_facts(path: PathLike) -> tuple[int, bytes]:
         return span.size, span.digest
     data = read_row(path)
     return len(data), hashlib.sha256(data).digest()
+
+
+def known_frames(path: PathLike) -> FrameIndex | None:
+    """The index of frames that a shard has of a video in it; None where there is none that can be right."""
+    text = find_packed(path).frames if is_packed(path) else None
+    with contextlib.suppress(ValueError):
+        return from_text(text) if text else None
+    return None
 
 
 def read_file(path: PathLike) -> bytes:

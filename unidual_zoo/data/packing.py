@@ -31,6 +31,7 @@ from PIL import Image
 from unidual_zoo.checks import check_number
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.decode import Video, fit_short_side
+from unidual_zoo.data.frame_text import to_text
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.layouts import find_layout
 from unidual_zoo.data.media import MediaError, PathLike, file_boundary
@@ -38,6 +39,7 @@ from unidual_zoo.data.members import read_file
 from unidual_zoo.data.shards import (
     BLOCK,
     FORMAT,
+    FRAMES,
     INDEX_SUFFIX,
     KEY_DIGITS,
     MANIFEST,
@@ -304,8 +306,22 @@ def _write_members(
         _add(out, f"{key}.json", json.dumps(about).encode())
         digest = hashlib.sha256(data).hexdigest()
         place = dict(name=key + extension, place=item.place, offset=offset, size=len(data), sha256=digest)
-        members.append(place | about)
+        members.append(place | about | _frames(key + extension, data, modality, packing))
     return members, failures
+
+
+def _frames(name: str, data: bytes, modality: str, packing: Packing) -> dict[str, str]:
+    """What the index says of the frames of a video that was encoded anew."""
+    if not _is_encoded_anew(modality, packing):
+        return {}
+    with Video(name, data=data) as video:
+        text = to_text(video.index) if video.index is not None else None
+    return {FRAMES: text} if text else {}
+
+
+def _is_encoded_anew(modality: str, packing: Packing) -> bool:
+    """Whether the packed videos are not the files' own bytes."""
+    return modality == VIDEO and bool(packing.short_side or packing.gop)
 
 
 def _add(out: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -323,7 +339,7 @@ def prepare(file: str, modality: str, packing: Packing) -> tuple[str, bytes]:
     """
     if is_stacked(file):
         raise MediaError(file, "an entry of a stack is no file that could be packed")
-    if modality == VIDEO and (packing.short_side or packing.gop):
+    if _is_encoded_anew(modality, packing):
         return ".mp4", smaller_video(file, short_side=packing.short_side, gop=packing.gop)
     if modality == IMAGE and packing.short_side:
         picture = read_image(file)

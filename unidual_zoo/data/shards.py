@@ -36,6 +36,7 @@ MANIFEST, PLAN = "shards.json", "packing.json"  # the plan comes first, the mani
 FORMAT = "unidual-shards-1"
 KEY_DIGITS, PLACE_DIGITS = 12, 6  # of a file's name; the last ones are its number in the shard
 MEMBER = {"name": str, "place": int, "offset": int, "size": int, "sha256": str, "labels": list, "group": str}
+FRAMES = "frames"  # of a member, if it has one: its index of frames
 BLOCK = 512  # bytes of a tar's header
 CACHE = "UNIDUAL_SHARD_CACHE"  # the variable of the environment
 REMOTE = ("http://", "https://")
@@ -103,11 +104,13 @@ def read_json(path: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Index:
-    """Where the files of a shard lie: offset and size (N, 2), SHA-256 of each, and the length of the whole."""
+    """Where the files of a shard lie: offset and size (N, 2), SHA-256 of each, and the length of the whole; and, of
+    videos that were encoded anew, where their frames lie, as `frame_text` says it."""
 
     spans: np.ndarray
     digests: Sequence[bytes]
     length: int
+    frames: Sequence[str | None]
 
 
 def index_path(shard: str) -> str:
@@ -128,7 +131,8 @@ def index_of(found: Mapping[str, Any], path: str) -> Index:
         spans = np.array([(member["offset"], member["size"]) for member in members], np.int64).reshape(-1, 2)
         _check_kind(found, "bytes", int)
         _check_kind(found, "failures", list)
-        return Index(spans, [bytes.fromhex(member["sha256"]) for member in members], found["bytes"])
+        digests = [bytes.fromhex(member["sha256"]) for member in members]
+        return Index(spans, digests, found["bytes"], [member.get(FRAMES) for member in members])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path}: not the index of a shard ({error!r})") from None
 
@@ -139,6 +143,8 @@ def _check_member(member: Mapping[str, Any], number: int) -> None:
     name, labels = member["name"], member["labels"]
     if "/" in name or not is_packed(f"{SUFFIX}/{name}") or _number_of(name) != number:
         raise ValueError(f"file {number} cannot be called {name!r:.80}")
+    if FRAMES in member:
+        _check_kind(member, FRAMES, str)
     if not labels or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"the labels of {name} must be texts, got {labels!r:.80}")
 
@@ -159,11 +165,12 @@ def read_index(shard: str) -> dict[str, Any]:
 
 
 class Span(NamedTuple):
-    """Where in a shard a file lies, in bytes, and its SHA-256."""
+    """Where in a shard a file lies, in bytes, its SHA-256, and its index of frames as a text, if there is one."""
 
     offset: int
     size: int
     digest: bytes
+    frames: str | None
 
 
 def find_packed(path: PathLike) -> Span:
@@ -185,7 +192,7 @@ def find_packed(path: PathLike) -> Span:
     offset, size = index.spans[number].tolist()
     if min(offset, size) < 0 or offset + size > index.length:
         raise MediaError(shard, f"its index points outside of it: {size:,} bytes from {offset:,} of {index.length:,}")
-    return Span(offset, size, index.digests[number])
+    return Span(offset, size, index.digests[number], index.frames[number])
 
 
 def name_before(path: PathLike) -> str:
@@ -212,7 +219,7 @@ def read_packed(path: PathLike) -> bytes:
         MediaError: of the shard, if it is not there, cut, or without an index; of the file, if it has other bytes.
     """
     shard = os.path.dirname(os.fspath(path))
-    offset, size, digest = find_packed(path)
+    offset, size, digest, _ = find_packed(path)
     kept = _kept(digest) if is_remote(shard) else None
     if kept is not None and kept.is_file() and _is_of(digest, data := kept.read_bytes()):
         return data

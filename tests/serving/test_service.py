@@ -351,6 +351,7 @@ def test_the_command_says_where_it_answers_and_told_to_end_it_is_done(capsys, tm
     assert terminations == []
 
 
+@pytest.mark.usefixtures("terminations")
 def test_bad_options_are_one_sentence(capsys):
     assert command("--allow-url", "media.example.org") == 2
     assert "a URL must be http://" in capsys.readouterr().err

@@ -31,8 +31,8 @@ def quantized(model: Any, samples: Sequence[Any], *, kept: Sequence[str], layerw
     """A graph of OpenVINO or ONNX in int8: ranges of activations from the samples, layers named `kept` in float.
 
     Biases make up for what rounding moves on average: all at once on float inputs or, `layerwise`, each on what the
-    corrected layers before it give. That takes longer and keeps answers nearer. Weights use half of their range:
-    without VNNI two products are added in 16 bits, and full ones overflow.
+    corrected layers before it give. That takes longer and keeps answers nearer. Weights use half of their range: a
+    processor without VNNI adds two products in 16 bits, which full ones overflow.
     """
     nncf = require("nncf", EXTRA)
     nncf.set_log_level(logging.ERROR)

@@ -29,7 +29,7 @@ from typing import Any
 
 import timm
 import torch
-from decode import short_copy
+from decode import packed_copy
 from made_files import FRAMES, SIZES, write_photos, write_video
 from race import processor, tell, versions
 from torch.utils.flop_counter import FlopCounterMode
@@ -85,7 +85,7 @@ def make_files(folder: Path, *, quick: bool) -> dict[str, dict[str, MediaSet]]:
     size = (48, 64) if quick else SIZES["kinetics"]
     video = str(write_video(folder / "video.mp4", *size, frames=20 if quick else FRAMES))
     photos = write_photos(folder, video)
-    videos = {"kinetics": video, "short": short_copy(video, folder)}
+    videos = {"kinetics": video, "short": packed_copy(video, folder / "short")}
     return {
         kind: {
             "images": MediaSet(IMAGE, ("x",), tuple(photos), (0,) * len(photos)),

@@ -40,6 +40,16 @@ def test_what_is_not_counted_to_an_end_and_what_is_not_shown(clock, capsys):
     ]  # fmt: skip
 
 
+def test_time_that_was_not_the_works_slows_no_step(clock, capsys):
+    bar = Progress(total=4, unit="step")
+    clock[0] += 600
+    bar.leave_out(600)
+    clock[0] += 40
+    bar.update()
+    bar.close()
+    assert capsys.readouterr().err == "25% 1/4 [00:40<02:00, 40.00s/step]\n"
+
+
 def test_a_terminal_has_a_bar(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
@@ -50,3 +60,7 @@ def test_a_terminal_has_a_bar(monkeypatch):
         pass
     assert "\r" in sys.stderr.getvalue()
     assert "3/3" in sys.stderr.getvalue()
+    with Progress(total=3) as bar:
+        start = bar.start_t
+        bar.leave_out(5)
+        assert bar.start_t == start + 5

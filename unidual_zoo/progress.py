@@ -45,6 +45,12 @@ class Progress(tqdm):
             return True
         return None
 
+    def leave_out(self, seconds: float) -> None:
+        """Does not count seconds that went by to the pace of the work."""
+        self.begun += seconds
+        if not self.disable:
+            self.start_t += seconds
+
     def line(self, seconds: float) -> str:
         """What there is to tell after so many seconds."""
         told: dict[str, Any] = dict(prefix=self.desc.removesuffix(": "), postfix=self.postfix, initial=self.first)

@@ -110,7 +110,9 @@ class Meter:
         """Time that is not training's, such as an evaluation's."""
         start = time.perf_counter()
         yield
-        self._since += time.perf_counter() - start
+        spent = time.perf_counter() - start
+        self._since += spent
+        self.bar.leave_out(spent)
 
     def _foretell(self) -> None:
         """After the first steps, which tell their pace, says how long the others will take."""

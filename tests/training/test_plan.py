@@ -62,8 +62,8 @@ def test_a_cpu_learns_from_smaller_pictures_for_fewer_epochs_unless_somebody_cho
     recipe, spec = find_recipe("finetune"), InputSpec(resize=256, crop=(224, 224))
     files = [plan({"a": 600, "b": 400}, 9), plan({"a": 300}, 9)]
     cheaper, (reason,) = settings_for_cpu(files, recipe, [], spec)
-    assert cheaper == {"resize": 146, "crop": (128, 128), "epochs": 12, "epoch_size": 300}
-    assert "resize=146, crop=[128,128], epochs=12, epoch_size=300" in reason
+    assert cheaper == {"resize": 146, "crop": (128, 128), "epochs": 10, "epoch_size": 300}
+    assert "resize=146, crop=[128,128], epochs=10, epoch_size=300" in reason
     assert recipe.changed(**cheaper).model.crop == (128, 128)
     assert settings_for_cpu(files[:1], recipe, ["epochs"], InputSpec(resize=146, crop=(128, 128))) == ({}, [])
     assert settings_for_cpu(files, recipe, ["crop", "epochs", "mix"], spec) == ({}, [])

@@ -18,7 +18,7 @@ from unidual_zoo.training.sources import TOY, read_sources
 
 SPARABLE = 1000  # training files of a task: from here a part of them can be spared to choose by
 VALIDATION, PATIENCE = 0.1, 5
-CPU_SIDE, CPU_EPOCHS = 128, 12  # pixels and epochs with which a few hundred files are learnt in minutes on two cores
+CPU_SIDE, CPU_EPOCHS = 128, 10  # pixels and epochs with which a few hundred files are learnt in minutes on two cores
 IMBALANCE = 3.0  # files of the largest class to one of the smallest, from which classes are weighted
 
 

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 
 import pytest
 
@@ -60,7 +61,12 @@ def test_a_terminal_has_a_bar(monkeypatch):
         pass
     assert "\r" in sys.stderr.getvalue()
     assert "3/3" in sys.stderr.getvalue()
-    with Progress(total=3) as bar:
-        start = bar.start_t
-        bar.leave_out(5)
-        assert bar.start_t == start + 5
+    with Progress(total=30, mininterval=0) as bar:
+        for _ in range(5):
+            time.sleep(0.01)
+            bar.update()
+        time.sleep(0.5)
+        bar.leave_out(0.5)
+        time.sleep(0.01)
+        bar.update()
+        assert bar.format_dict["rate"] > 20  # in the half second nothing was to be done

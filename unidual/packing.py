@@ -40,7 +40,7 @@ def pack(
         media = read_splits(source, modality=modality)
         steps = Progress(
             write(media, folder, packing, workers=workers),
-            total=num_shards(media, packing), unit="shard",
+            total=num_shards(media, packing), unit="shard", desc="packing",
         )  # fmt: skip
         packed = deque(steps, maxlen=1).pop()
         result = {"out": str(folder), **packed.to_dict()}

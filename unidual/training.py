@@ -32,6 +32,7 @@ def list_settings(context: typer.Context, wanted: bool) -> None:
 
     name = context.info_name or ""
     given = RECIPES[name].recipe if name in RECIPES else Recipe()
+    given = given.changed(model=DEFAULT_MODEL) if name == "finetune" else given
     wrap = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_on_hyphens=False)
     for group, settings in explained_settings(given).items():
         typer.echo(f"{wrap(group)}\n")
@@ -124,7 +125,7 @@ def finetune(
         str | None, typer.Option(help="A list of images and videos to leave out, such as check-data writes.")
     ] = None,
     file_seconds: FileSeconds = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the larger data set; 0 fits heads alone.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data; 0 fits heads alone.")] = None,
     freeze_norms: Annotated[
         bool | None,
         typer.Option(
@@ -184,6 +185,9 @@ def _planned(recipe: Recipe, *, chosen: Sequence[str]) -> tuple[Recipe, Plan | N
         recipe = recipe.changed(**changes)
         lines = [*(line for task in plan.tasks for line in task.lines()), *lines, *reasons]
     lines += [line] if (line := practice_line(recipe)) else []
+    if recipe.model.fit_heads:
+        alone = "" if recipe.optim.epochs else ", and nothing else is learnt"
+        lines.append(f"first, heads are fitted to the training files by least squares{alone}")
     if PartialState().is_main_process:
         for line in lines:
             typer.echo(f"unidual: {printable(line)}", err=True)

@@ -288,8 +288,8 @@ def find_files(arguments: Sequence[str]) -> list[str]:
         media = [os.path.join(start, file) for file in found.files if is_media(file)]
         if not media and {os.path.basename(file) for file in found.files} & {MANIFEST, PLAN}:
             raise ValueError(
-                f"{what} {argument} holds shards of `unidual pack`: `unidual evaluate {argument}`, check-data and "
-                "recipes of train read them; give the folder that was packed, or files"
+                f"{what} {argument} holds shards of `unidual pack`: evaluate, finetune, train and check-data "
+                "read them; give the folder that was packed, or files"
             )
         warn_of_left_out(argument, *found)
         if not media:

@@ -50,6 +50,7 @@ class Progress(tqdm):
         self.begun += seconds
         if not self.disable:
             self.start_t += seconds
+            self.last_print_t += seconds
 
     def line(self, seconds: float) -> str:
         """What there is to tell after so many seconds."""

@@ -90,13 +90,14 @@ def test_what_is_set_goes_before_the_practice_of_others():
     plain = recipe()
     assert plain.optim.lr <= 1e-4
     assert practice_line(plain) == (
-        "lr=5e-05, layer_decay=0.75: BEiT's and MAE's practice with transformers, not measured here "
+        "lr=0.00005, layer_decay=0.75: between the rates of BEiT and MAE for transformers, not measured here "
         "(--set lr=… --set layer_decay=… for others)"
     )
     faster = recipe("lr=0.01")
     assert rates(faster) == (0.01, 0.75)
     assert practice_line(faster).startswith("layer_decay=0.75: ")
     assert practice_line(recipe("lr=0.01", "layer_decay=0.5")) is None
+    assert practice_line(recipe("epochs=0")) is None
     for settings in (["freeze=trunk"], ["pretrained=false", "layer_decay=0.8"]):  # then no trunk goes on learning
         assert rates(recipe(*settings)) == (MEASURED.lr, MEASURED.layer_decay)
         assert practice_line(recipe(*settings)) is None
@@ -109,7 +110,7 @@ def test_the_plan_says_whose_rates_they_are(media, tmp_path, monkeypatch):
     monkeypatch.setattr("unidual_zoo.training.trainer.train", lambda *args, **kwargs: {})
     options = ["--model", "timesformer_base", "--set", f"model_args={json.dumps(SMALL)}", "--out", str(tmp_path)]
     told = CliRunner().invoke(app, ["finetune", "--videos", str(media / "films"), *options]).stderr
-    assert "unidual: lr=5e-05, layer_decay=0.75: BEiT's and MAE's practice with transformers, not measured here" in told
+    assert "unidual: lr=0.00005, layer_decay=0.75: between the rates of BEiT and MAE for transformers" in told
 
 
 def test_a_saved_network_has_the_rates_of_its_trunk_and_the_heads_that_it_has(tmp_path):

@@ -170,7 +170,6 @@ class Video:
             known = None if strict else known_frames(path)
         elif data is None:
             check_file(path)
-        self._seeks = known is not None  # packets have not been looked at, and are found by their time stamps
         self._packets: list[av.Packet] | None = None  # all of them, unless they are too large
         self._pictures: list[av.VideoFrame] | None = None  # all frames, if they had to be counted and are small
         self._cut: str | None = None  # why there are no more packets, if that is not the end
@@ -184,8 +183,9 @@ class Video:
         with self._explained(f"{what}it cannot be opened as a video"):
             self._open()
             try:
-                self._index = known or self._note_packets()
-                self._promised = self._promised if known is None else len(known.pts)
+                # Packets that are not looked at are found by their time stamps.
+                self._seeks = known is not None and self._agrees_with(known)
+                self._index = known if self._seeks else self._note_packets()
             except BaseException:
                 self._container.close()
                 raise
@@ -375,6 +375,13 @@ class Video:
             self._cut = error.strerror
         self._empty = empty
 
+    def _agrees_with(self, index: FrameIndex) -> bool:
+        """Whether an index that came from elsewhere has the frames that the header states; so many are promised."""
+        self._promised = len(index.pts)
+        step = index.pts[1] - index.pts[0] if len(index.pts) > 1 else self._stream.duration
+        stated = (len(self._stream.index_entries), self._stream.start_time, self._stream.duration)
+        return stated == (self._promised, index.pts[0], self._promised * (step or 0))
+
     def _note_packets(self) -> FrameIndex | None:
         """The index of all frames where the packets tell it surely; on the way the packets are kept."""
         take_note = NoteTaker(self._stream)
@@ -537,9 +544,6 @@ class Video:
                 yield number, frame
         if self._index is not None and len(stamps) < len(self._index.pts):
             self._index = None
-        if self._seeks and self._index is None:
-            self._faults["what the shard's index says of its frames is wrong"] = None
-            self._promised = len(stamps)
         self._stamps = stamps
 
     def _decode(self, position: int, packet: av.Packet | None) -> list[av.VideoFrame]:

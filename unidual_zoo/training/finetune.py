@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 
@@ -69,11 +70,11 @@ def practice_line(recipe: Recipe) -> str | None:
     taken = {
         name: value for name, value in _suited(recipe).items() if practice and getattr(recipe.optim, name) == value
     }
-    if practice is None or not taken:
+    if practice is None or not taken or not recipe.optim.epochs:
         return None
-    told = ", ".join(f"{name}={value:g}" for name, value in taken.items())
+    told = ", ".join(f"{name}={np.format_float_positional(value)}" for name, value in taken.items())
     return (
-        f"{told}: {practice.source} practice with {practice.networks}, not measured here "
+        f"{told}: {practice.source} {practice.networks}, not measured here "
         f"({' '.join(f'--set {name}=…' for name in taken)} for others)"
     )
 

@@ -107,9 +107,10 @@ def fit_heads(
                 looks = list(_looks(model, part, list(heads), unseen, shown=rank == 0, **reading))
         failed |= unseen
         parts = gather_object([(looks, unseen)])
-        looks = [look for seen, _ in parts for look in seen]
+        looks = [look for seen, _ in parts for look in seen if look.inputs.isfinite().all()]
         if not looks:
-            last = next(": ".join(failure) for _, unseen in parts for failure in reversed(unseen.items()))
+            failures = (": ".join(failure) for _, unseen in parts for failure in reversed(unseen.items()))
+            last = next(failures, "as those kept: the network's features are not finite")
             raise RunError(f"{task}: none of {count} training files can fit heads; the last, {last}")
         if rank == 0:
             _warn_of_unseen(task, files, {path for _, unseen in parts for path in unseen}, looks)

@@ -48,7 +48,7 @@ def test_every_table_has_all_rows_and_the_last_line_is_json(capsys, tmp_path):
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch, capsys):
     monkeypatch.setattr(speed.peers, "is_installed", lambda module: False)
-    speed.main(["--quick", "--models", "ircsn50", "--dtypes", "float32"])
+    speed.main(["--quick", "--models", "ircsn50", "--modes", "inference", "--dtypes", "float32"])
     text = capsys.readouterr().out
     assert "ircsn50, video: no other form of it is installed" in text
     assert [row["name"] for row in json.loads(text.splitlines()[-1])["tables"][0]["rows"]] == [
@@ -89,6 +89,12 @@ def test_an_upstream_that_is_a_file_races_with_its_own_weights(tmp_path, monkeyp
 def test_all_has_a_network_of_every_family():
     ours = {id(family) for family in families() if family.model_class.__module__.startswith("unidual_zoo.")}
     assert {id(find_family(name)) for name in speed.ALL} == ours
+
+
+def test_networks_with_filters_of_three_dimensions_are_trained(capsys):
+    speed.main(["--all", "--tiny", "--models", "ircsn50", "--modes", "training", "--dtypes", "float32"])
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (last["failed"], [row["name"] for row in last["tables"][0]["rows"]]) == ([], [speed.OURS, speed.MATRIX])
 
 
 def test_what_one_network_of_all_lacks_costs_no_other_its_figures(monkeypatch, tmp_path, capsys):

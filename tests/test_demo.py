@@ -154,10 +154,13 @@ class Visitor:
         driver.get(address)
 
     def until(self, found):
+        from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
         self.driver.switch_to.window(self.tab)
-        return WebDriverWait(self.driver, 60, 0.1).until(lambda driver: found())
+        # The page draws parts of itself anew while they are looked at.
+        wait = WebDriverWait(self.driver, 60, 0.1, ignored_exceptions=[StaleElementReferenceException])
+        return wait.until(lambda driver: found())
 
     def all(self, selector):
         return self.driver.find_elements("css selector", selector)
@@ -177,8 +180,14 @@ class Visitor:
 
     def press(self, selector, name):
         """Presses a button by its name, also where the page's own wheel turns in front of it."""
-        (button,) = self.until(lambda: [button for button in self.all(selector) if button.text.strip() == name])
-        self.driver.execute_script("arguments[0].click()", button)
+
+        def pressed():
+            (button,) = [button for button in self.all(selector) if button.text.strip() == name] or [None]
+            if button is not None:
+                self.driver.execute_script("arguments[0].click()", button)
+            return button
+
+        self.until(pressed)
 
     def facts(self):
         return self.until(lambda: self.all("#facts textarea")[0].get_attribute("value"))

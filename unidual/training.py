@@ -171,7 +171,7 @@ def _planned(recipe: Recipe, *, chosen: Sequence[str]) -> tuple[Recipe, Plan | N
     from accelerate import PartialState
 
     from unidual_zoo.names import printable
-    from unidual_zoo.training.finetune import practice_line, scalable_spec
+    from unidual_zoo.training.finetune import practice_line, scalable_network
     from unidual_zoo.training.plan import make_plan, settings_by_size, settings_for_cpu
 
     lines = [f"{recipe.model.model} starts from random weights"] if recipe.model.is_random else []
@@ -180,7 +180,7 @@ def _planned(recipe: Recipe, *, chosen: Sequence[str]) -> tuple[Recipe, Plan | N
         plan = make_plan(recipe.data, seed=recipe.run.seed)
         changes, reasons = settings_by_size(plan.tasks, recipe, chosen)
         if not torch.accelerator.is_available():
-            cheaper, why = settings_for_cpu(plan.tasks, recipe, chosen, scalable_spec(recipe))
+            cheaper, why = settings_for_cpu(plan.tasks, recipe, chosen, scalable_network(recipe))
             changes, reasons = {**changes, **cheaper}, [*reasons, *why]
         recipe = recipe.changed(**changes)
         lines = [*(line for task in plan.tasks for line in task.lines()), *lines, *reasons]

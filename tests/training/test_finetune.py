@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from unidual.app import app
 from unidual_zoo.models.practice import CONVNEXTS, TRANSFORMERS
-from unidual_zoo.training.finetune import finetune_recipe, practice_line, scalable_spec
+from unidual_zoo.training.finetune import finetune_recipe, practice_line, scalable_network
 from unidual_zoo.training.network import export
 from unidual_zoo.training.recipes import find_recipe
 from unidual_zoo.weights import CheckpointError
@@ -122,7 +122,7 @@ def test_a_saved_network_has_the_rates_of_its_trunk_and_the_heads_that_it_has(tm
     assert (recipe.model.pretrained, recipe.model.model_args) == (True, {})
     arguments = 'model_args={"trunk": "test_vit"}'
     of_any_size = [
-        scalable_spec(finetune_recipe(name, images="a", settings=settings))
+        scalable_network(finetune_recipe(name, images="a", settings=settings))
         for name, settings in ((f"local-dir:{tmp_path}", ()), ("unidual_trunk", (arguments,)), ("unidual_trunk", ()))
     ]
-    assert [spec is not None for spec in of_any_size] == [False, False, True]
+    assert [network is not None for network in of_any_size] == [False, False, True]

@@ -4,14 +4,14 @@ import pytest
 from tiny import tiny_recipe
 
 from unidual_zoo.data.identity import copies
-from unidual_zoo.spec import InputSpec
+from unidual_zoo.training.finetune import finetune_recipe, scalable_network
 from unidual_zoo.training.meter import in_words
 from unidual_zoo.training.plan import TaskPlan, make_plan, settings_by_size, settings_for_cpu
 from unidual_zoo.training.recipes import find_recipe
 
 
-def plan(training, tests):
-    return TaskPlan(task="t", counts=training, num_tests=tests, split="split 'val'")
+def plan(training, tests, task="t"):
+    return TaskPlan(task=task, counts=training, num_tests=tests, split="split 'val'")
 
 
 def test_copies_are_equal_bytes(tmp_path):
@@ -58,18 +58,45 @@ def test_the_size_of_the_data_decides_what_nobody_chose(plans, given, settings):
     find_recipe("finetune").changed(**changes)
 
 
-def test_a_cpu_learns_from_smaller_pictures_for_fewer_epochs_unless_somebody_chose():
-    recipe, spec = find_recipe("finetune"), InputSpec(resize=256, crop=(224, 224))
-    files = [plan({"a": 600, "b": 400}, 9), plan({"a": 300}, 9)]
-    cheaper, (reason,) = settings_for_cpu(files, recipe, [], spec)
+@pytest.fixture(scope="module")
+def network():
+    """EfficientNet-Lite0 with both pathways: 0.384 G multiply-adds of an image, 3.34 G of a clip, at 224 pixels."""
+    return scalable_network(finetune_recipe("unidual_efficientnet_lite0", images="a", videos="b"))
+
+
+def learns(*settings, **tasks):
+    """The recipe `finetune` of tasks, as `images="image"`."""
+    return find_recipe("finetune", settings).changed(tasks=tasks, data={name: name for name in tasks})
+
+
+def test_a_cpu_learns_from_smaller_pictures_for_fewer_epochs_unless_somebody_chose(network):
+    recipe = learns(images="image", videos="video")
+    files = [plan({"a": 600, "b": 400}, 9, task="images"), plan({"a": 300}, 9, task="videos")]
+    cheaper, (reason,) = settings_for_cpu(files, recipe, [], network)
     assert cheaper == {"resize": 146, "crop": (128, 128), "epochs": 10, "epoch_size": 300}
-    assert "resize=146, crop=[128,128], epochs=10, epoch_size=300" in reason
+    assert "epochs=10, epoch_size=300, resize=146, crop=[128,128]" in reason
     assert recipe.changed(**cheaper).model.crop == (128, 128)
-    assert settings_for_cpu(files[:1], recipe, ["epochs"], InputSpec(resize=146, crop=(128, 128))) == ({}, [])
-    assert settings_for_cpu(files, recipe, ["crop", "epochs", "mix"], spec) == ({}, [])
+    assert settings_for_cpu(files, recipe, ["crop", "epochs", "mix"], network) == ({}, [])
     assert settings_for_cpu(files[:1], recipe, ["epochs"], None) == ({}, [])
     assert settings_for_cpu([*files, plan({}, 0)], recipe, ["epochs"], None) == ({}, [])
-    assert settings_for_cpu([], recipe, ["epochs"], None) == ({}, [])
+    assert settings_for_cpu([], recipe, ["epochs"], network) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("files", "tests", "settings", "side"),
+    [
+        # (min(n, 2048) looks + 5 passes x 10 epochs x n + tests) x 0.384 G beside 18 T
+        (800, 100, (), None),  # 15.7 T
+        (1000, 250, (), 208),  # 19.7 T: 224 x sqrt(18 / 19.7) = 214
+        (3000, 300, (), 128),  # 58.5 T: 124
+        (9000, 300, ("epochs=0",), None),
+        (9000, 300_000, ("epochs=0",), 128),  # the files to test it on take long, too
+    ],
+)
+def test_pictures_are_as_large_as_a_quarter_of_an_hour_allows(network, files, tests, settings, side):
+    plans = [plan({"a": files}, tests, task="images")]
+    cheaper, _ = settings_for_cpu(plans, learns(*settings, images="image"), [], network)
+    assert cheaper.get("crop") == (side and (side, side))
 
 
 def test_nothing_is_decided_for_epochs_where_there_are_none():

@@ -15,7 +15,7 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.dual_trunk import DualTrunk
 from unidual_zoo.models.practice import Practice
 from unidual_zoo.models.summary import check_registered
-from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
+from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.training.network import create_for
 from unidual_zoo.training.optimizers import TRUNK
 from unidual_zoo.training.recipes import ModelSettings, Recipe, change_recipe, find_recipe
@@ -79,11 +79,11 @@ def practice_line(recipe: Recipe) -> str | None:
     )
 
 
-def scalable_spec(recipe: Recipe) -> InputSpec | None:
-    """What the network of a recipe sees, if it takes images of any size as well; None for others and for saved ones,
+def scalable_network(recipe: Recipe) -> TaskModel | None:
+    """The network of a recipe, without weights, if it takes images of any size; None for others and for saved ones,
     which have been fitted to their data."""
     network = None if is_saved(recipe.model.model) else _outline(recipe)
-    return network.spec if network is not None and network.fully_convolutional else None
+    return network if network is not None and network.fully_convolutional else None
 
 
 def is_saved(model: str) -> bool:

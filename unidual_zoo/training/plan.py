@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,21 @@ from typing import Any
 
 from unidual_zoo.data.datasets import TESTS, MediaSet, find_split
 from unidual_zoo.data.identity import copies
+from unidual_zoo.models.base import TaskModel
+from unidual_zoo.models.summary import multiply_adds
 from unidual_zoo.names import LISTED
+from unidual_zoo.scoring import PROTOCOLS
 from unidual_zoo.spec import InputSpec
+from unidual_zoo.training.fitting import MOST
 from unidual_zoo.training.recipes import DataSettings, Recipe
 from unidual_zoo.training.sources import TOY, read_sources
 
 SPARABLE = 1000  # training files of a task: from here a part of them can be spared to choose by
 VALIDATION, PATIENCE = 0.1, 5
-CPU_SIDE, CPU_EPOCHS = 128, 10  # pixels and epochs with which a few hundred files are learnt in minutes on two cores
+CPU_EPOCHS = 10  # with which a few hundred files are learnt in minutes on two cores
+CPU_SIDE, CPU_STEP = 128, 16  # pixels at least, and what a side is a multiple of
+CPU_WORK = 18e12  # multiply-adds of forward passes that two cores do in a quarter of an hour: what pixels are chosen by
+TRAINING = 5  # forward passes that a training step takes as long as
 IMBALANCE = 3.0  # files of the largest class to one of the smallest, from which classes are weighted
 
 
@@ -144,26 +152,48 @@ def settings_by_size(
 
 
 def settings_for_cpu(
-    tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str], spec: InputSpec | None
+    tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str], network: TaskModel | None
 ) -> tuple[dict[str, Any], list[str]]:
     """What training costs less by where there is nothing faster than a CPU, none of it `given`, and why.
 
-    `spec` is the network's own, None if its size cannot be another.
+    Of epochs there are fewer, and pictures are as large as can be learnt from in a quarter of an hour on two cores,
+    `CPU_SIDE` at least. `network` is without weights, None if the size of what it sees cannot be another.
     """
     settings: dict[str, Any] = {}
-    chosen = {"resize", "crop", "short_sides"} & set(given)
-    if spec is not None and isinstance(spec.resize, int) and max(spec.crop) > CPU_SIDE and not chosen:
-        settings |= dict(resize=round(spec.resize * CPU_SIDE / max(spec.crop)), crop=(CPU_SIDE, CPU_SIDE))
     if recipe.optim.epochs > CPU_EPOCHS and "epochs" not in given:
         settings |= dict(epochs=CPU_EPOCHS)
     fewest, most = (pick((plan.num_files for plan in tasks), default=0) for pick in (min, max))
     if recipe.optim.epochs and 0 < fewest < most and not {"epoch_size", "mix"} & set(given):
         settings |= dict(epoch_size=fewest)
+    if network is not None and tasks and not {"resize", "crop", "short_sides"} & set(given):
+        settings |= _smaller(network.spec, math.sqrt(CPU_WORK / _work(tasks, recipe.changed(**settings), network)))
     told = ", ".join(f"{name}={json.dumps(value).replace(' ', '')}" for name, value in settings.items())
     if "epoch_size" in settings:
         told += f" (files of each task in an epoch; the largest has {most})"
     reasons = [f"on a CPU it trains with {told}; --set with other values takes longer and may be better"]
     return settings, reasons if settings else []
+
+
+def _work(tasks: Sequence[TaskPlan], recipe: Recipe, network: TaskModel) -> float:
+    """Multiply-adds of forward passes that a training takes as long as, with pictures of the network's own size: of the
+    fit of its heads, of its epochs, and of one evaluation."""
+    epochs, protocol = recipe.optim.epochs, PROTOCOLS[recipe.run.protocol]
+    work = 1.0
+    for plan in tasks:
+        modality = recipe.data.tasks[plan.task]
+        views = min(plan.num_files, MOST) if recipe.model.fit_heads else 0
+        views += TRAINING * epochs * (recipe.data.epoch_size or plan.num_files)
+        work += (views + plan.num_tests * protocol.num_views(modality)) * multiply_adds(network, modality)
+    return work
+
+
+def _smaller(spec: InputSpec, scale: float) -> dict[str, Any]:
+    """The size of what a network sees, scaled down as far as `CPU_SIDE`; nothing if it need not be, or is small."""
+    own = max(spec.crop)
+    side = max(int(own * scale) // CPU_STEP * CPU_STEP, CPU_SIDE)
+    if not isinstance(spec.resize, int) or side >= own:
+        return {}
+    return dict(resize=round(spec.resize * side / own), crop=(side, side))
 
 
 def _split(settings: DataSettings, task: str) -> str:

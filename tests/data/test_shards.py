@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,7 +29,18 @@ from fakes import SPEC, GreyNet, grey_image, grey_video
 from media import full_decode, write_video
 from PIL import Image
 
-from unidual_zoo.data import MediaError, MediaSet, addresses, probe, read_frames, read_image, read_media, shards
+from unidual_zoo import progress
+from unidual_zoo.data import (
+    MediaError,
+    MediaSet,
+    addresses,
+    packing,
+    probe,
+    read_frames,
+    read_image,
+    read_media,
+    shards,
+)
 from unidual_zoo.data.datasets import find_split, load_clips, modalities_in, read_splits
 from unidual_zoo.data.decode import Video
 from unidual_zoo.data.frame_text import from_text, to_text
@@ -132,6 +144,40 @@ def test_packing_goes_on_where_it_was_stopped(source, tmp_path):
         packed(source, out, per_shard=3)
     with pytest.raises(ValueError, match="source is not empty, and holds no packing that could go on"):
         packed(source, source)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_counts_files(source, tmp_path, monkeypatch, capsys, workers):
+    packed(source, tmp_path / "out", per_shard=7)
+    (tmp_path / "out" / "train-000000.tar").unlink()
+    assert capsys.readouterr().err == ""  # none was asked for
+    prepare, begun, heard = packing.prepare, [], threading.Event()
+
+    class Heard(progress.Progress):
+        def update(self, n=1):
+            if n:
+                heard.set()
+            return super().update(n)
+
+    def late(*arguments):
+        """Reads the last file when the bar has heard of another."""
+        begun.append(arguments)
+        assert len(begun) < 7 or heard.wait(20)
+        return prepare(*arguments)
+
+    monkeypatch.setattr(packing, "Progress", Heard)
+    monkeypatch.setattr(packing, "prepare", late)
+    monkeypatch.setattr(packing, "TICK", 0.001)
+    monkeypatch.setattr(packing, "ProcessPoolExecutor", lambda n, mp_context, **more: ThreadPoolExecutor(n, **more))
+    monkeypatch.setattr(progress, "LOG_SECONDS", -1.0)
+    steps = pack(read_splits(source), tmp_path / "out", Packing(per_shard=7), workers=workers, progress=True)
+    assert [step.kept for step in steps] == [0, 1]
+    lines = capsys.readouterr().err.splitlines()
+    counts = [int(re.fullmatch(r"packing: +\d+% (\d)/8 \[.*file.*\]", line)[1]) for line in lines]
+    assert counts == sorted(counts)
+    assert counts[-1] == 8
+    assert {2, 3, 4, 5, 6, 7} & {*counts}  # of which the shard tells while it is written
+    assert workers > 1 or counts == [2, 3, 4, 5, 6, 7, 8]  # the one that was there is none that was done now
 
 
 def test_copies_are_found_in_shards_and_tables(source, tmp_path):

@@ -40,6 +40,10 @@ def pack(
         packed = deque(write(media, folder, packing, workers=workers, progress=True), maxlen=1).pop()
         result = {"out": str(folder), **packed.to_dict()}
         write_line(result)
+    for warning in packed.warnings:
+        typer.echo(
+            f"unidual: {printable(warning['file'])}: packed all the same: {printable(warning['warning'])}", err=True
+        )
     for failure in packed.failures:
         typer.echo(f"unidual: left out {printable(failure['file'])}: {printable(failure['error'])}", err=True)
     typer.echo(json.dumps(result))

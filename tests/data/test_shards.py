@@ -285,6 +285,24 @@ def test_files_that_cannot_be_read_are_named(source, tmp_path):
     assert len(read_media(tmp_path / "out", modality="image", split="train")) == 6
 
 
+def test_files_of_which_reading_warns_are_named_in_the_result_and_in_the_shards(tmp_path):
+    files = [write_video(tmp_path / name, 12, codec="mpeg4") for name in ("a.avi", "b.avi")]
+    files[1].write_bytes(files[1].read_bytes()[:-500])
+    media = MediaSet("video", ("a",), tuple(map(str, files)), (0, 0))
+    warned = [{"file": str(files[1]), "warning": "it has 1 damaged frame"}]
+    for kept in (0, 1):
+        *_, result = pack({"": media}, tmp_path / "out", Packing(short_side=32))
+        assert result.to_dict() | {"splits": {}} == {
+            "splits": {}, "failed": 0, "failures": [], "warned": 1, "warnings": warned, "kept": kept,
+        }  # fmt: skip
+    manifest = json.loads((tmp_path / "out" / "shards.json").read_bytes())
+    assert (manifest["failed"], manifest["warned"], manifest["warnings"]) == (0, 1, warned)
+    whole, cut = read_media(tmp_path / "out", modality="video").files
+    assert (probe(whole).frames, probe(cut).frames) == (12, 7)  # which read without a warning
+    *_, result = pack({"": media}, tmp_path / "untouched", Packing())
+    assert result.warnings == []  # these bytes will warn whoever reads them
+
+
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("b.mkv", "libx264"), ("c.mts", "mpeg2video")])
 def test_videos_in_shards_are_read_to_the_bit(tmp_path, name, codec):
     old = write_video(tmp_path / name, 12, codec=codec)

@@ -18,7 +18,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,7 @@ from unidual_zoo.data.shards import (
     read_json,
 )
 from unidual_zoo.data.stacks import is_stacked
+from unidual_zoo.data.warned import collected
 from unidual_zoo.files import partial_name, remove_partial, sync_file, sync_folder
 from unidual_zoo.lock import Lock, LockedError
 from unidual_zoo.names import check_fits_file_names
@@ -106,16 +107,18 @@ class Job(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """What became of the files of a shard: how many are packed, in how many bytes, and which could not be read."""
+    """What became of the files of a shard: how many are packed, in how many bytes; which could not be read, and of
+    which reading warned."""
 
     files: int
     bytes: int
     failures: list[dict[str, str]]
+    warnings: list[dict[str, str]]
 
     @classmethod
     def of(cls, index: Mapping[str, Any]) -> Shard:
-        """What its index says of it."""
-        return cls(len(index["members"]), index["bytes"], index["failures"])
+        """What its index says of it; that of an older packing says nothing of warnings."""
+        return cls(len(index["members"]), index["bytes"], index["failures"], index.get("warnings", []))
 
 
 Write = Callable[[Job, Callable[[], object]], Shard]  # and calls the function after every file
@@ -123,20 +126,29 @@ Write = Callable[[Job, Callable[[], object]], Shard]  # and calls the function a
 
 @dataclass(frozen=True)
 class Packed:
-    """What became of the files: by split how many are packed, in how many shards and bytes; which could not be read.
+    """What became of the files: by split how many are packed, in how many shards and bytes; which could not be read,
+    and which are packed although reading warned of them.
 
     `kept`: shards that were there already.
     """
 
     splits: Mapping[str, Mapping[str, int]]
     failures: Sequence[Mapping[str, str]]
+    warnings: Sequence[Mapping[str, str]]
     kept: int
+
+    def faults(self) -> dict[str, Any]:
+        """Which files could not be read, and of which reading warned, under the names that evaluations use."""
+        return {
+            "failed": len(self.failures),
+            "failures": list(self.failures),
+            "warned": len(self.warnings),
+            "warnings": list(self.warnings),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for one line of JSON."""
-        return {"splits": dict(self.splits), "failed": len(self.failures), "failures": list(self.failures)} | {
-            "kept": self.kept
-        }
+        return {"splits": dict(self.splits), **self.faults(), "kept": self.kept}
 
 
 def pack(
@@ -169,23 +181,24 @@ def _pack(
     waiting = [job for _, job in jobs if there[job.name] is None]
     total, left = sum(map(len, media.values())), sum(len(job.items) for job in waiting)
     bar = Progress(total=total, initial=total - left, unit="file", desc="packing", shown=progress)
-    failures: list[dict[str, str]] = []
-    kept = 0
+    packed = Packed(splits, failures := [], warned := [], 0)
     with bar, _writers(workers, len(waiting)) as write_all:
         written = write_all(partial(_write_shard, folder, modality, packing), waiting, bar)
         for split, job in jobs:
             found = there[job.name]
             shard = next(written) if found is None else found
-            kept += found is not None
             splits[split]["files"] += shard.files
             splits[split]["bytes"] += shard.bytes
             failures += shard.failures
-            yield Packed(splits, failures, kept)
+            warned += shard.warnings
+            packed = replace(packed, kept=packed.kept + (found is not None))
+            yield packed
     about = {
         split: {"classes": list(data.classes), "shards": [job.name + SUFFIX for job in deals[split]]}
         for split, data in media.items()
     }
-    _write_json(folder / MANIFEST, {"format": FORMAT, "modality": modality, **asdict(packing), "splits": about})
+    manifest = {"format": FORMAT, "modality": modality, **asdict(packing), "splits": about, **packed.faults()}
+    _write_json(folder / MANIFEST, manifest)
 
 
 def _deal(split: str, media: MediaSet, packing: Packing) -> Iterator[Job]:
@@ -321,8 +334,8 @@ def _write_shard(folder: Path, modality: str, packing: Packing, job: Job, count:
     number = int(job.name.rpartition("-")[2])
     try:
         with unfinished.open("wb") as file, tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as out:
-            members, failures = _write_members(out, modality, packing, _counted(job.items, count), number)
-        about = {"bytes": unfinished.stat().st_size, "members": members, "failures": failures}
+            told = _write_members(out, modality, packing, _counted(job.items, count), number)
+        about = {"bytes": unfinished.stat().st_size, **told}
         sync_file(unfinished)
         os.replace(unfinished, tar)
     except OSError as error:
@@ -354,17 +367,20 @@ def _whole(folder: Path, name: str) -> Shard | None:
 
 def _write_members(
     out: tarfile.TarFile, modality: str, packing: Packing, items: Iterable[Item], shard: int
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """What the index says of each file, and which files cannot be read."""
+) -> dict[str, list[Any]]:
+    """What the index says of each file, which files cannot be read, and of which reading warns."""
     members: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
+    warned: list[dict[str, str]] = []
     for item in items:
         try:
-            with file_boundary(item.file):
+            with file_boundary(item.file), collected() as found:
                 extension, data = prepare(item.file, modality, packing)
         except MediaError as error:
             failures.append({"file": error.path, "error": error.reason})
             continue
+        if reasons := dict.fromkeys(warning.reason for warning in found):
+            warned.append({"file": item.file, "warning": "; ".join(reasons)})
         key = f"{shard:0{KEY_DIGITS - PLACE_DIGITS}d}{len(members):0{PLACE_DIGITS}d}"
         about = {"labels": list(item.labels), "group": item.group, "file": "/".join(Path(item.file).parts[-3:])}
         offset = out.offset + BLOCK  # behind the header
@@ -374,7 +390,7 @@ def _write_members(
         digest = hashlib.sha256(data).hexdigest()
         place = dict(name=key + extension, place=item.place, offset=offset, size=len(data), sha256=digest)
         members.append(place | about | _frames(key + extension, data, modality, packing))
-    return members, failures
+    return {"members": members, "failures": failures, "warnings": warned}
 
 
 def _frames(name: str, data: bytes, modality: str, packing: Packing) -> dict[str, str]:

@@ -366,6 +366,19 @@ def test_frames_of_a_packed_video_are_found_without_looking_at_all_packets(film,
         assert (video.read([22]) == frames[22]).all()
 
 
+@pytest.mark.parametrize(("num_frames", "gop"), [(1, None), (2, None), (3, None), (5, 2)])
+def test_the_shortest_videos_and_groups_have_an_index_of_frames(tmp_path, monkeypatch, num_frames, gop):
+    old = write_video(tmp_path / "a.avi", num_frames, codec="mpeg4")
+    list(pack({"": MediaSet("video", ("a",), (str(old),), (0,))}, tmp_path / "out", Packing(short_side=32, gop=gop)))
+    path = read_media(tmp_path / "out", modality="video").files[0]
+    (tmp_path / "new.mp4").write_bytes(shards.read_packed(path))
+    frames = full_decode(tmp_path / "new.mp4")
+    assert len(frames) == num_frames
+    monkeypatch.delattr(Video, "_note_packets")
+    for number in reversed(range(num_frames)):
+        assert (read_frames(path, [number])[0] == frames[number]).all()
+
+
 def moved(text, **fields):
     """The text of an index of frames with other fields."""
     return to_text(dataclasses.replace(from_text(text), **fields))

@@ -21,6 +21,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +66,7 @@ JPEG_QUALITY = 95
 # Of libx264: what costs least to decode, with three frames after every other that no frame needs, which readers leave
 # out unless they want them. Without mbtree, which reads memory that nobody wrote: the same video makes the same bytes.
 X264 = {"crf": "20", "tune": "fastdecode", "bf": "3", "x264-params": "b-adapt=0:b-pyramid=none:mbtree=0"}
+PICTURES_TO_REORDER = 3  # that a group needs at least: between two there is none that no other needs
 LONGEST_RATE = 1001  # the largest denominator of a rate, that of 30000/1001
 TICK = 0.5  # seconds between two looks at what other processes have done
 
@@ -454,8 +456,14 @@ def smaller_video(file: str, *, short_side: int | None, gop: int | None) -> byte
     out = io.BytesIO()
     with Video(file) as video, av.open(out, "w", format="mp4") as container:
         rate = Fraction(video.rate).limit_denominator(LONGEST_RATE)
+        pictures = video.each(size=size)
+        first = list(islice(pictures, PICTURES_TO_REORDER))
+        if min(len(first), gop or PICTURES_TO_REORDER) < PICTURES_TO_REORDER:
+            # The header would announce frames in another order, time stamps would show none, and whoever reads the
+            # file would have to decode it from its start: `packets.frame_index`.
+            options |= {"bf": "0"}
         stream: Any = None
-        for number, picture in enumerate(video.each(size=size)):
+        for number, picture in enumerate(chain(first, pictures)):
             if stream is None:
                 stream = container.add_stream("libx264", rate=rate, options=options)
                 stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"

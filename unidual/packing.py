@@ -29,22 +29,21 @@ def pack(
     Stopped and called again, it goes on. Exit status 1 if a file cannot be read; the others are packed all the same.
     """
     from unidual_zoo.data.datasets import read_splits
-    from unidual_zoo.data.packing import Packing, check_outside, num_shards
+    from unidual_zoo.data.packing import Packing, check_outside
     from unidual_zoo.data.packing import pack as write
     from unidual_zoo.names import printable
-    from unidual_zoo.progress import Progress
 
     with json_lines(output) as write_line:
         packing = Packing(per_shard=per_shard, short_side=short_side, gop=gop)
         check_outside(source, folder)
         media = read_splits(source, modality=modality)
-        steps = Progress(
-            write(media, folder, packing, workers=workers),
-            total=num_shards(media, packing), unit="shard", desc="packing",
-        )  # fmt: skip
-        packed = deque(steps, maxlen=1).pop()
+        packed = deque(write(media, folder, packing, workers=workers, progress=True), maxlen=1).pop()
         result = {"out": str(folder), **packed.to_dict()}
         write_line(result)
+    for warning in packed.warnings:
+        typer.echo(
+            f"unidual: {printable(warning['file'])}: packed all the same: {printable(warning['warning'])}", err=True
+        )
     for failure in packed.failures:
         typer.echo(f"unidual: left out {printable(failure['file'])}: {printable(failure['error'])}", err=True)
     typer.echo(json.dumps(result))

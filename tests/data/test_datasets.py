@@ -9,7 +9,7 @@ from media import full_decode, write_video
 from PIL import Image
 
 from unidual_zoo.data import MediaSet, Video, eval_transform, load_clips, load_image, read_frames, read_media
-from unidual_zoo.data.datasets import splits
+from unidual_zoo.data.datasets import modalities_in, read_splits, splits
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.spec import InputSpec
 
@@ -221,11 +221,26 @@ def test_what_cannot_be_looked_at_does_not_stop_the_rest(tmp_path):
         ("a.jpg cat\n", "line 1: a row must give path,label, got 'a.jpg cat'"),
         ("a.mp4,cat\n", r"a\.mp4 is no image file \(.*\.jpg"),
         ('a.jpg,"cat\n', "not a CSV file in UTF-8"),
+        ("path,label,Label\na.jpg,cat,dog\n", r"list\.csv: its header path,label,label names the column 'label' more"),
+        ("split,path,label,split\n", "names the column 'split' more than once"),
     ],
 )
 def test_malformed_csv(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         read_media(csv(tmp_path / "list.csv", text), modality="image")
+
+
+def test_columns_that_are_not_read_may_share_a_name(tmp_path):
+    listed = csv(tmp_path / "list.csv", "path,label,note,note,,\na.jpg,cat,1,2,,\n")
+    assert read_media(listed, modality="image").classes == ("cat",)
+
+
+def test_other_files_in_a_folder_are_of_no_modality(tmp_path):
+    root = touch(tmp_path, "cat/a.jpg", "cat/notes.txt")
+    assert modalities_in(root) == ("image",)
+    (root / "cat" / "a.jpg").unlink()
+    with pytest.raises(ValueError, match=rf"^{root}: no image or video files$"):
+        read_splits(root)
 
 
 def test_a_csv_in_another_encoding_and_one_without_splits(tmp_path):

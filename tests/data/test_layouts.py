@@ -15,6 +15,7 @@ from PIL import Image
 from unidual_zoo.data import MediaError, read_image
 from unidual_zoo.data.datasets import MediaSet, find_split, modalities_in, read_media, splits
 from unidual_zoo.data.layouts import find_layout, imagenet
+from unidual_zoo.data.members import read_member
 from unidual_zoo.training.recipes import DataSettings
 from unidual_zoo.training.sources import read_sources, subsample
 
@@ -187,6 +188,11 @@ def test_rows_of_kinetics_that_are_wrong(tmp_path, row, message):
     write(tmp_path / "train.csv", KINETICS_HEADER, row)
     touch(tmp_path / "a_000010_000020.mp4")
     with pytest.raises(ValueError, match=rf"train\.csv: {message}"):
+        read_media(tmp_path, modality="video", split="train")
+    write(tmp_path / "train.csv", f"label,{KINETICS_HEADER}", f"run,{row}")
+    with pytest.raises(
+        ValueError, match=r"train\.csv: its header label,label,.* names the column 'label' more than once"
+    ):
         read_media(tmp_path, modality="video", split="train")
 
 
@@ -373,6 +379,9 @@ def test_hugging_face_folders(tmp_path):
     write(tmp_path / "test" / "metadata.csv", "file_name,label", "4.jpg,a dog, asleep")
     with pytest.raises(ValueError, match=r"metadata\.csv, row 1: it has more columns than the header names"):
         read_media(tmp_path, modality="image", split="test")
+    write(tmp_path / "test" / "metadata.csv", "file_name,label,label", "4.jpg,a dog,asleep")
+    with pytest.raises(ValueError, match=r"metadata\.csv: its header file_name,label,label names the column 'label'"):
+        read_media(tmp_path, modality="image", split="test")
     write(tmp_path / "test" / "metadata.csv", "file_name,text", "4.jpg,a dog")
     with pytest.raises(ValueError, match=r"metadata\.csv: every row needs file_name and label, 4\.jpg has not both"):
         read_media(tmp_path, modality="image", split="test")
@@ -416,6 +425,47 @@ def write_table(path, labels, names=None, metadata=None):
 def test_rows_of_parquet_need_a_label(tmp_path, labels, names, message):
     write_table(tmp_path / "train.parquet", labels, names)
     with pytest.raises(ValueError, match=rf"train\.parquet, row 1 from 0: {message}"):
+        read_media(tmp_path, modality="image", split="train")
+
+
+TYPES = [pa.binary(), pa.large_binary()]
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=map(str, TYPES))
+def test_rows_of_parquet_with_nothing_in_them_are_missing(tmp_path, kind):
+    column = pa.array([None, None, {"bytes": b"x", "path": None}], pa.struct([("bytes", kind), ("path", pa.string())]))
+    table = pa.table({"image": column, "label": ["cat", None, "dog"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.warns(
+        UserWarning, match=r"train\.parquet: 2 of the 3 rows of its split hold no image or video, such as "
+    ):
+        media = read_media(tmp_path, modality="image", split="train")
+    assert (media.files, media.classes) == ((f"{tmp_path}/train.parquet/000002.png",), ("dog",))
+    assert (media.missing, read_member(media.files[0])) == (2, b"x")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.nulls(2),  # which only Hugging Face's features tell from others
+        pa.array([None, None], pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        pa.array([{"bytes": None, "path": "a.png"}] * 2),
+        pa.array([{"bytes": None, "path": "a.png"}] * 2, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+    ],
+)
+def test_parquet_with_nothing_but_nulls_is_refused(tmp_path, column):
+    metadata = json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})
+    table = pa.table({"image": column, "label": ["cat", "dog"]}).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"train\.parquet: there is no image or video in any of the 2 rows"):
+        read_media(tmp_path, modality="image", split="train")
+
+
+@pytest.mark.parametrize("names", [["image", "label", "label"], ["image", "image", "label"]])
+def test_columns_of_parquet_have_one_name_each(tmp_path, names):
+    columns = {"image": pa.array([{"bytes": b"x", "path": "a.png"}]), "label": pa.array(["cat"])}
+    pq.write_table(pa.Table.from_arrays([columns[name] for name in names], names=names), tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=rf"train\.parquet: it has the column '{names[1]}' more than once"):
         read_media(tmp_path, modality="image", split="train")
 
 

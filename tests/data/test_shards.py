@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,7 +29,18 @@ from fakes import SPEC, GreyNet, grey_image, grey_video
 from media import full_decode, write_video
 from PIL import Image
 
-from unidual_zoo.data import MediaError, MediaSet, addresses, probe, read_frames, read_image, read_media, shards
+from unidual_zoo import progress
+from unidual_zoo.data import (
+    MediaError,
+    MediaSet,
+    addresses,
+    packing,
+    probe,
+    read_frames,
+    read_image,
+    read_media,
+    shards,
+)
 from unidual_zoo.data.datasets import find_split, load_clips, modalities_in, read_splits
 from unidual_zoo.data.decode import Video
 from unidual_zoo.data.frame_text import from_text, to_text
@@ -132,6 +144,40 @@ def test_packing_goes_on_where_it_was_stopped(source, tmp_path):
         packed(source, out, per_shard=3)
     with pytest.raises(ValueError, match="source is not empty, and holds no packing that could go on"):
         packed(source, source)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_counts_files(source, tmp_path, monkeypatch, capsys, workers):
+    packed(source, tmp_path / "out", per_shard=7)
+    (tmp_path / "out" / "train-000000.tar").unlink()
+    assert capsys.readouterr().err == ""  # none was asked for
+    prepare, begun, heard = packing.prepare, [], threading.Event()
+
+    class Heard(progress.Progress):
+        def update(self, n=1):
+            if n:
+                heard.set()
+            return super().update(n)
+
+    def late(*arguments):
+        """Reads the last file when the bar has heard of another."""
+        begun.append(arguments)
+        assert len(begun) < 7 or heard.wait(20)
+        return prepare(*arguments)
+
+    monkeypatch.setattr(packing, "Progress", Heard)
+    monkeypatch.setattr(packing, "prepare", late)
+    monkeypatch.setattr(packing, "TICK", 0.001)
+    monkeypatch.setattr(packing, "ProcessPoolExecutor", lambda n, mp_context, **more: ThreadPoolExecutor(n, **more))
+    monkeypatch.setattr(progress, "LOG_SECONDS", -1.0)
+    steps = pack(read_splits(source), tmp_path / "out", Packing(per_shard=7), workers=workers, progress=True)
+    assert [step.kept for step in steps] == [0, 1]
+    lines = capsys.readouterr().err.splitlines()
+    counts = [int(re.fullmatch(r"packing: +\d+% (\d)/8 \[.*file.*\]", line)[1]) for line in lines]
+    assert counts == sorted(counts)
+    assert counts[-1] == 8
+    assert {2, 3, 4, 5, 6, 7} & {*counts}  # of which the shard tells while it is written
+    assert workers > 1 or counts == [2, 3, 4, 5, 6, 7, 8]  # the one that was there is none that was done now
 
 
 def test_copies_are_found_in_shards_and_tables(source, tmp_path):
@@ -239,6 +285,24 @@ def test_files_that_cannot_be_read_are_named(source, tmp_path):
     assert len(read_media(tmp_path / "out", modality="image", split="train")) == 6
 
 
+def test_files_of_which_reading_warns_are_named_in_the_result_and_in_the_shards(tmp_path):
+    files = [write_video(tmp_path / name, 12, codec="mpeg4") for name in ("a.avi", "b.avi")]
+    files[1].write_bytes(files[1].read_bytes()[:-500])
+    media = MediaSet("video", ("a",), tuple(map(str, files)), (0, 0))
+    warned = [{"file": str(files[1]), "warning": "it has 1 damaged frame"}]
+    for kept in (0, 1):
+        *_, result = pack({"": media}, tmp_path / "out", Packing(short_side=32))
+        assert result.to_dict() | {"splits": {}} == {
+            "splits": {}, "failed": 0, "failures": [], "warned": 1, "warnings": warned, "kept": kept,
+        }  # fmt: skip
+    manifest = json.loads((tmp_path / "out" / "shards.json").read_bytes())
+    assert (manifest["failed"], manifest["warned"], manifest["warnings"]) == (0, 1, warned)
+    whole, cut = read_media(tmp_path / "out", modality="video").files
+    assert (probe(whole).frames, probe(cut).frames) == (12, 7)  # which read without a warning
+    *_, result = pack({"": media}, tmp_path / "untouched", Packing())
+    assert result.warnings == []  # these bytes will warn whoever reads them
+
+
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("b.mkv", "libx264"), ("c.mts", "mpeg2video")])
 def test_videos_in_shards_are_read_to_the_bit(tmp_path, name, codec):
     old = write_video(tmp_path / name, 12, codec=codec)
@@ -300,6 +364,19 @@ def test_frames_of_a_packed_video_are_found_without_looking_at_all_packets(film,
             assert (video.read(wanted) == frames[wanted]).all()
         assert video.info().frames == 40
         assert (video.read([22]) == frames[22]).all()
+
+
+@pytest.mark.parametrize(("num_frames", "gop"), [(1, None), (2, None), (3, None), (5, 2)])
+def test_the_shortest_videos_and_groups_have_an_index_of_frames(tmp_path, monkeypatch, num_frames, gop):
+    old = write_video(tmp_path / "a.avi", num_frames, codec="mpeg4")
+    list(pack({"": MediaSet("video", ("a",), (str(old),), (0,))}, tmp_path / "out", Packing(short_side=32, gop=gop)))
+    path = read_media(tmp_path / "out", modality="video").files[0]
+    (tmp_path / "new.mp4").write_bytes(shards.read_packed(path))
+    frames = full_decode(tmp_path / "new.mp4")
+    assert len(frames) == num_frames
+    monkeypatch.delattr(Video, "_note_packets")
+    for number in reversed(range(num_frames)):
+        assert (read_frames(path, [number])[0] == frames[number]).all()
 
 
 def moved(text, **fields):

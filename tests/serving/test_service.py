@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from unidual import app as cli
 from unidual_zoo.inference import Predictor
 from unidual_zoo.scoring import Protocol
-from unidual_zoo.serving.app import Service, listen, make_app, make_server
+from unidual_zoo.serving.app import Server, Service, listen, make_app, make_server
 from unidual_zoo.serving.fetching import AllowList
 from unidual_zoo.serving.limits import Limits, Refused
 from unidual_zoo.serving.metrics import Metrics
@@ -348,6 +348,27 @@ def test_the_command_says_where_it_answers_and_told_to_end_it_is_done(capsys, tm
     assert (row["model"], row["tasks"]["image"]) == ("unidual10_aux.toy", "toy_objects")
     assert json.loads(out.read_text()) == row
     assert asked.result()["tasks"] == row["tasks"]
+    assert terminations == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [("SIGTERM", "SIGINT", 0), ("SIGINT", "SIGTERM", 0), ("SIGTERM", "SIGTERM", 0), ("SIGINT", "SIGINT", 130)],
+)
+def test_the_command_told_twice_to_end_leaves_no_traceback(capsys, monkeypatch, terminations, first, second, status):
+    startup = Server.startup
+
+    async def startup_and_signals(self, sockets=None):
+        await startup(self, sockets)
+        for name in (first, second):
+            signal.raise_signal(getattr(signal, name))
+
+    monkeypatch.setattr(Server, "startup", startup_and_signals)
+    monkeypatch.setattr("unidual_zoo.inference.load_model", lambda *_, **__: GreyNet())
+    assert command("--port", "0") == status
+    told = capsys.readouterr().err
+    assert "Application shutdown complete" in told
+    assert "Traceback" not in told
     assert terminations == []
 
 

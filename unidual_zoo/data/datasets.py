@@ -25,6 +25,7 @@ from unidual_zoo.data.decode import open_video, read_clips
 from unidual_zoo.data.identity import check_one_label, identities
 from unidual_zoo.data.images import read_sized_image
 from unidual_zoo.data.layouts import Labelled, Row, find_layout
+from unidual_zoo.data.layouts.reading import check_columns
 from unidual_zoo.data.listing import files_below, look_into, warn_of_left_out
 from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike, is_image, is_media, is_video
 from unidual_zoo.data.shards import is_remote
@@ -155,7 +156,8 @@ def read_splits(source: PathLike, *, modality: str | None = None) -> dict[str, M
     first = find_split(source, TRAIN) or (names[0] if names else None)
     kinds = (modality,) if modality else modalities_in(source, first)
     if len(kinds) != 1:
-        raise ValueError(f"{source} has {' and '.join(kinds) or 'no image and no video'} files: say which are meant")
+        said = f" has {' and '.join(kinds)} files: say which are meant" if kinds else ": no image or video files"
+        raise ValueError(f"{source}{said}")
     found = {first or "": read_media(source, modality=kinds[0], split=first, mixed=True)}
     for name in names:
         if name not in found:
@@ -167,12 +169,14 @@ def read_splits(source: PathLike, *, modality: str | None = None) -> dict[str, M
 def modalities_in(source: PathLike, split: str | None = None) -> tuple[str, ...]:
     """The modalities of the files in a folder or a CSV list, by their extensions: none, one or both.
 
+    A listed file with an unknown extension may be of either; one in a folder is of none.
+
     Raises:
         ValueError: there is no such split or list.
     """
     has_folders = find_layout(source) is None and Path(source).is_dir()
     folders = _split_folders(Path(source), split) if has_folders else []
-    files = [file for folder in folders for file in files_below(folder).files]
+    files = [file for folder in folders for file in files_below(folder).files if is_media(file)]
     if not folders:
         files = [row.file for row in _rows(source, split, IMAGE)[1].rows]
     return tuple(modality for modality in MODALITIES if any(_belongs(file, modality) for file in files))
@@ -379,6 +383,7 @@ def _csv_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({error})") from None
     header = [tidy(cell).lower() for cell in rows[0][1]] if rows else []
     if PATH in header and LABEL in header:
+        check_columns(path, header, (PATH, LABEL, SPLIT, GROUP))
         rows = rows[1:]
     elif rows and not {"/", "\\", "."} & set(rows[0][1][0]) and not os.path.exists(path.parent / rows[0][1][0]):
         raise ValueError(f"{path}: {','.join(rows[0][1])!r} is no file, nor does a header name {PATH} and {LABEL}")

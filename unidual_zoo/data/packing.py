@@ -16,11 +16,12 @@ import multiprocessing
 import os
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,9 +52,11 @@ from unidual_zoo.data.shards import (
     read_json,
 )
 from unidual_zoo.data.stacks import is_stacked
+from unidual_zoo.data.warned import collected
 from unidual_zoo.files import partial_name, remove_partial, sync_file, sync_folder
 from unidual_zoo.lock import Lock, LockedError
 from unidual_zoo.names import check_fits_file_names
+from unidual_zoo.progress import Progress
 from unidual_zoo.spec import IMAGE, VIDEO
 
 LOCK = ".lock"
@@ -63,7 +66,9 @@ JPEG_QUALITY = 95
 # Of libx264: what costs least to decode, with three frames after every other that no frame needs, which readers leave
 # out unless they want them. Without mbtree, which reads memory that nobody wrote: the same video makes the same bytes.
 X264 = {"crf": "20", "tune": "fastdecode", "bf": "3", "x264-params": "b-adapt=0:b-pyramid=none:mbtree=0"}
+PICTURES_TO_REORDER = 3  # that a group needs at least: between two there is none that no other needs
 LONGEST_RATE = 1001  # the largest denominator of a rate, that of 30000/1001
+TICK = 0.5  # seconds between two looks at what other processes have done
 
 
 @dataclass(frozen=True)
@@ -96,28 +101,65 @@ class Item(NamedTuple):
     group: str
 
 
+class Job(NamedTuple):
+    """A shard to be written: its name, without an ending, and its files."""
+
+    name: str
+    items: list[Item]
+
+
+class Shard(NamedTuple):
+    """What became of the files of a shard: how many are packed, in how many bytes; which could not be read, and of
+    which reading warned."""
+
+    files: int
+    bytes: int
+    failures: list[dict[str, str]]
+    warnings: list[dict[str, str]]
+
+    @classmethod
+    def of(cls, index: Mapping[str, Any]) -> Shard:
+        """What its index says of it; that of an older packing says nothing of warnings."""
+        return cls(len(index["members"]), index["bytes"], index["failures"], index.get("warnings", []))
+
+
+Write = Callable[[Job, Callable[[], object]], Shard]  # and calls the function after every file
+
+
 @dataclass(frozen=True)
 class Packed:
-    """What became of the files: by split how many are packed, in how many shards and bytes; which could not be read.
+    """What became of the files: by split how many are packed, in how many shards and bytes; which could not be read,
+    and which are packed although reading warned of them.
 
     `kept`: shards that were there already.
     """
 
     splits: Mapping[str, Mapping[str, int]]
     failures: Sequence[Mapping[str, str]]
+    warnings: Sequence[Mapping[str, str]]
     kept: int
+
+    def faults(self) -> dict[str, Any]:
+        """Which files could not be read, and of which reading warned, under the names that evaluations use."""
+        return {
+            "failed": len(self.failures),
+            "failures": list(self.failures),
+            "warned": len(self.warnings),
+            "warnings": list(self.warnings),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for one line of JSON."""
-        return {"splits": dict(self.splits), "failed": len(self.failures), "failures": list(self.failures)} | {
-            "kept": self.kept
-        }
+        return {"splits": dict(self.splits), **self.faults(), "kept": self.kept}
 
 
-def pack(media: Mapping[str, MediaSet], folder: Path, packing: Packing, *, workers: int = 1) -> Iterator[Packed]:
+def pack(
+    media: Mapping[str, MediaSet], folder: Path, packing: Packing, *, workers: int = 1, progress: bool = False
+) -> Iterator[Packed]:
     """Packs the files of each split ("": there are none) in shards in the folder; what is done, after every shard.
 
     Stopped and called again with the same files and settings it goes on. `workers`: processes that write shards.
+    `progress`: a bar tells how many files are done.
 
     Raises:
         ValueError: the folder holds another packing, or other things; or another process packs there.
@@ -127,43 +169,47 @@ def pack(media: Mapping[str, MediaSet], folder: Path, packing: Packing, *, worke
         check_fits_file_names("split", split)
     with _kept_to_this_process(folder):
         _begin(folder, _plan(media, packing))
-        yield from _pack(media, folder, packing, workers)
+        yield from _pack(media, folder, packing, workers, progress)
 
 
-def _pack(media: Mapping[str, MediaSet], folder: Path, packing: Packing, workers: int) -> Iterator[Packed]:
+def _pack(
+    media: Mapping[str, MediaSet], folder: Path, packing: Packing, workers: int, progress: bool
+) -> Iterator[Packed]:
     deals = {split: list(_deal(split, data, packing)) for split, data in media.items()}
     splits = {split: {"files": 0, "shards": len(deals[split]), "bytes": 0} for split in media}
-    jobs = [(split, *shard) for split in media for shard in deals[split]]
+    jobs = [(split, job) for split in media for job in deals[split]]
     modality = next(iter(media.values())).modality
-    failures: list[dict[str, str]] = []
-    kept = 0
-    write = partial(_write_shard, folder, modality, packing)
-    with _mapper(workers) as run:
-        for (split, _, _), (index, was_there) in zip(jobs, run(write, jobs), strict=True):
-            splits[split]["files"] += len(index["members"])
-            splits[split]["bytes"] += index["bytes"]
-            failures += index["failures"]
-            kept += was_there
-            yield Packed(splits, failures, kept)
+    there = {job.name: _whole(folder, job.name) for _, job in jobs}
+    waiting = [job for _, job in jobs if there[job.name] is None]
+    total, left = sum(map(len, media.values())), sum(len(job.items) for job in waiting)
+    bar = Progress(total=total, initial=total - left, unit="file", desc="packing", shown=progress)
+    packed = Packed(splits, failures := [], warned := [], 0)
+    with bar, _writers(workers, len(waiting)) as write_all:
+        written = write_all(partial(_write_shard, folder, modality, packing), waiting, bar)
+        for split, job in jobs:
+            found = there[job.name]
+            shard = next(written) if found is None else found
+            splits[split]["files"] += shard.files
+            splits[split]["bytes"] += shard.bytes
+            failures += shard.failures
+            warned += shard.warnings
+            packed = replace(packed, kept=packed.kept + (found is not None))
+            yield packed
     about = {
-        split: {"classes": list(data.classes), "shards": [name + SUFFIX for name, _ in deals[split]]}
+        split: {"classes": list(data.classes), "shards": [job.name + SUFFIX for job in deals[split]]}
         for split, data in media.items()
     }
-    _write_json(folder / MANIFEST, {"format": FORMAT, "modality": modality, **asdict(packing), "splits": about})
+    manifest = {"format": FORMAT, "modality": modality, **asdict(packing), "splits": about, **packed.faults()}
+    _write_json(folder / MANIFEST, manifest)
 
 
-def num_shards(media: Mapping[str, MediaSet], packing: Packing) -> int:
-    """How many shards the files make."""
-    return sum(-(-len(data) // packing.per_shard) for data in media.values())
-
-
-def _deal(split: str, media: MediaSet, packing: Packing) -> Iterator[tuple[str, list[Item]]]:
-    """The name of each shard, without an ending, and its files."""
+def _deal(split: str, media: MediaSet, packing: Packing) -> Iterator[Job]:
+    """The shards of a split."""
     order = np.random.default_rng(0).permutation(len(media)).tolist()
     for number, start in enumerate(range(0, len(order), packing.per_shard)):
         places = order[start : start + packing.per_shard]
         items = [_item(media, place) for place in places]
-        yield f"{split or WHOLE}-{number:06d}", items
+        yield Job(f"{split or WHOLE}-{number:06d}", items)
 
 
 def _item(media: MediaSet, place: int) -> Item:
@@ -224,18 +270,51 @@ def _begin(folder: Path, plan: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _mapper(workers: int) -> Iterator[Any]:
+def _writers(workers: int, jobs: int) -> Iterator[Callable[[Write, Sequence[Job], Progress], Iterator[Shard]]]:
+    """What writes so many shards and gives them in order, while a bar counts their files."""
     if workers <= 1:
-        yield map
+        yield lambda write, waiting, bar: (write(job, bar.update) for job in waiting)
         return
     # Not forked: threads of numpy and torch may hold locks. The processes end with the work, also if that fails.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
+    tally = context.RawArray("q", jobs)  # without a lock, which a process that is killed would keep: each has its own
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(tally,)) as pool:
         try:
-            yield pool.map
+            yield partial(_write_elsewhere, pool, tally)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _write_elsewhere(
+    pool: Executor, tally: Sequence[int], write: Write, waiting: Sequence[Job], bar: Progress
+) -> Iterator[Shard]:
+    """Shards written by other processes, in order; the bar follows what these note of their files."""
+    futures = [pool.submit(_write_and_note, write, number, job) for number, job in enumerate(waiting)]
+    counted = 0
+    for future in futures:
+        over = False
+        while not over:
+            over = bool(wait([future], timeout=TICK).done)
+            bar.update(sum(tally) - counted)
+            counted = sum(tally)
+        yield future.result()
+
+
+_tally: Any = None  # in a process that writes shards: how many files of each are done
+
+
+def _begin_worker(tally: Any) -> None:
+    global _tally
+    _tally = tally
+    end_with_parent()
+
+
+def _write_and_note(write: Write, number: int, job: Job) -> Shard:
+    def note() -> None:
+        _tally[number] += 1
+
+    return write(job, note)
 
 
 def end_with_parent() -> None:
@@ -250,54 +329,60 @@ def _end_after(process: Any) -> None:
     os._exit(1)
 
 
-def _write_shard(
-    folder: Path, modality: str, packing: Packing, job: tuple[str, str, list[Item]]
-) -> tuple[dict[str, Any], bool]:
-    """The index of a shard, and whether it was there already."""
-    _, name, items = job
-    tar, index = folder / f"{name}{SUFFIX}", folder / f"{name}{INDEX_SUFFIX}"
-    if (found := _whole(tar, index)) is not None:
-        return found, True
+def _write_shard(folder: Path, modality: str, packing: Packing, job: Job, count: Callable[[], object]) -> Shard:
+    """Writes a shard and its index; `count` is called after every file."""
+    tar = folder / f"{job.name}{SUFFIX}"
     unfinished = partial_name(tar)
-    number = int(name.rpartition("-")[2])
+    number = int(job.name.rpartition("-")[2])
     try:
         with unfinished.open("wb") as file, tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as out:
-            members, failures = _write_members(out, modality, packing, items, number)
-        about = {"bytes": unfinished.stat().st_size, "members": members, "failures": failures}
+            told = _write_members(out, modality, packing, _counted(job.items, count), number)
+        about = {"bytes": unfinished.stat().st_size, **told}
         sync_file(unfinished)
         os.replace(unfinished, tar)
     except OSError as error:
         raise OSError(error.errno, error.strerror, error.filename or str(tar)) from None  # a full disk names no file
     finally:
         unfinished.unlink(missing_ok=True)
-    _write_json(index, about)
-    return about, False
+    _write_json(folder / f"{job.name}{INDEX_SUFFIX}", about)
+    return Shard.of(about)
 
 
-def _whole(tar: Path, index: Path) -> dict[str, Any] | None:
-    """The index of a shard that need not be written again: one as it should be, of a tar of the length that it says."""
+def _counted(items: Iterable[Item], count: Callable[[], object]) -> Iterator[Item]:
+    """The items; `count` is called whenever the next one is wanted, and after the last."""
+    for item in items:
+        yield item
+        count()
+
+
+def _whole(folder: Path, name: str) -> Shard | None:
+    """A shard that need not be written again: with an index as it should be, of a tar of the length that it says."""
+    tar, index = folder / f"{name}{SUFFIX}", folder / f"{name}{INDEX_SUFFIX}"
     if not (tar.is_file() and index.is_file()):
         return None
     try:
         found = read_json(str(index))
-        return found if index_of(found, str(index)).length == tar.stat().st_size else None
+        return Shard.of(found) if index_of(found, str(index)).length == tar.stat().st_size else None
     except ValueError:
         return None
 
 
 def _write_members(
-    out: tarfile.TarFile, modality: str, packing: Packing, items: Sequence[Item], shard: int
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
-    """What the index says of each file, and which files cannot be read."""
+    out: tarfile.TarFile, modality: str, packing: Packing, items: Iterable[Item], shard: int
+) -> dict[str, list[Any]]:
+    """What the index says of each file, which files cannot be read, and of which reading warns."""
     members: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
+    warned: list[dict[str, str]] = []
     for item in items:
         try:
-            with file_boundary(item.file):
+            with file_boundary(item.file), collected() as found:
                 extension, data = prepare(item.file, modality, packing)
         except MediaError as error:
             failures.append({"file": error.path, "error": error.reason})
             continue
+        if reasons := dict.fromkeys(warning.reason for warning in found):
+            warned.append({"file": item.file, "warning": "; ".join(reasons)})
         key = f"{shard:0{KEY_DIGITS - PLACE_DIGITS}d}{len(members):0{PLACE_DIGITS}d}"
         about = {"labels": list(item.labels), "group": item.group, "file": "/".join(Path(item.file).parts[-3:])}
         offset = out.offset + BLOCK  # behind the header
@@ -307,7 +392,7 @@ def _write_members(
         digest = hashlib.sha256(data).hexdigest()
         place = dict(name=key + extension, place=item.place, offset=offset, size=len(data), sha256=digest)
         members.append(place | about | _frames(key + extension, data, modality, packing))
-    return members, failures
+    return {"members": members, "failures": failures, "warnings": warned}
 
 
 def _frames(name: str, data: bytes, modality: str, packing: Packing) -> dict[str, str]:
@@ -371,8 +456,14 @@ def smaller_video(file: str, *, short_side: int | None, gop: int | None) -> byte
     out = io.BytesIO()
     with Video(file) as video, av.open(out, "w", format="mp4") as container:
         rate = Fraction(video.rate).limit_denominator(LONGEST_RATE)
+        pictures = video.each(size=size)
+        first = list(islice(pictures, PICTURES_TO_REORDER))
+        if min(len(first), gop or PICTURES_TO_REORDER) < PICTURES_TO_REORDER:
+            # The header would announce frames in another order, time stamps would show none, and whoever reads the
+            # file would have to decode it from its start: `packets.frame_index`.
+            options |= {"bf": "0"}
         stream: Any = None
-        for number, picture in enumerate(video.each(size=size)):
+        for number, picture in enumerate(chain(first, pictures)):
             if stream is None:
                 stream = container.add_stream("libx264", rate=rate, options=options)
                 stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv420p"

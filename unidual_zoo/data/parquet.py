@@ -36,7 +36,10 @@ class UnreadableTable(ValueError):
 
 
 class Table:
-    """A Parquet file: its column of media, that of labels, and the names of the labels, if its features give them."""
+    """A Parquet file: its column of media, that of labels, and the names of the labels, if its features give them.
+
+    `untyped`: the column of media has no type, because there is nothing in any of its rows.
+    """
 
     def __init__(self, path: PathLike) -> None:
         self.path = os.fspath(path)
@@ -45,23 +48,30 @@ class Table:
                 schema, self.starts = file.schema_arrow, _starts(file.metadata)
         except (OSError, ValueError) as error:
             raise UnreadableTable(f"{self.path}: no Parquet file that can be read ({error})") from None
-        embedded = [name for name in schema.names if _holds_files(schema.field(name).type)]
-        self.media = next(iter(embedded), None)
+        types = dict(zip(schema.names, schema.types, strict=True))
+        embedded = [name for name in types if _holds_files(types[name])]
+        nothing = [name for name in types if _is_null(types[name])]
         metadata = (schema.metadata or {}).get(b"huggingface", b"{}")
-        told = {} if self.media is None else _features(metadata, self.path)
-        features = {name: told.get(name) for name in schema.names}
-        about = features.get(self.media or "")
-        self.extension = EXTENSIONS["Video" if isinstance(about, dict) and about.get("_type") == "Video" else "Image"]
+        told = _features(metadata, self.path) if embedded or nothing else {}
+        embedded += [name for name in nothing if _kind(told.get(name)) in EXTENSIONS]
+        self.media = next(iter(embedded), None)
+        self.untyped = self.media in nothing or (
+            self.media is not None and _is_null(types[self.media].field("bytes").type)
+        )
+        features = {name: told.get(name) for name in types if self.media is not None}
+        self.extension = EXTENSIONS["Video" if _kind(features.get(self.media or "")) == "Video" else "Image"]
         labels = [name for name, feature in features.items() if _class_label(feature)]
         labels += [name for name in LABELS if name in schema.names]
         self.label = next(iter(labels), None)
+        if twice := [name for name in (self.media, self.label) if self.media and schema.names.count(name) > 1]:
+            raise ValueError(f"{self.path}: it has the column {twice[0]!r} more than once")
         feature = _class_label(features.get(self.label or ""))
         self.class_names: list[str] | None = feature.get("names") if feature else None
         if not (self.class_names is None or _are_names(self.class_names)):
             raise ValueError(f"{self.path}: the names of classes in its features must be texts that differ")
 
-    def rows(self) -> Iterator[tuple[str, Any]]:
-        """(path, label) of each row.
+    def rows(self) -> Iterator[tuple[str | None, Any]]:
+        """(path, label) of each row; no path of one in which there is nothing, as far as that shows unread.
 
         Raises:
             ValueError: there is no column of labels.
@@ -69,12 +79,20 @@ class Table:
         if self.label is None:
             raise ValueError(f"{self.path}: no column of labels, which the features or the name {LABELS[0]} tell")
         with _open(self.path) as file:
-            columns = file.read([f"{self.media}.path", self.label])
-        paths = [(entry or {}).get("path") for entry in columns[self.media].to_pylist()]
-        for number, (path, label) in enumerate(zip(paths, columns[self.label].to_pylist(), strict=True)):
-            extension = os.path.splitext(path or "")[1]
-            name = f"{number:06d}{extension if is_media(f'x{extension}') else self.extension}"
-            yield f"{self.path}/{name}", label
+            columns = file.read([self.label] if self.untyped else [self.label, f"{self.media}.path"])
+            groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+        labels = columns[self.label].to_pylist()
+        if self.untyped:
+            yield from ((None, label) for label in labels)
+            return
+        held = [holds for group in groups for holds in [not _is_empty(group, f"{self.media}.bytes")] * group.num_rows]
+        entries = columns[self.media].to_pylist()
+        for number, (entry, label, holds) in enumerate(zip(entries, labels, held, strict=True)):
+            yield self._address(number, entry["path"]) if entry is not None and holds else None, label
+
+    def _address(self, number: int, path: str | None) -> str:
+        extension = os.path.splitext(path or "")[1]
+        return f"{self.path}/{number:06d}{extension if is_media(f'x{extension}') else self.extension}"
 
 
 def read_row(path: PathLike) -> bytes:
@@ -122,7 +140,23 @@ def _starts(metadata: Any) -> list[int]:
 def _holds_files(kind: Any) -> bool:
     types = require("pyarrow", "scale").types
     fields = {field.name: field.type for field in kind} if types.is_struct(kind) else {}
-    return set(fields) == {"bytes", "path"} and types.is_binary(fields["bytes"])
+    kinds = (types.is_binary, types.is_large_binary, types.is_null)  # the last where all are
+    return set(fields) == {"bytes", "path"} and any(kind(fields["bytes"]) for kind in kinds)
+
+
+def _is_null(kind: Any) -> bool:
+    return require("pyarrow", "scale").types.is_null(kind)
+
+
+def _is_empty(group: Any, column: str) -> bool:
+    """Whether the statistics of a row group say that nothing is in the column."""
+    found = (group.column(number) for number in range(group.num_columns))
+    told = next((about.statistics for about in found if about.path_in_schema == column), None)
+    return told is not None and told.has_null_count and told.null_count == group.num_rows
+
+
+def _kind(feature: Any) -> Any:
+    return feature.get("_type") if isinstance(feature, dict) else None
 
 
 def _features(metadata: bytes, path: str) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def index_of(found: Mapping[str, Any], path: str) -> Index:
         spans = np.array([(member["offset"], member["size"]) for member in members], np.int64).reshape(-1, 2)
         _check_kind(found, "bytes", int)
         _check_kind(found, "failures", list)
+        _check_kind({"warnings": [], **found}, "warnings", list)  # older versions wrote none
         digests = [bytes.fromhex(member["sha256"]) for member in members]
         return Index(spans, digests, found["bytes"], [member.get(FRAMES) for member in members])
     except (KeyError, TypeError, ValueError, OverflowError) as error:

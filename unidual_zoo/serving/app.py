@@ -195,6 +195,19 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family)
 
 
-def make_server(app: FastAPI) -> uvicorn.Server:
-    """uvicorn, which on SIGTERM and Ctrl-C takes no more requests and finishes those that are in hand."""
-    return uvicorn.Server(uvicorn.Config(app, log_level="info", server_header=False, lifespan="on"))
+class Server(uvicorn.Server):
+    """uvicorn, which after a second Ctrl-C would cancel the application and log its traceback."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends the application in any case, also without the requests that are in hand."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
+
+def make_server(app: FastAPI) -> Server:
+    """uvicorn, which on SIGTERM and Ctrl-C takes no more requests and finishes those that are in hand.
+
+    A second Ctrl-C leaves them.
+    """
+    return Server(uvicorn.Config(app, log_level="info", server_header=False, lifespan="on"))

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unidual_zoo.data.layouts.reading import Format, Labelled, Place, Row, there
+from unidual_zoo.data.layouts.reading import Format, Labelled, Place, Row, check_columns, csv_header, there
 from unidual_zoo.data.parquet import Table, UnreadableTable, is_table
 from unidual_zoo.names import tidy
 
@@ -44,6 +44,8 @@ def read(folder: Path, split: str, path: Path) -> Labelled:
     """The files of a split."""
     if path.is_dir():
         return _read_tables(_tables(folder, named=True)[split])
+    if path.suffix == ".csv":
+        check_columns(path, csv_header(path), (FILE, LABEL))
     found = list(_metadata_rows(path))
     if longer := [number for number, row in enumerate(found, 1) if None in row]:  # where csv puts what is too much
         raise ValueError(f"{path}, row {longer[0]}: it has more columns than the header names")
@@ -130,12 +132,22 @@ def _read_tables(paths: list[Path]) -> Labelled:
     names = tables[0].class_names
     if other := next((table for table in tables if table.class_names != names), None):
         raise ValueError(f"{other.path}: its features name other classes than those of {tables[0].path}")
+    listed = [(table.path, number, *row) for table in tables for number, row in enumerate(table.rows())]
     rows = [
-        _row(where := f"{table.path}, row {number} from 0", file, _named(where, label, names))
-        for table in tables
-        for number, (file, label) in enumerate(table.rows())
+        _row(where := f"{path}, row {number} from 0", file, _named(where, label, names))
+        for path, number, file, label in listed
+        if file is not None
     ]
-    return Labelled(rows, tuple(map(tidy, names)) if names else tuple(_classes(rows)))
+    missing = len(listed) - len(rows)
+    first = next((f", such as row {number} from 0 of {path}" for path, number, file, _ in listed if file is None), "")
+    if not rows:
+        raise ValueError(
+            f"{tables[0].path}: there is no image or video in any of the {len(listed):,} rows of its split"
+        )
+    if missing:
+        of = f"{missing:,} of the {len(listed):,} rows of its split"
+        warnings.warn(f"{tables[0].path}: {of} hold no image or video{first}", stacklevel=2)
+    return Labelled(rows, tuple(map(tidy, names)) if names else tuple(_classes(rows)), missing)
 
 
 def _named(where: str, label: Any, names: list[str] | None) -> Any:

@@ -15,6 +15,7 @@ from unidual_zoo.data.layouts.reading import (
     Labelled,
     Row,
     by_stem,
+    check_columns,
     class_rows,
     csv_header,
     csv_rows,
@@ -50,6 +51,7 @@ def read(folder: Path, split: str, path: Path) -> Labelled:
 
 def _read_list(folder: Path, path: Path) -> Labelled:
     header, *rows = csv_rows(path)
+    check_columns(path, header, COLUMNS)
     columns = [header.index(name) for name in COLUMNS]
     listed = []
     for row in rows:

@@ -6,13 +6,13 @@ import csv
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from unidual_zoo.data.listing import files_below
-from unidual_zoo.data.media import is_video
+from unidual_zoo.data.media import PathLike, is_video
 from unidual_zoo.names import tidy
 
 PLACES = ("", "labels", "annotations")  # of the lists
@@ -127,6 +127,12 @@ def csv_header(path: Path) -> list[str]:
         return []
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
         return next(csv.reader([file.readline()]), [])
+
+
+def check_columns(path: PathLike, header: Sequence[str], names: Iterable[str]) -> None:
+    """Raises a ValueError if a header has one of the columns of these names twice: which is meant nobody knows."""
+    if twice := [name for name in names if header.count(name) > 1]:
+        raise ValueError(f"{path}: its header {','.join(header)} names the column {twice[0]!r} more than once")
 
 
 def json_file(path: Path, kind: type) -> Any:

@@ -100,8 +100,10 @@ def test_the_image_pathway_is_timms_network_to_the_bit(trunk):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("norms", ["split", "shared"])
-@pytest.mark.parametrize("operator", ["adapter", "local_mhra", "pointwise", "none"])
+@pytest.mark.parametrize(
+    ("operator", "norms"),
+    [("adapter", "split"), ("adapter", "shared"), ("local_mhra", "shared"), ("pointwise", "split"), ("none", "split")],
+)
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_a_clip_starts_as_the_mean_of_its_frames(trunk, operator, norms):
     network, options = theirs(trunk), dict(operator=operator, norms=norms)
@@ -345,25 +347,15 @@ def test_gradient_checkpointing_changes_nothing(trunk, norms):
 @torch.no_grad()
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_save_and_reload(trunk, tmp_path):
-    changes = {
-        "fresh": lambda m: None,
-        "reset": lambda m: m.reset_classifier(4),
-        "no heads": lambda m: m.reset_classifier(0),
-        "auxiliary": lambda m: m.add_auxiliary_heads(),
-    }
-    trunk_args = SMALLER.get(trunk, {}) | {"drop_rate": 0.1}
-    options = dict(trunk_args=trunk_args, pixelwise=True, norms="shared", reduction=4)
-    for what, change in changes.items():
-        model = stirred(trunk, **options)
-        change(model)
-        save_for_hf(model, str(tmp_path / what), safe_serialization=True)
-        again = timm.create_model(f"local-dir:{tmp_path / what}", pretrained=True).eval()
-        assert (again.tasks, again.spec, again._model_args) == (model.tasks, model.spec, model._model_args), what
-        assert again._model_args["trunk"] == trunk
-        for x in (images(size=SIDE), clips(size=SIDE)):
-            assert torch.equal(again(x), model(x))
-    five = timm.create_model(f"local-dir:{tmp_path / 'fresh'}", pretrained=False, num_classes=5)
-    assert five.num_classes == 5
+    options = dict(trunk_args=SMALLER.get(trunk, {}) | {"drop_rate": 0.1}, pixelwise=True, norms="shared", reduction=4)
+    model = stirred(trunk, **options)
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    assert (again.tasks, again.spec, again._model_args) == (model.tasks, model.spec, model._model_args)
+    assert again._model_args["trunk"] == trunk
+    for x in (images(size=SIDE), clips(size=SIDE)):
+        assert torch.equal(again(x), model(x))
+    assert timm.create_model(f"local-dir:{tmp_path}", pretrained=False, num_classes=5).num_classes == 5
 
 
 @torch.no_grad()

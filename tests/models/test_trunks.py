@@ -150,7 +150,7 @@ def test_norms_of_their_own_change_one_pathway_alone(trunk):
         convert_sync_batchnorm,
     ],
 )
-@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("trunk", ["test_efficientnet", "test_resnet", "test_vit"])  # their norms are of three classes
 def test_the_trunk_stays_shared(trunk, change):
     model = stirred(trunk)
     state, names = model.state_dict(), [name for name, _ in model.named_parameters()]

@@ -29,7 +29,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import statistics
 import tempfile
 import threading
@@ -46,7 +45,7 @@ import timm
 import torch
 from made_files import FRAMES, SIZES, write_photos, write_video
 from PIL import Image
-from race import processor, tell, versions
+from race import cpu_seconds, processor, tell, versions
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as F
 
@@ -189,15 +188,9 @@ def _serve(
     runs, answers = make(case, workers)
     side.send((list(runs), answers))
     while (name := side.recv()) is not None:
-        begin, cpu = time.perf_counter(), _cpu_seconds()
+        begin, cpu = time.perf_counter(), cpu_seconds()
         runs[name]()
-        side.send((time.perf_counter() - begin, _cpu_seconds() - cpu))
-
-
-def _cpu_seconds() -> float:
-    """Of this process and of those that it has waited for."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
+        side.send((time.perf_counter() - begin, cpu_seconds() - cpu))
 
 
 def report(case: Case, rows: Sequence[Row], ours: Sequence[Tensor], plain: Sequence[Tensor]) -> dict[str, Any]:

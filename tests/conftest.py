@@ -10,6 +10,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; processes that 
 import pytest
 import torch
 
+pytest.register_assert_rewrite("media")  # what frames must equal shows where they do not
+
 if torch.backends.cpu.get_cpu_capability() == "AVX2":
     # oneDNN 3.13 (torch 2.15) writes past its buffers in the backward pass of a strided 1×1 convolution of fewer than 8
     # channels in channels_last memory on processors without AVX-512. Only the tests' networks are as narrow as that.

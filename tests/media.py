@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -16,11 +15,15 @@ import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
 
+from unidual_zoo.data import probe, read_frames
+from unidual_zoo.data.decode import open_video
+
 DEFAULTS = {  # x265 and SVT-AV1 kept from printing; x264's mbtree reads unwritten memory: other bytes at every encode
     "libx264": {"mbtree": "0"},
     "libx265": {"x265-params": "log-level=none"},
     "libsvtav1": {"svtav1-params": "lp=1"},
 }
+X265 = {"x265-params": "log-level=none:keyint=10:bframes=3:b-adapt=0"}
 MP4_FOLDERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 
 
@@ -272,13 +275,20 @@ def _demuxed(container, video) -> Iterator[av.Packet]:
         yield from (packet for packet in container.demux(video) if packet.size)
 
 
-def png_chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG file with its length and checksum."""
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(width: int, height: int, rows: bytes, *, before: bytes = b"", after: bytes = b"") -> bytes:
-    """An RGB PNG file of rows of pixels, each begun by its filter, with chunks before and after them."""
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    pixels = png_chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + header + before + pixels + after + png_chunk(b"IEND", b"")
+def assert_exact(path: Path, frames: Sequence[np.ndarray], *, seed: int = 0) -> int:
+    """Reads of single, last, repeated, unordered and strided frames equal the full decode's, as does their number."""
+    n = len(frames)
+    rng = np.random.default_rng(seed)
+    asks = [[int(i)] for i in rng.permutation(n)[:8]]
+    asks += [[n - 1], [n // 2, 0, n - 1, n // 2], list(range(0, n, 4)), list(range(n)), rng.integers(0, n, 5)]
+    for ask in asks:
+        got = read_frames(path, ask)
+        assert got.dtype == np.uint8
+        assert got.shape == (len(ask), *frames[0].shape)
+        assert all(np.array_equal(got[k], frames[i]) for k, i in enumerate(ask)), f"frames {ask} of {path.name} differ"
+    with open_video(path) as video:
+        streamed = list(video.stream(range(1, n, 3)))
+    assert [number for number, _ in streamed] == list(range(1, n, 3))
+    assert all(np.array_equal(frame, frames[number]) for number, frame in streamed)
+    assert probe(path).frames == n
+    return len(asks)

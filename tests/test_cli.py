@@ -13,7 +13,8 @@ import pytest
 import timm
 import torch
 from fakes import SIDE, film, grey_image, grey_video
-from media import png, scene, write_sound
+from media import scene, write_sound
+from pictures import png
 
 from unidual.app import main
 from unidual_zoo import __version__, scoring

@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 from fakes import LEVELS, SPEC, GreyNet, grey_image, grey_video
-from media import png
+from pictures import png
 from torch import nn
 
 from unidual_zoo import scoring

@@ -3,6 +3,7 @@
 import json
 
 import answers
+import contestants
 import joint
 import pytest
 import speed
@@ -64,7 +65,7 @@ def test_saved_bytes_count_a_storage_once_and_no_weight():
         y = weight(x).exp()  # saves x, the weight and y; y again below
         (y * y).sum()
 
-    assert speed.saved_bytes(weight, run) == (8 * 4 + 8 * 4) * 4
+    assert contestants.saved_bytes(weight, run) == (8 * 4 + 8 * 4) * 4
 
 
 def test_an_upstream_that_is_a_file_races_with_its_own_weights(tmp_path, monkeypatch, capsys):
@@ -101,14 +102,14 @@ def test_what_one_network_of_all_lacks_costs_no_other_its_figures(monkeypatch, t
     def breaks(error):
         raise error
 
-    def contestants(options, *, model, **case):
+    def some_fail(options, *, model, **case):
         if model == "r2d10":
             raise MemoryError("too large")
         runs = {speed.OURS: lambda: None, "late": lambda: breaks(ValueError("no such kernel")), speed.MATRIX: lambda: 0}
         yield "theirs", lambda: breaks(MemoryError("too large, too\nand a trace"))
         yield from ((name, lambda name=name, run=run: speed.Row(name, run, 1.0)) for name, run in runs.items())
 
-    monkeypatch.setattr(speed, "contestants", contestants)
+    monkeypatch.setattr(speed, "contestants", some_fail)
     out = tmp_path / "all.json"
     speed.main(["--all", "--tiny", "--models", "r2d10", "r2plus1d10", "--modes", "inference", "--json", str(out)])
     result = json.loads(out.read_text())

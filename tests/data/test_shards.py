@@ -1,74 +1,31 @@
 """Files packed in shards: read like files, from a disk and by HTTP, and by other programs."""
 
-import base64
-import dataclasses
-import errno
 import gc
 import io
 import json
-import multiprocessing
 import os
 import re
-import select
 import shutil
-import signal
 import threading
-import time
-import zlib
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset
-from fakes import SPEC, GreyNet, grey_image, grey_video
-from media import full_decode, write_video
-from PIL import Image
+from fakes import SPEC, GreyNet, grey_video
+from grey_source import CLASSES, packed
+from media import write_video
 
-from unidual_zoo import progress
-from unidual_zoo.data import (
-    MediaError,
-    MediaSet,
-    addresses,
-    packing,
-    probe,
-    read_frames,
-    read_image,
-    read_media,
-    shards,
-)
-from unidual_zoo.data.datasets import find_split, load_clips, modalities_in, read_splits
-from unidual_zoo.data.decode import Video
-from unidual_zoo.data.frame_text import from_text, to_text
+from unidual_zoo.data import MediaError, MediaSet, addresses, probe, read_frames, read_image, read_media, shards
+from unidual_zoo.data.datasets import find_split, modalities_in, read_splits
 from unidual_zoo.data.identity import copies
 from unidual_zoo.data.joint import JointDataset, JointLoader, JointSampler
-from unidual_zoo.data.packets import FrameIndex
-from unidual_zoo.data.packing import Packing, check_outside, end_with_parent, pack
+from unidual_zoo.data.packing import Packing, pack
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import evaluate
-
-CLASSES = ("grey 0", "grey 1", "grey 2")
-
-
-@pytest.fixture
-def source(tmp_path):
-    """Seven training images of three greys, and a test image."""
-    for number in range(7):
-        folder = tmp_path / "source" / "train" / CLASSES[number % 3]
-        folder.mkdir(parents=True, exist_ok=True)
-        grey_image(folder / f"{number}.png", number % 3)
-    (tmp_path / "source" / "val" / CLASSES[1]).mkdir(parents=True)
-    grey_image(tmp_path / "source" / "val" / CLASSES[1] / "a.png", 1)
-    return tmp_path / "source"
-
-
-def packed(source, folder, *, workers=1, **packing):
-    *_, last = pack(read_splits(source), folder, Packing(**packing), workers=workers)
-    return last
 
 
 def loaded(media, steps, **options):
@@ -113,73 +70,6 @@ def test_webdataset_reads_the_shards(source, tmp_path):
     gc.collect()
 
 
-def test_groups_and_several_labels_are_packed(source, tmp_path):
-    files = tuple(sorted(map(str, source.glob("train/*/*.png"))))[:2]
-    media = MediaSet("image", CLASSES, files, (0, 1), groups=("g", ""), others=((2,), ()))
-    list(pack({"": media}, tmp_path / "out", Packing()))
-    found = read_media(tmp_path / "out", modality="image")
-    assert (found.groups, found.others, found.labels) == (media.groups, media.others, media.labels)
-    assert read_splits(tmp_path / "out") == {"": found}
-
-
-def test_packing_goes_on_where_it_was_stopped(source, tmp_path):
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    packed(source, whole, per_shard=2)
-    steps = pack(read_splits(source), out, Packing(per_shard=2))
-    next(steps)
-    next(steps)
-    steps.close()
-    with pytest.raises(
-        ValueError, match="out is an unfinished `unidual pack`: the same command that began it goes on"
-    ):  # it is no data set yet
-        read_media(out, modality="image", split="train")
-    (out / "train-000001.tar").write_bytes(b"cut")
-    (out / ".train-000002.tar.0123.partial").touch()
-    assert packed(source, out, per_shard=2).kept == 1
-    assert packed(source, out, per_shard=2).kept == 5
-    files = sorted(path.name for path in whole.iterdir())
-    assert files == sorted(path.name for path in out.iterdir())
-    assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in files)
-    with pytest.raises(ValueError, match=r"out holds another packing, with other per_shard: choose a new folder"):
-        packed(source, out, per_shard=3)
-    with pytest.raises(ValueError, match="source is not empty, and holds no packing that could go on"):
-        packed(source, source)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_progress_counts_files(source, tmp_path, monkeypatch, capsys, workers):
-    packed(source, tmp_path / "out", per_shard=7)
-    (tmp_path / "out" / "train-000000.tar").unlink()
-    assert capsys.readouterr().err == ""  # none was asked for
-    prepare, begun, heard = packing.prepare, [], threading.Event()
-
-    class Heard(progress.Progress):
-        def update(self, n=1):
-            if n:
-                heard.set()
-            return super().update(n)
-
-    def late(*arguments):
-        """Reads the last file when the bar has heard of another."""
-        begun.append(arguments)
-        assert len(begun) < 7 or heard.wait(20)
-        return prepare(*arguments)
-
-    monkeypatch.setattr(packing, "Progress", Heard)
-    monkeypatch.setattr(packing, "prepare", late)
-    monkeypatch.setattr(packing, "TICK", 0.001)
-    monkeypatch.setattr(packing, "ProcessPoolExecutor", lambda n, mp_context, **more: ThreadPoolExecutor(n, **more))
-    monkeypatch.setattr(progress, "LOG_SECONDS", -1.0)
-    steps = pack(read_splits(source), tmp_path / "out", Packing(per_shard=7), workers=workers, progress=True)
-    assert [step.kept for step in steps] == [0, 1]
-    lines = capsys.readouterr().err.splitlines()
-    counts = [int(re.fullmatch(r"packing: +\d+% (\d)/8 \[.*file.*\]", line)[1]) for line in lines]
-    assert counts == sorted(counts)
-    assert counts[-1] == 8
-    assert {2, 3, 4, 5, 6, 7} & {*counts}  # of which the shard tells while it is written
-    assert workers > 1 or counts == [2, 3, 4, 5, 6, 7, 8]  # the one that was there is none that was done now
-
-
 def test_copies_are_found_in_shards_and_tables(source, tmp_path):
     packed(source, tmp_path / "out", per_shard=4)
     plain = [str(path) for path in sorted(source.glob("train/*/*.png"))]
@@ -195,114 +85,6 @@ def test_copies_are_found_in_shards_and_tables(source, tmp_path):
     assert copies(train, [*table, "absent.tar/000000000000.png"]) == [(table[0], train[0])]
 
 
-@pytest.mark.parametrize("damage", ["", "{}", '{"bytes": 10240}', '{"bytes": 10240, "members": [], "failures": 0}'])
-def test_a_shard_with_a_damaged_index_is_packed_again(source, tmp_path, damage):
-    packed(source, tmp_path / "out", per_shard=4)
-    index = tmp_path / "out" / "train-000001.json"
-    whole = index.read_bytes()
-    index.write_text(damage)
-    assert packed(source, tmp_path / "out", per_shard=4).kept == 2
-    assert index.read_bytes() == whole
-
-
-def test_packing_goes_on_however_the_source_is_spelled(source, tmp_path, monkeypatch):
-    packed(source, tmp_path / "out", per_shard=4)
-    monkeypatch.chdir(source / "train")
-    assert packed("..", tmp_path / "out", per_shard=4).kept == 3
-    (source / "val" / CLASSES[1] / "a.png").rename(source / "val" / CLASSES[1] / "b.png")
-    with pytest.raises(ValueError, match="out holds another packing, with other files"):
-        packed("..", tmp_path / "out", per_shard=4)
-
-
-def test_two_packings_do_not_mix(source, tmp_path):
-    first = pack(read_splits(source), tmp_path / "out", Packing(per_shard=2))
-    next(first)
-    with pytest.raises(ValueError, match=r"out: another process packs there"):
-        packed(source, tmp_path / "out", per_shard=2)
-    assert len(list(first)) == 4
-    assert packed(source, tmp_path / "out", per_shard=2).kept == 5
-
-
-def test_shards_do_not_lie_among_the_classes(source, tmp_path):
-    (tmp_path / "link").symlink_to(source)
-    for folder in (source / "train" / "out", tmp_path / "link" / "out", source):
-        with pytest.raises(ValueError, match="which is packed: choose a folder elsewhere"):
-            check_outside(source, folder)
-    check_outside(source, tmp_path / "source-out")
-    packed(source, tmp_path / "out")
-    check_outside(tmp_path / "out", tmp_path / "out" / "again")  # of a layout it is known which files are its own
-
-
-def test_a_full_disk_is_told_with_the_shard(source, tmp_path):
-    resource = pytest.importorskip("resource")
-    before, answer = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"out/train-000000\.tar") as error:
-            packed(source, tmp_path / "out")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, answer)
-    assert error.value.errno == errno.EFBIG
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["packing.json"]
-    assert packed(source, tmp_path / "out").splits["train"]["files"] == 7
-
-
-def hold(writing):
-    end_with_parent()
-    os.write(writing, b"x")
-    time.sleep(60)
-
-
-def begin(writing):
-    multiprocessing.get_context("fork").Process(target=hold, args=(writing,)).start()
-    time.sleep(60)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
-def test_a_worker_ends_when_its_parent_is_killed():
-    reading, writing = os.pipe()
-    parent = multiprocessing.get_context("fork").Process(target=begin, args=(writing,))
-    parent.start()
-    os.close(writing)
-    assert os.read(reading, 1) == b"x"
-    parent.kill()
-    parent.join()
-    assert select.select([reading], [], [], 10)[0]
-    assert os.read(reading, 1) == b""  # nobody holds it any more
-    os.close(reading)
-
-
-def test_files_that_cannot_be_read_are_named(source, tmp_path):
-    (source / "train" / CLASSES[0] / "3.png").write_bytes(b"")
-    result = packed(source, tmp_path / "out", per_shard=4)
-    assert (result.splits["train"]["files"], len(result.failures)) == (6, 1)
-    assert result.failures[0] == {
-        "file": str(source / "train" / CLASSES[0] / "3.png"),
-        "error": "it is empty (0 bytes)",
-    }
-    assert len(read_media(tmp_path / "out", modality="image", split="train")) == 6
-
-
-def test_files_of_which_reading_warns_are_named_in_the_result_and_in_the_shards(tmp_path):
-    files = [write_video(tmp_path / name, 12, codec="mpeg4") for name in ("a.avi", "b.avi")]
-    files[1].write_bytes(files[1].read_bytes()[:-500])
-    media = MediaSet("video", ("a",), tuple(map(str, files)), (0, 0))
-    warned = [{"file": str(files[1]), "warning": "it has 1 damaged frame"}]
-    for kept in (0, 1):
-        *_, result = pack({"": media}, tmp_path / "out", Packing(short_side=32))
-        assert result.to_dict() | {"splits": {}} == {
-            "splits": {}, "failed": 0, "failures": [], "warned": 1, "warnings": warned, "kept": kept,
-        }  # fmt: skip
-    manifest = json.loads((tmp_path / "out" / "shards.json").read_bytes())
-    assert (manifest["failed"], manifest["warned"], manifest["warnings"]) == (0, 1, warned)
-    whole, cut = read_media(tmp_path / "out", modality="video").files
-    assert (probe(whole).frames, probe(cut).frames) == (12, 7)  # which read without a warning
-    *_, result = pack({"": media}, tmp_path / "untouched", Packing())
-    assert result.warnings == []  # these bytes will warn whoever reads them
-
-
 @pytest.mark.parametrize(("name", "codec"), [("a.avi", "mpeg4"), ("b.mkv", "libx264"), ("c.mts", "mpeg2video")])
 def test_videos_in_shards_are_read_to_the_bit(tmp_path, name, codec):
     old = write_video(tmp_path / name, 12, codec=codec)
@@ -310,133 +92,6 @@ def test_videos_in_shards_are_read_to_the_bit(tmp_path, name, codec):
     path = read_media(tmp_path / "out", modality="video").files[0]
     assert probe(path) == probe(old)
     assert (read_frames(path, [11, 3, 4]) == read_frames(old, [11, 3, 4])).all()
-
-
-def test_videos_are_encoded_anew(tmp_path):
-    old = write_video(tmp_path / "a.avi", 12, size=(96, 128), codec="mpeg4")
-    media = MediaSet("video", ("a",), (str(old),), (0,))
-    list(pack({"": media}, tmp_path / "out", Packing(short_side=49, gop=4)))
-    path = read_media(tmp_path / "out", modality="video").files[0]
-    info = probe(path)
-    assert (info.frames, info.width, info.height, info.rate) == (12, 64, 48, 25)
-    frames = read_frames(path, range(12))
-    expected = read_frames(old, range(12), short_side=48).astype(int)
-    apart = [[abs(one - other).mean() for other in expected] for one in frames.astype(int)]
-    assert np.argmin(apart, axis=1).tolist() == list(range(12))  # every frame is there, in its place
-    (tmp_path / "out.mp4").write_bytes(shards.read_packed(path))
-    assert (np.stack(full_decode(tmp_path / "out.mp4")) == frames).all()
-
-
-@pytest.fixture
-def film(tmp_path):
-    """Packs a video of 40 frames anew -> (its path in the shard, its frames); what the index says of it is changed."""
-    old = write_video(tmp_path / "a.avi", 40, codec="mpeg4")
-    media = MediaSet("video", ("a",), (str(old),), (0,))
-
-    def make(change=lambda text: text, **packing):
-        folder = tmp_path / f"out{packing}"
-        list(pack({"": media}, folder, Packing(**packing)))
-        index = folder / "all-000000.json"
-        about = json.loads(index.read_bytes())
-        member = about["members"][0]
-        member["frames"] = change(member["frames"])
-        index.write_text(json.dumps(about))
-        path = read_media(folder, modality="video").files[0]
-        (tmp_path / "new.mp4").write_bytes(shards.read_packed(path))
-        return path, np.stack(full_decode(tmp_path / "new.mp4"))
-
-    return make
-
-
-WANTED = ([0], [39], [21, 5], [3, 4, 17, 18, 38], list(range(40)))
-
-
-@pytest.mark.parametrize("gop", [3, 5, 16, None])
-def test_frames_of_a_packed_video_are_found_without_looking_at_all_packets(film, monkeypatch, gop):
-    path, frames = film(short_side=32, gop=gop)
-    monkeypatch.delattr(Video, "_note_packets")
-    monkeypatch.delattr(Video, "_read_from_start")
-    for wanted in WANTED:
-        assert (read_frames(path, wanted) == frames[wanted]).all()
-    with Video(path) as video:  # of which one reads several times, in any order, and all at once
-        assert (video.frames, video.rate) == (40, 25)
-        for wanted in reversed(WANTED):
-            assert (video.read(wanted) == frames[wanted]).all()
-        assert video.info().frames == 40
-        assert (video.read([22]) == frames[22]).all()
-
-
-@pytest.mark.parametrize(("num_frames", "gop"), [(1, None), (2, None), (3, None), (5, 2)])
-def test_the_shortest_videos_and_groups_have_an_index_of_frames(tmp_path, monkeypatch, num_frames, gop):
-    old = write_video(tmp_path / "a.avi", num_frames, codec="mpeg4")
-    list(pack({"": MediaSet("video", ("a",), (str(old),), (0,))}, tmp_path / "out", Packing(short_side=32, gop=gop)))
-    path = read_media(tmp_path / "out", modality="video").files[0]
-    (tmp_path / "new.mp4").write_bytes(shards.read_packed(path))
-    frames = full_decode(tmp_path / "new.mp4")
-    assert len(frames) == num_frames
-    monkeypatch.delattr(Video, "_note_packets")
-    for number in reversed(range(num_frames)):
-        assert (read_frames(path, [number])[0] == frames[number]).all()
-
-
-def moved(text, **fields):
-    """The text of an index of frames with other fields."""
-    return to_text(dataclasses.replace(from_text(text), **fields))
-
-
-WRONG = {
-    "no base64": lambda text: "zz",
-    "no numbers": lambda text: base64.b64encode(b"no zlib").decode(),
-    "no such key frames": lambda text: moved(text, restarts=[0, 3, 9]),
-    "none skippable": lambda text: moved(text, skippable=[False] * 40),
-    "other stamps": lambda text: moved(text, pts=[stamp + 7 for stamp in from_text(text).pts]),
-    "later frames": lambda text: moved(text, pts=[stamp + 512 for stamp in from_text(text).pts]),
-    "half as fast": lambda text: moved(text, pts=[2 * stamp for stamp in from_text(text).pts]),
-    "too many": lambda text: moved(text, pts=range(0, 60 * 512, 512), packets=range(60), skippable=[True] * 60),
-    "too few": lambda text: moved(
-        text, pts=range(0, 20 * 512, 512), packets=range(20), skippable=[True] * 20, restarts=[0, 5, 10, 15]
-    ),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-def test_an_index_of_frames_that_is_wrong_gives_no_wrong_frames(film, wrong):
-    path, frames = film(WRONG[wrong], short_side=32, gop=5)
-    for wanted in WANTED:
-        assert (read_frames(path, wanted) == frames[wanted]).all()
-    last = load_clips(path, lambda count, rate: [[count - 1]], lambda x: x)
-    assert (last[0].permute(1, 2, 3, 0).numpy() == frames[39:]).all()
-    with Video(path) as video:
-        with pytest.raises(IndexError, match="frame 41 was asked, but its 40 frames"):
-            video.read([41])
-        assert video.frames == 40
-
-
-@pytest.mark.parametrize(
-    "numbers", [[], [0, 1, 1, 1], [0, 0, 1, 1, 0, 0], [0, 1, 1, 2, 0, 0, 0], [0, 1, 1, 1, 1, 0, 1]]
-)
-def test_a_text_that_is_no_index_of_frames_is_refused(numbers):
-    text = base64.b64encode(zlib.compress(np.array(numbers, "<i4").tobytes())).decode()
-    with pytest.raises(ValueError, match="no index of frames"):
-        from_text(text)
-
-
-def test_frames_at_uneven_steps_have_no_text():
-    even = FrameIndex(pts=[5, 8, 11], packets=[0, 2, 1], restarts=[0], restart_pts=[5], skippable=[True] * 3)
-    assert from_text(to_text(even)) == even
-    assert to_text(dataclasses.replace(even, pts=[5, 8, 12])) is None
-    assert to_text(dataclasses.replace(even, skippable=[True, False, True])) is None
-
-
-def test_images_are_made_smaller(tmp_path):
-    (tmp_path / "in" / "a").mkdir(parents=True)
-    Image.new("RGB", (40, 20), (200, 0, 0)).save(tmp_path / "in" / "a" / "large.png")
-    Image.new("RGB", (12, 10)).save(tmp_path / "in" / "a" / "small.png")
-    packed(tmp_path / "in", tmp_path / "out", short_side=10)
-    large, small = read_media(tmp_path / "out", modality="image").files
-    assert read_image(large).shape == (10, 20, 3)
-    assert abs(read_image(large).astype(int) - (200, 0, 0)).max() < 4
-    assert shards.read_packed(small) == (tmp_path / "in" / "a" / "small.png").read_bytes()
 
 
 def test_damaged_shards_are_named(source, tmp_path):

@@ -11,7 +11,8 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.unidual import FAMILY
 
 NAMES = list(FAMILY.architectures)
-DUAL = [name for name in NAMES if name.startswith("unidual")]
+DIFFERENT = [name for name in NAMES if "34" not in name]  # made small: those of 34 layers are then those of 10
+DUAL = [name for name in DIFFERENT if name.startswith("unidual")]
 TASKS = {"in1k": ("image", 7), "k400": ("video", 6)}
 SMALL = dict(width=1 / 16, depths=(2, 1, 1, 1), num_frames=4)
 

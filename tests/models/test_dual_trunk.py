@@ -1,7 +1,6 @@
 """UniDual on trunks of timm: images to the bit as timm has them, clips that start as the mean of their frames."""
 
 import copy
-import dataclasses
 import math
 from typing import ClassVar
 
@@ -9,67 +8,17 @@ import pytest
 import timm
 import torch
 from models.base import FamilyTests
-from models.small import TASKS, clips, close, images, randomise_norms
-from timm.layers.norm_act import convert_sync_batchnorm
+from models.on_trunks import IN1K, MAPS, SIDE, SMALLER, TOKENS, TRUNKS, started, stirred, theirs
+from models.small import clips, close, images
 from timm.models import group_parameters
 from timm.models._hub import save_for_hf
 from torch import nn
 
 from unidual_zoo import for_inference
 from unidual_zoo.explain import explain
-from unidual_zoo.models import create, dual_trunk, trunks
-from unidual_zoo.models.dual_trunk import ARCHITECTURES, CHECKPOINTS, DualTrunk, timm_spec
+from unidual_zoo.models import dual_trunk
 from unidual_zoo.models.pathways import pathway_of
-from unidual_zoo.models.temporal import Adapter, centred, cosine_terms, temporal_projection
-from unidual_zoo.spec import ClipSpec
 from unidual_zoo.training.objective import JointObjective
-from unidual_zoo.weights import CheckpointError
-
-MAPS = ["test_efficientnet", "test_resnet", "test_convnext"]
-TOKENS = ["test_vit", "test_vit2", "eva02_tiny_patch14_224"]  # the class token counts, the mean of the patches, both
-TRUNKS = MAPS + TOKENS
-NORMED = ["test_convnext", *TOKENS]  # behind the last block
-SMALLER = {"eva02_tiny_patch14_224": dict(patch_size=16, embed_dim=48, depth=3, num_heads=3)}
-IN1K = {"in1k": ("image", 7)}
-EVERYWHERE = dict(tasks=IN1K, heads={"image": ["in1k"], "video": ["in1k"]})
-SIDE = 64
-
-
-def theirs(trunk: str, **kwargs) -> nn.Module:
-    """timm's network with norms that are not those of a fresh one, and 7 classes."""
-    any_size = dict(dynamic_img_size=True) if trunk in TOKENS else {}
-    network = timm.create_model(trunk, **{"num_classes": 7} | any_size | SMALLER.get(trunk, {}) | kwargs)
-    with torch.no_grad():
-        for weight in network.parameters():
-            if weight.ndim == 1:
-                weight.add_(0.1 * torch.randn_like(weight))
-        nn.init.normal_(network.get_classifier().weight)
-    return randomise_norms(network).eval()
-
-
-def started(network: nn.Module, trunk: str, **kwargs) -> DualTrunk:
-    """Our network on the trunk, started from the weights of timm's."""
-    overlay = dict(state_dict=network.state_dict())
-    arguments = dict(trunk=trunk, trunk_args=SMALLER.get(trunk, {}), num_frames=4) | EVERYWHERE | kwargs
-    return timm.create_model("unidual_trunk", pretrained=True, pretrained_cfg_overlay=overlay, **arguments).eval()
-
-
-def stirred(trunk: str, **kwargs) -> DualTrunk:
-    """Our network with weights in which nothing is zero or equal between the pathways."""
-    arguments = dict(trunk=trunk, trunk_args=SMALLER.get(trunk, {}), num_frames=4, tasks=TASKS) | kwargs
-    return stir(timm.create_model("unidual_trunk", **arguments)).eval()
-
-
-def stir(model: nn.Module) -> nn.Module:
-    randomise_norms(model)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 1:
-                weight.add_(0.1 * torch.randn_like(weight))
-            elif not weight.any() or name.startswith("heads."):
-                nn.init.normal_(weight, std=0.1)
-    return model
-
 
 OPTIONS = dict(norms="shared", pixelwise=True, reduction=4.0)
 ORDERED = OPTIONS | dict(time_terms=3)
@@ -89,14 +38,6 @@ class TestVisionTransformer(FamilyTests):
 
 
 # ---- time in the heads ----------------------------------------------------------------------------------------------
-
-
-def test_cosine_terms_by_hand():
-    """Of two frames their mean, and √2·cos(π/4) = 1 times half their difference; there is no third term."""
-    x = torch.tensor([[[1.0, 10.0], [3.0, 30.0]]])
-    close(cosine_terms(x, 3), torch.tensor([[2.0, 20.0, -1.0, -10.0, 0.0, 0.0]]), 1e-6)
-    whole = cosine_terms(torch.eye(4)[None], 4).unflatten(1, (4, 4))[0]
-    close(whole @ whole.T, torch.eye(4) / 4, 1e-6)  # nothing of four frames is lost in four terms
 
 
 @torch.no_grad()
@@ -159,8 +100,10 @@ def test_the_image_pathway_is_timms_network_to_the_bit(trunk):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("norms", ["split", "shared"])
-@pytest.mark.parametrize("operator", ["adapter", "local_mhra", "pointwise", "none"])
+@pytest.mark.parametrize(
+    ("operator", "norms"),
+    [("adapter", "split"), ("adapter", "shared"), ("local_mhra", "shared"), ("pointwise", "split"), ("none", "split")],
+)
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_a_clip_starts_as_the_mean_of_its_frames(trunk, operator, norms):
     network, options = theirs(trunk), dict(operator=operator, norms=norms)
@@ -226,191 +169,6 @@ def test_pixelwise_adapters_are_of_images_alone(trunk):
     close(model(x, modality="image", task="in1k"), each.mean(1), 1e-5)  # each frame for itself
 
 
-# ---- operators by hand ----------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def test_an_adapter_by_hand():
-    adapter = Adapter(2, reduction=2)
-    adapter.down.weight.copy_(torch.tensor([[1.0, 2.0]]))
-    adapter.down.bias.fill_(1)
-    adapter.conv.weight.copy_(torch.tensor([10.0, 100.0, 1000.0]).view(1, 1, 3, 1))
-    adapter.conv.bias.fill_(0.5)
-    x = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 1.0]], [[2.0, 0.0]]])  # two clips of two frames, one position
-    assert torch.equal(adapter(x, 2), x)
-    adapter.up.weight.copy_(torch.tensor([[1.0], [-1.0]]))
-    adapter.up.bias.copy_(torch.tensor([0.0, 7.0]))
-    inner = torch.tensor([100 * 2 + 1000 * 3, 10 * 2 + 100 * 3, 100 * 4 + 1000 * 3, 10 * 4 + 100 * 3]) + 0.5
-    close(adapter(x, 2), x + torch.stack([inner, 7 - inner], 1)[:, None], 1e-6)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("layer", [nn.Conv2d(3, 5, 1, bias=False), nn.Conv2d(3, 5, 1), nn.Linear(3, 5)])
-def test_a_temporal_projection_starts_as_the_projection(layer):
-    conv, x = temporal_projection(layer), torch.randn(8, 3, 4, 4)
-    expected = layer(x) if isinstance(layer, nn.Conv2d) else layer(x.movedim(1, -1)).movedim(-1, 1)
-    close(conv(x, 2), expected, 1e-6)
-    assert torch.equal(conv.weight[:, :, [0, 2]], torch.zeros(5, 3, 2, 1))
-    conv.weight[:, :, 0] = conv.weight[:, :, 1]
-    conv.weight[:, :, 1] = 0
-    shifted = conv(x, 2).unflatten(0, (2, 4))
-    bias = 0 if layer.bias is None else layer.bias.view(-1, 1, 1)
-    close(shifted[:, 1:], expected.unflatten(0, (2, 4))[:, :-1], 1e-6)
-    close(shifted[:, 0], torch.zeros(2, 5, 4, 4) + bias, 1e-6)
-
-
-@torch.no_grad()
-def test_local_mhra_is_uniformerv2s():
-    ours = Adapter(6, reduction=1.5, norm=True).eval()
-    depthwise = nn.Conv3d(4, 4, (3, 1, 1), padding=(1, 0, 0), groups=4)
-    theirs = nn.Sequential(nn.BatchNorm3d(6), nn.Conv3d(6, 4, 1), depthwise, nn.Conv3d(4, 6, 1)).eval()
-    stir(theirs[0])
-    theirs[0].running_mean.normal_()
-    theirs[0].running_var.uniform_(0.5, 2)
-    ours.norm.load_state_dict(theirs[0].state_dict())
-    for a, b in zip((ours.down, ours.conv, ours.up), theirs[1:], strict=True):
-        a.load_state_dict({key: value.reshape(a.state_dict()[key].shape) for key, value in b.state_dict().items()})
-    x = torch.randn(2, 6, 4, 3, 5)  # (B, C, T, H, W)
-    tokens = x.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)
-    expected = (x + theirs(x)).permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)
-    close(ours(tokens, 2), expected, 1e-5)
-    ours.fold()
-    assert ours.norm is None
-    close(ours(tokens, 2), expected, 1e-5)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_parts_of_blocks_make_the_block(trunk):
-    """They spell out what timm's forward does: this fails where timm changes it."""
-    network = theirs(trunk)
-    kind, parts = trunks.KINDS[type(network)], 0
-    x, frames = kind.stem(network, images(size=SIDE), 2)
-    for name in kind.block_names(network):
-        x, block = kind.approach(network, name, x), network.get_submodule(name)
-        expected = kind.run(block, x, kind.at(network, name, frames))
-        if kind.has_halves(block):
-            parts += torch.equal(kind.transform(block, kind.attend(block, x, kind.at(network, name, frames))), expected)
-        if found := kind.projection(block):
-            layer = block.get_submodule(found[0])
-            linear = isinstance(layer, nn.Linear)
-            project = (lambda y, layer=layer: layer(y.movedim(1, -1)).movedim(-1, 1)) if linear else layer
-            parts += torch.equal(kind.with_projection(block, x, project), expected)
-        x = expected
-    without = {"test_resnet": 3, "test_efficientnet": 1}  # basic blocks, a plain convolution
-    assert parts == len(kind.block_names(network)) - without.get(trunk, 0)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("trunk", ["test_vit", "eva02_tiny_patch14_224"])
-def test_two_operators_of_a_block_lie_before_attention_and_mlp(trunk):
-    model, x = stirred(trunk, per_block=2, norms="shared", operator="adapter"), clips(size=SIDE)
-    network, kind = model.trunk, model.kind
-    y, frames = kind.stem(network, x.transpose(1, 2).flatten(0, 1), 2)
-    for name in model.block_names:
-        block, own = network.get_submodule(name), model.units.get_submodule(name)["video"]
-        for place, half in (
-            ("attention", lambda y, b=block: kind.attend(b, y, frames)),
-            ("mlp", lambda y, b=block: kind.transform(b, y)),
-        ):
-            y[:, frames.prefix :] = own[place](y[:, frames.prefix :].clone(), 2)
-            y = half(y)
-    close(model.forward_features(x).flatten(0, 1), network.norm(y), 1e-5)
-
-
-# ---- where frames are averaged --------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("trunk", NORMED)
-def test_frames_are_averaged_before_the_norm(trunk):
-    network = theirs(trunk)
-    model = started(network, trunk, frame_mean="before_norm", operator="none")
-    x = clips(size=SIDE)
-    frames = x.transpose(1, 2).flatten(0, 1)
-    if trunk == "test_convnext":
-        raw = network.forward_features(frames).mean((2, 3)).unflatten(0, (2, 4)).mean(1)
-        normed = network.head.norm(raw[..., None, None]).flatten(1)
-    else:
-        options = dict(indices=1, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True)
-        (raw,) = network.forward_intermediates(frames, **options)
-        raw = raw[1][:, 0] if network.global_pool == "token" else raw[0].mean(1)
-        normed = network.fc_norm(network.norm(raw.unflatten(0, (2, 4)).mean(1)))
-    close(model(x), network.get_classifier()(normed), 1e-5)
-    assert not torch.allclose(model(x), model(x, modality="image"), rtol=1e-3)
-    still = images(size=SIDE)
-    close(model(still, modality="video"), model(still), 1e-5)  # equal frames
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("frame_mean", ["before_norm", "after_norm"])
-def test_global_blocks_are_uniformerv2s(frame_mean):
-    """Against upstream's formulas, written with plain matrices."""
-    model = stirred("test_vit", global_blocks=2, frame_mean=frame_mean, norms="shared", operator="none", num_frames=3)
-    x, network, own = clips(frames=3, size=SIDE), model.trunk, model.global_blocks["video"]
-    assert list(own.blocks) == ["4", "5"]
-    y, _ = model.kind.stem(network, x.transpose(1, 2).flatten(0, 1), 2)
-    query = own.query.expand(2, -1, -1)
-    for number, block in enumerate(network.blocks):
-        y = block(y)
-        if str(number) in own.blocks:
-            query = upstream(own.blocks[str(number)], query, y, frames=3, heads=block.attn.num_heads)
-    share = 1 / (1 + (-own.balance).exp())
-    if frame_mean == "before_norm":
-        pooled = network.norm((1 - share) * query[:, 0] + share * y[:, 0].unflatten(0, (2, 3)).mean(1))
-    else:
-        pooled = 2 * (1 - share) * query[:, 0] + 2 * share * network.norm(y)[:, 0].unflatten(0, (2, 3)).mean(1)
-    close(model(x), model.heads["video"]["k400"](pooled), 1e-5)
-    own.balance.fill_(-100)  # the query alone, as upstream's frozen networks have it
-    if frame_mean == "before_norm":
-        close(model(x), model.heads["video"]["k400"](network.norm(query[:, 0])), 1e-5)
-    assert model.forward_features(x).shape == (2, 3, 1 + 16 + 1, 64)  # class token, patches, query
-
-
-def upstream(block: nn.Module, query: torch.Tensor, y: torch.Tensor, *, frames: int, heads: int) -> torch.Tensor:
-    """UniFormerV2's dpe and Extractor."""
-    side = math.isqrt(y.shape[1] - 1)
-    tokens = y.unflatten(0, (-1, frames)).clone()  # (B, T, 1 + N, C)
-    maps = tokens[:, :, 1:].unflatten(2, (side, side)).permute(0, 4, 1, 2, 3)
-    tokens[:, :, 1:] += block.dpe(maps).permute(0, 2, 3, 4, 1).flatten(2, 3)
-    tokens = block.norm_tokens(tokens.flatten(1, 2))
-    weight, bias = block.attn.in_proj_weight.chunk(3), block.attn.in_proj_bias.chunk(3)
-    inputs = (block.norm1(query), tokens, tokens)
-    q, k, v = (
-        (of @ w.T + b).unflatten(-1, (heads, -1)).transpose(1, 2) for of, w, b in zip(inputs, weight, bias, strict=True)
-    )
-    attended = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1) @ v
-    query = query + block.attn.out_proj(attended.transpose(1, 2).flatten(2))
-    inner = block.mlp.fc1(block.norm2(query))
-    return query + block.mlp.fc2(inner * (1.702 * inner).sigmoid())
-
-
-# ---- sizes of inputs ------------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("trunk", TOKENS)
-def test_position_embeddings_are_resampled_as_timm_does(trunk, tmp_path):
-    network = theirs(trunk)
-    torch.save(network.state_dict(), tmp_path / "timm.pth")
-    overlay = dict(file=str(tmp_path / "timm.pth"), num_classes=7)
-    arguments = dict(num_classes=7, img_size=96, **SMALLER.get(trunk, {}))
-    small = timm.create_model(trunk, pretrained=True, pretrained_cfg_overlay=overlay, **arguments).eval()
-    ours, x = started(network, trunk, img_size=96), images(size=96)
-    assert torch.equal(ours(x), small(x))
-    assert ours.spec.crop == (96, 96)
-    again = stirred(trunk, img_size=96, tasks=IN1K)
-    again.load_state_dict(again.adopt(started(network, trunk, heads=None).state_dict()))
-    assert torch.equal(again(x), small(x))
-    wide = torch.randn(2, 3, 64, 96)
-    close(started(network, trunk)(wide), network(wide), 1e-6)
-    clip = torch.randn(2, 3, 3, 64, 96)
-    each = network(clip.transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 3))
-    close(started(network, trunk, global_blocks=1)(clip), each.mean(1), 1e-5)
-    with pytest.raises(ValueError, match=r"sides that are multiples of the patch's, 16×16, got \(2, 3, 33, 64\)"):
-        ours(torch.randn(2, 3, 33, 64))
-
-
 # ---- explaining -----------------------------------------------------------------------------------------------------
 
 
@@ -440,69 +198,6 @@ def test_networks_on_trunks_can_be_explained(trunk):
 
 
 # ---- what belongs to whom -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("norms", ["split", "shared"])
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_names_of_weights(trunk, norms):
-    model = stirred(trunk, norms=norms, auxiliary=True, pixelwise=True)
-    network = timm.create_model(trunk, num_classes=0, **SMALLER.get(trunk, {}))
-    keys = {of: {key for key in model.state_dict() if pathway_of(key) == of} for of in (None, "image", "video")}
-    assert keys[None] == {f"trunk.{key}" for key in network.state_dict()}
-    assert {key.split(".")[0] for key in keys["image"]} == {"units", "heads"}
-    assert {key.split(".")[0] for key in keys["video"]} == {"units", "heads"} | (
-        {"norms"} if norms == "split" else set()
-    )
-    own = [key for key in keys["video"] if key.startswith("norms.")]
-    norm_keys = [
-        f"{name}.{key}"
-        for name, module in network.named_modules()
-        if isinstance(module, trunks.NORMS)
-        for key in module.state_dict()
-    ]
-    assert sorted(own) == sorted(f"norms.video.trunk.{key}" for key in norm_keys if norms == "split")
-    assert len({name for name, _ in model.named_parameters()}) == len(list(model.parameters()))
-    assert {name for name, _ in model.named_parameters()} <= set(model.state_dict())
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_norms_of_their_own_change_one_pathway_alone(trunk):
-    model, x, still = stirred(trunk), clips(size=SIDE), images(size=SIDE)
-    video, image = model(x), model(still)
-    for name, weight in model.named_parameters():
-        if name.startswith("norms.video."):
-            weight.mul_(1.5)
-    assert torch.equal(model(still), image)
-    assert not torch.allclose(model(x), video)
-    video = model(x)
-    model.trunk.get_submodule(model.trunk.default_cfg["first_conv"]).weight.mul_(1.5)  # both have it
-    assert not torch.allclose(model(x), video)
-    assert not torch.allclose(model(still), image)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    "change",
-    [
-        copy.deepcopy,
-        lambda model: model.to(torch.float64).to(torch.float32),
-        lambda model: model.to("meta").to_empty(device="cpu"),
-        lambda model: model.to(memory_format=torch.channels_last),
-        lambda model: (model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True), model)[1],
-        convert_sync_batchnorm,
-    ],
-)
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_the_trunk_stays_shared(trunk, change):
-    model = stirred(trunk)
-    state, names = model.state_dict(), [name for name, _ in model.named_parameters()]
-    changed = change(model)
-    changed.load_state_dict(state)
-    assert [name for name, _ in changed.named_parameters()] == names
-    own = dict(changed.norms["video"].trunk.named_parameters())
-    for name, weight in changed.trunk.named_parameters():
-        assert (own[name] is weight) == (f"norms.video.trunk.{name}" not in names), name
 
 
 @torch.no_grad()
@@ -646,37 +341,21 @@ def test_gradient_checkpointing_changes_nothing(trunk, norms):
         torch.testing.assert_close(a, b, msg=name)  # a batch is counted once
 
 
-@torch.no_grad()
-def test_synchronised_norms_keep_their_activations():
-    model, x = stirred("test_efficientnet"), clips(size=SIDE)
-    close(convert_sync_batchnorm(copy.deepcopy(model))(x), model(x), 1e-6)
-
-
 # ---- timm's conventions ---------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("trunk", TRUNKS)
 def test_save_and_reload(trunk, tmp_path):
-    changes = {
-        "fresh": lambda m: None,
-        "reset": lambda m: m.reset_classifier(4),
-        "no heads": lambda m: m.reset_classifier(0),
-        "auxiliary": lambda m: m.add_auxiliary_heads(),
-    }
-    trunk_args = SMALLER.get(trunk, {}) | {"drop_rate": 0.1}
-    options = dict(trunk_args=trunk_args, pixelwise=True, norms="shared", reduction=4)
-    for what, change in changes.items():
-        model = stirred(trunk, **options)
-        change(model)
-        save_for_hf(model, str(tmp_path / what), safe_serialization=True)
-        again = timm.create_model(f"local-dir:{tmp_path / what}", pretrained=True).eval()
-        assert (again.tasks, again.spec, again._model_args) == (model.tasks, model.spec, model._model_args), what
-        assert again._model_args["trunk"] == trunk
-        for x in (images(size=SIDE), clips(size=SIDE)):
-            assert torch.equal(again(x), model(x))
-    five = timm.create_model(f"local-dir:{tmp_path / 'fresh'}", pretrained=False, num_classes=5)
-    assert five.num_classes == 5
+    options = dict(trunk_args=SMALLER.get(trunk, {}) | {"drop_rate": 0.1}, pixelwise=True, norms="shared", reduction=4)
+    model = stirred(trunk, **options)
+    save_for_hf(model, str(tmp_path), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    assert (again.tasks, again.spec, again._model_args) == (model.tasks, model.spec, model._model_args)
+    assert again._model_args["trunk"] == trunk
+    for x in (images(size=SIDE), clips(size=SIDE)):
+        assert torch.equal(again(x), model(x))
+    assert timm.create_model(f"local-dir:{tmp_path}", pretrained=False, num_classes=5).num_classes == 5
 
 
 @torch.no_grad()
@@ -771,83 +450,7 @@ def test_folded_networks_give_the_same(trunk, operator, norms):
         close(again(x, task="k400"), model(x, modality="video", task="k400"), 1e-5)
 
 
-# ---- names, rows and weights ----------------------------------------------------------------------------------------
-
-
-def published(name: str):
-    return timm.get_pretrained_cfg(f"{ARCHITECTURES[name.split('.')[0]]['trunk']}.{name.split('.', 1)[1]}")
-
-
-@pytest.mark.parametrize("name", [name for name, row in CHECKPOINTS.items() if not row.url])
-def test_rows_say_what_timm_says(name):
-    row, cfg = CHECKPOINTS[name], published(name)
-    assert row.spec == timm_spec(cfg)
-    assert row.license == cfg.license
-    assert row.license in ("apache-2.0", "mit", "bsd-3-clause")
-    assert row.file or row.hf_hub_id == cfg.hf_hub_id == f"timm/{cfg.architecture}.{cfg.tag}"
-    assert row.spec.clip == ClipSpec(length=8, sampling="segments")
-    with torch.device("meta"):
-        model, bare = timm.create_model(name), timm.create_model(name.split(".")[0])
-    assert model.pathway_tasks("image") == model.pathway_tasks("video") == ("in1k",)
-    assert len(model.spec.class_names("in1k")) == 1000
-    assert (bare.pathway_tasks("image"), bare.pathway_tasks("video")) == (("in1k",), ("k400",))
-    ours = timm.data.resolve_model_data_config(model)
-    expected = timm.data.resolve_data_config({}, pretrained_cfg=cfg.to_dict())
-    for key in ("input_size", "interpolation", "mean", "std", "crop_mode"):
-        assert ours[key] == expected[key]
-    assert math.floor(ours["input_size"][-1] / ours["crop_pct"]) == math.floor(cfg.input_size[-1] / cfg.crop_pct)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    "name", ["unidual_efficientnet_lite0.in1k", "unidual_vit_little_patch16_reg1_gap_256.sbb_in12k_ft_in1k"]
-)
-def test_a_tag_takes_a_file_in_timms_format(name, tmp_path):
-    network = theirs(ARCHITECTURES[name.split(".")[0]]["trunk"], num_classes=1000)
-    torch.save(network.state_dict(), tmp_path / "timm.pth")
-    overlay = dict(file=str(tmp_path / "timm.pth"))
-    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).eval()
-    x = images(1, size=network.default_cfg["input_size"][-1])
-    assert torch.equal(model(x), network(x))
-    close(model(x[:, :, None].expand(-1, -1, 3, -1, -1)), network(x), 1e-5)
-    wrong = dict(state_dict=theirs(ARCHITECTURES[name.split(".")[0]]["trunk"]).state_dict())
-    with pytest.raises(CheckpointError, match=r"heads.image.in1k.weight \(7, \d+\) for \(1000, \d+\)"):
-        timm.create_model(name, pretrained=True, pretrained_cfg_overlay=wrong)
-    tasks = {"mine": ("image", 1000), "k400": ("video", 5)}
-    with pytest.warns(UserWarning, match="no weights for heads.image.mine, heads.video.k400 in the checkpoint"):
-        mine = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, tasks=tasks)
-    assert not torch.equal(mine.heads["image"]["mine"].weight, network.get_classifier().weight)
-
-
-def test_heads_that_no_image_network_has_are_fresh():
-    network = theirs("test_efficientnet")
-    with pytest.warns(UserWarning, match="no weights for heads.video.k400 in the checkpoint: freshly initialised"):
-        model = started(network, "test_efficientnet", tasks=TASKS, heads=None)
-    assert torch.equal(model.heads["image"]["in1k"].weight, network.get_classifier().weight)
-
-
-def test_the_weights_of_a_trunk_by_its_name_come_from_timms_repository(monkeypatch, tmp_path):
-    network, asked = theirs("test_efficientnet", num_classes=1000), []
-
-    def fetch(repository, filename, *, cache_dir):
-        asked.append((repository, filename))
-        torch.save(network.state_dict(), tmp_path / "weights.pth")
-        return tmp_path / "weights.pth"
-
-    monkeypatch.setattr(create, "fetch_from_hub", fetch)
-    tasks = {"in1k": ("image", 1000)}
-    model = timm.create_model("unidual_trunk", pretrained=True, trunk="test_efficientnet.r160_in1k", tasks=tasks).eval()
-    assert asked == [("timm/test_efficientnet.r160_in1k", "model.safetensors")]
-    cfg = timm.get_pretrained_cfg("test_efficientnet.r160_in1k")
-    assert model.spec == dataclasses.replace(timm_spec(cfg), classes={"in1k": "imagenet1k"})
-    assert model.pretrained_cfg["license"] == cfg.license == "apache-2.0"
-    x = images(size=160)
-    assert torch.equal(model(x), network(x))
-    save_for_hf(model, str(tmp_path / "saved"), safe_serialization=True)
-    again = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()
-    assert len(asked) == 1
-    assert torch.equal(again(x), network(x))
-    assert again.pretrained_cfg["license"] == "apache-2.0"
+# ---- what is refused ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -895,50 +498,6 @@ def test_the_weights_of_a_trunk_by_its_name_come_from_timms_repository(monkeypat
 def test_refused(arguments, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         timm.create_model("unidual_trunk", **arguments)
-
-
-def test_another_side_is_told_in_the_spec():
-    with torch.device("meta"):
-        model = timm.create_model("unidual_efficientnet_lite0", img_size=320)
-    assert (model.spec.crop, model.spec.resize) == ((320, 320), 365)  # 256 * 320 / 224 = 365.7
-    again = DualTrunk(**model._model_args)
-    assert again.spec == model.spec
-    other = DualTrunk(**{**model._model_args, "spec": dataclasses.replace(model.spec, crop=(112, 112))})
-    assert other.spec.crop == (112, 112)
-
-
-def test_the_parameters_of_the_packaged_network():
-    with torch.device("meta"):
-        model = timm.create_model("unidual_efficientnet_lite0.in1k")
-        trunk = timm.create_model("tf_efficientnet_lite0", num_classes=0)
-    sizes = dict.fromkeys(("trunk", "units", "norms", "heads"), 0)
-    for name, weight in model.named_parameters():
-        sizes[name.split(".")[0]] += weight.numel()
-    assert sizes["trunk"] == sum(weight.numel() for weight in trunk.parameters()) == 3_371_008
-    widths = [16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112, 192, 192, 192, 192, 320]
-    assert sizes["units"] == sum(2 * c * (c // 2) + c // 2 + 4 * (c // 2) + c for c in widths)
-    assert sizes["heads"] == 2 * 1281 * 1000
-
-
-@pytest.mark.parametrize(
-    ("options", "millions"),
-    [
-        (dict(), 7.11), (dict(per_block=2), 14.22), (dict(per_block=2, operator="local_mhra"), 18.99),
-        (dict(operator="none", global_blocks=4), 28.36 + 0.086 + 0.002),
-    ],
-)  # fmt: skip
-def test_what_operators_add_to_a_vit_base(options, millions):
-    """The figures of ST-Adapter (7.11 M) and UniFormerV2."""
-    with torch.device("meta"):
-        model = timm.create_model("unidual_vit_base_patch16_clip_224", norms="shared", num_classes=0, **options)
-    own = sum(
-        weight.numel() for name, weight in model.named_parameters() if name.startswith(("units.", "global_blocks."))
-    )
-    assert own / 1e6 == pytest.approx(millions, abs=0.006)
-
-
-def test_centred_filters():
-    assert centred(torch.tensor([[[[3.0]]]])).flatten().tolist() == [0, 3, 0]
 
 
 def test_hooks_are_refused_as_blocks_are_called_one_by_one():

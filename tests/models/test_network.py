@@ -8,13 +8,13 @@ import timm
 import torch
 import torchvision
 from conv3d import twin
-from models.small import NAMES, TASKS, clips, close, images, randomise_norms, small
+from models.small import DIFFERENT, TASKS, clips, close, images, randomise_norms, small
 
 from unidual_zoo.models.pathways import deflate, inflate, select_pathway
 from unidual_zoo.models.unidual import mid_chans
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DIFFERENT)
 @pytest.mark.parametrize("frames", [1, 5, 8])
 def test_equals_a_network_of_conv3d(name, frames):
     model = small(name)

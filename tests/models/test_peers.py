@@ -10,7 +10,7 @@ import re
 import pytest
 import timm
 import torch
-from models.small import DUAL, NAMES, TASKS, clips, close, images, small
+from models.small import DIFFERENT, DUAL, NAMES, TASKS, clips, close, images, small
 from timm.layers import apply_test_time_pool, convert_splitbn_model
 from timm.models import group_parameters, load_checkpoint, resume_checkpoint
 from timm.optim import param_groups_layer_decay
@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unidual_zoo import for_inference
 
 SMALL = dict(width=1 / 16, depths=(1, 1, 1, 1), num_frames=4)
+SHALLOW = dict(depths=(1, 1))  # for what goes through a network operator by operator, which takes long
 AUX, TAG = "unidual10_aux", "unidual10_aux.cifar10_motion"  # a name, and its tag that pretrained=True picks
 IMAGE_NAMES = [name for name in NAMES if not name.startswith("r2plus1d")]
 FORMS = {"plain": lambda model: model, "served": for_inference}
@@ -34,7 +35,7 @@ FORMS = {"plain": lambda model: model, "served": for_inference}
 # ---- timm.create_model ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DIFFERENT)
 def test_device_and_type_are_those_asked_for(name):
     for kwargs in ({}, {"features_only": True}):
         model = timm.create_model(name, device="meta", dtype=torch.bfloat16, **SMALL, **kwargs)
@@ -211,7 +212,7 @@ def test_an_lstm_is_part_of_the_last_block(coarse):
 # ---- features -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DIFFERENT)
 def test_features_of_every_layer_and_no_weight_unused(name):
     """DistributedDataParallel stops at a weight without a gradient."""
     for kind in ("getter", "hook") if name in IMAGE_NAMES else ("getter",):
@@ -279,7 +280,7 @@ def test_an_encoder_of_segmentation_models():
 # ---- modules --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DIFFERENT)
 def test_no_module_is_called_twice(name):
     """What attribution by DeepLift and quantization by calibration ask for."""
     model, calls = small(name), {}
@@ -358,7 +359,7 @@ def test_a_first_convolution_of_another_shape_is_refused(shape):
 @pytest.mark.parametrize(("name", "form"), [("unidual10", "plain"), ("unidual10", "served"), ("unidual152", "served")])
 @torch.inference_mode()
 def test_traces_serve_other_batches(name, form):
-    model = small(name)
+    model = small(name, **SHALLOW)
     traced_model = FORMS[form](model)
     for x, larger in ((images(), images(3)), (clips(), clips(3))):
         traced_model(x)  # a served copy has laid its weights out
@@ -369,7 +370,7 @@ def test_traces_serve_other_batches(name, form):
 @pytest.mark.parametrize("name", ["unidual10_aux", "unidual152", "r2d10_lstm_multitask"])
 @torch.inference_mode()
 def test_a_served_copy_counts_as_many_operations(name):
-    model = small(name)
+    model = small(name, **SHALLOW)
     for x in (images(), clips()):
         counted = []
         for form in FORMS.values():
@@ -430,8 +431,8 @@ def test_what_cannot_be_traced_says_what_can(trace, message):
 @pytest.mark.parametrize(("name", "form"), [("unidual10", "plain"), ("unidual152", "served")])
 @torch.no_grad()
 def test_exports_any_number_of_frames(name, form):
-    """From nine on, so that the last stage has two: torch fixes what it sees to be one."""
-    model = small(name)
+    """From nine on, so that the last stage has several: torch fixes what it sees to be one."""
+    model = small(name, **SHALLOW)
     shapes = {"x": {0: Dim("batch"), 2: Dim("frames", min=9)}}
     exported = torch.export.export(FORMS[form](model), (clips(2, 12),), dynamic_shapes=shapes).module()
     for other in (clips(1, 9), clips(3, 31), clips(2, 16)):
@@ -441,7 +442,7 @@ def test_exports_any_number_of_frames(name, form):
 @pytest.mark.parametrize("form", FORMS)
 @torch.no_grad()
 def test_exports_any_image(form):
-    model = small("unidual10")
+    model = small("unidual10", **SHALLOW)
     shapes = {"x": {0: Dim("batch"), 2: Dim.AUTO, 3: Dim.AUTO}}
     exported = torch.export.export(FORMS[form](model), (torch.randn(2, 3, 40, 48),), dynamic_shapes=shapes).module()
     for other in (torch.randn(1, 3, 64, 48), torch.randn(5, 3, 39, 51)):
@@ -450,7 +451,7 @@ def test_exports_any_image(form):
 
 @torch.no_grad()
 def test_exports_any_clip_on_the_image_pathway():
-    model = small("r2d10_multitask")
+    model = small("r2d10_multitask", **SHALLOW)
     shapes = {"x": {0: Dim("batch"), 2: Dim("frames")}}
     exported = torch.export.export(model, (clips(2, 12),), dynamic_shapes=shapes).module()
     for other in (clips(1, 2), clips(3, 31)):
@@ -461,8 +462,8 @@ def test_exports_any_clip_on_the_image_pathway():
 @pytest.mark.parametrize("form", FORMS)
 def test_the_older_onnx_exporter(form, tmp_path):
     onnx = pytest.importorskip("onnx", reason="writing ONNX needs the onnx package")
-    model = FORMS[form](small("unidual10"))
+    model = FORMS[form](small("unidual10", **SHALLOW))
     torch.onnx.export(model, (clips(),), str(tmp_path / "model.onnx"), dynamo=False)
     graph = onnx.load(tmp_path / "model.onnx").graph
-    convolutions = sum(isinstance(module, nn.Conv2d) for module in small("r2plus1d10").modules())
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in small("r2plus1d10", **SHALLOW).modules())
     assert sum(node.op_type == "Conv" for node in graph.node) == convolutions

@@ -1,6 +1,6 @@
 """V-JEPA 2.1 against the outputs of facebookresearch/vjepa2 (commit 204698b) on seeded weights under its own names."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import timm
@@ -26,7 +26,8 @@ SHAPES = {"clip": (1, 3, 8, 64, 64), "wide": (1, 3, 6, 64, 96), "image": (1, 3, 
 
 
 class TestVJepa21(FamilyTests):
-    family, small, options = vjepa2_1.FAMILY, TINY, dict(norms="split", token_pool="attentive", probe_depth=2)
+    family, small, shallow = vjepa2_1.FAMILY, TINY, dict(depth=1)
+    options: ClassVar = dict(norms="split", token_pool="attentive", probe_depth=2)
 
 
 def layer(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:

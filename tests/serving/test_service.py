@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from fakes import GreyNet, film, grey_image, grey_video
-from media import png, scene
+from media import scene
+from pictures import png
 from starlette.testclient import TestClient
 
 from unidual import app as cli

@@ -32,7 +32,6 @@ def list_settings(context: typer.Context, wanted: bool) -> None:
 
     name = context.info_name or ""
     given = RECIPES[name].recipe if name in RECIPES else Recipe()
-    given = given.changed(model=DEFAULT_MODEL) if name == "finetune" else given
     wrap = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_on_hyphens=False)
     for group, settings in explained_settings(given).items():
         typer.echo(f"{wrap(group)}\n")

@@ -459,7 +459,7 @@ RECIPES: Mapping[str, Experiment] = {
     "finetune": Experiment(
         about="your images and videos, from published weights",
         recipe=Recipe(
-            model=ModelSettings(pretrained=True, fit_heads=True),
+            model=ModelSettings(model="unidual_efficientnet_lite0", pretrained=True, fit_heads=True),
             data=DataSettings(tasks={"images": IMAGE, "videos": VIDEO}, hold_out=0.2, flip=True, feature_views=4),
             optim=OptimSettings(
                 optimizer="adamw", lr=0.001, weight_decay=0.05, epochs=20, schedule="cosine", warmup_epochs=0.5,

@@ -164,6 +164,10 @@ def test_what_needs_steps_is_refused_where_none_are_made():
         find_recipe("finetune", ["epochs=0", "recompute_norms=2"])
     with pytest.raises(ValueError, match="epochs=0 makes no step, and heads are not fitted"):
         finetune_recipe("unidual10", images="photos", settings=["epochs=0", "pretrained=false"])
+    with pytest.raises(
+        ValueError, match=r"epochs=0 makes no step, and heads are not fitted \(every task has a teacher"
+    ):
+        finetune_recipe("unidual10_aux", videos="clips", settings=["epochs=0", "teachers=videos:resnet18"])
 
 
 def test_a_run_of_no_steps_that_goes_on_fits_no_heads_again(media, tmp_path, monkeypatch):

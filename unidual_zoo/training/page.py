@@ -53,6 +53,7 @@ def run_page(
 def _facts(recipe: Recipe, plan: Sequence[TaskPlan]) -> dict[str, Any]:
     """What was trained on what."""
     model, optim = recipe.model, recipe.optim
+    fitted = model.fit_heads and recipe.data.labelled_tasks
     start = model.init or ("its published weights" if model.pretrained else "random weights")
     frozen = {"frozen": "the trunk" if model.freeze == "trunk" else f"the first {model.freeze} parts"}
     return {
@@ -60,7 +61,7 @@ def _facts(recipe: Recipe, plan: Sequence[TaskPlan]) -> dict[str, Any]:
         "started from": start,
         **(frozen if model.freeze else {}),
         **{task.task: task.line() for task in plan},
-        **({"heads": "fitted by least squares before the first step"} if model.fit_heads else {}),
+        **({"heads": "fitted by least squares before the first step"} if fitted else {}),
         "training": f"{optim.epochs} epochs, {optim.optimizer}, lr {optim.lr:g}, schedule {optim.schedule}, "
         f"batches of {recipe.data.batch_size}"
         if optim.epochs

@@ -166,6 +166,17 @@ def settings_for_cpu(
     return settings, reasons if settings else []
 
 
+def fitting_line(recipe: Recipe) -> str | None:
+    """Which heads are fitted before the first step, for a reader; None if the recipe asks for none."""
+    if not recipe.model.fit_heads:
+        return None
+    if not (labelled := recipe.data.labelled_tasks):
+        return "no heads are fitted before the first step: every task is learnt from a teacher, none from labels"
+    which = f"heads of {', '.join(labelled)}" if recipe.data.teachers else "heads"
+    alone = "" if recipe.optim.epochs else ", and nothing else is learnt"
+    return f"first, {which} are fitted to the training files by least squares{alone}"
+
+
 def _split(settings: DataSettings, task: str) -> str:
     """Where a task's test files come from."""
     source, test_source = settings.data[task], settings.test_data.get(task)

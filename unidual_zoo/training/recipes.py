@@ -177,6 +177,11 @@ class DataSettings:
             if self.tasks[task] != VIDEO:
                 raise ValueError(f"a teacher labels videos, {task} is a task of the modality {self.tasks[task]!r}")
 
+    @property
+    def labelled_tasks(self) -> list[str]:
+        """The tasks that are learnt from labels; the others have teachers."""
+        return [task for task in self.tasks if task not in self.teachers]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimSettings:
@@ -287,7 +292,7 @@ class Recipe:
         if self.optim.blend != "no" and self.optim.loss_weights:
             raise ValueError(f"blend={self.optim.blend} finds the weights of losses, loss_weights gives some: set one")
         every = self.run.eval_every
-        if self.run.publish == "best" and not set(self.data.tasks) - set(self.data.teachers):
+        if self.run.publish == "best" and not self.data.labelled_tasks:
             raise ValueError("publish=best needs test files, and every task has a teacher in place of labels")
         if not 0 < every <= self.optim.epochs:
             have = f"needs evaluations between epochs, eval_every is {every} and epochs {self.optim.epochs}"
@@ -295,9 +300,9 @@ class Recipe:
                 raise ValueError(f"patience={self.run.patience} {have}")
             if self.run.publish == "best":
                 raise ValueError(f"publish=best {have}")
-        if not self.optim.epochs and not self.model.fit_heads:
-            unfitted = "heads are not fitted (fit_heads=false, as of random weights)"
-            raise ValueError(f"epochs=0 makes no step, and {unfitted}: nothing would be learnt")
+        if not self.optim.epochs and not (self.model.fit_heads and self.data.labelled_tasks):
+            why = "every task has a teacher" if self.model.fit_heads else "fit_heads=false, as of random weights"
+            raise ValueError(f"epochs=0 makes no step, and heads are not fitted ({why}): nothing would be learnt")
         if self.run.recompute_norms and not self.optim.epochs:
             raise ValueError(
                 f"recompute_norms={self.run.recompute_norms} changes what heads are fitted to, and with epochs=0 "

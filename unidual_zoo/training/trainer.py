@@ -60,7 +60,7 @@ from unidual_zoo.training.page import REPORT, run_page
 from unidual_zoo.training.plan import Plan, TaskPlan, task_plans
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
-from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
+from unidual_zoo.training.rundir import CURVES, END, LOG, RunDirectory, RunError, end_of, write_whole
 from unidual_zoo.training.sources import read_sources, set_aside
 from unidual_zoo.training.teachers import Teacher, find_teacher
 from unidual_zoo.weights import EXPORT
@@ -82,6 +82,12 @@ def train(recipe: Recipe, *, out: str | Path, resume: bool = False, plan: Plan |
         return trainer.publish()
     finally:
         trainer.close()
+
+
+def finished(recipe: Recipe, *, out: str | Path) -> dict[str, Any] | None:
+    """How the run in a directory ended: its `epochs`, `scores` and `reports` by task; None unless it is one of this
+    recipe that has been published."""
+    return end_of(Path(out), recipe.to_dict(), update=lambda saved: {**Recipe().to_dict(), **current_names(saved)})
 
 
 class Trainer:
@@ -230,7 +236,7 @@ class Trainer:
         """Gives heads what least squares find, if the recipe asks for it: on all processes what the main one finds."""
         if not self.recipe.model.fit_heads:
             return
-        labelled = {task: files for task, files in self.media.items() if task not in self.recipe.data.teachers}
+        labelled = {task: self.media[task] for task in self.recipe.data.labelled_tasks}
         with self.meter.paused():
             losses = fit_heads(
                 self.model,
@@ -458,7 +464,6 @@ class Trainer:
             )
             for task, report in reports.items()
         }
-        self.run.log("end", step=self.done, reports={task: report.to_dict() for task, report in reports.items()})
         if self.run.writes:
             export(self.model, self.run.path / EXPORT)
             for task, report in reports.items():
@@ -469,6 +474,13 @@ class Trainer:
         self._opened.close()
         if self.run.writes:
             shutil.rmtree(self.run.path / FEATURES, ignore_errors=True)
+        self.run.log(
+            END,
+            step=self.done,
+            epochs=self.done // self.steps_per_epoch,
+            scores={task: report.metrics() for task, report in reports.items()},
+            reports={task: report.to_dict() for task, report in reports.items()},
+        )
         return reports
 
     def _plans(self) -> Sequence[TaskPlan]:

@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 import zlib
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from media import full_decode, write_video
 from PIL import Image
 
 from unidual_zoo.data import MediaError, MediaSet, addresses, probe, read_frames, read_image, read_media, shards
-from unidual_zoo.data.datasets import find_split, load_clips, modalities_in, read_splits
+from unidual_zoo.data.datasets import TESTS, find_split, load_clips, modalities_in, read_splits
 from unidual_zoo.data.decode import Video
 from unidual_zoo.data.frame_text import from_text, to_text
 from unidual_zoo.data.identity import copies
@@ -108,6 +109,19 @@ def test_groups_and_several_labels_are_packed(source, tmp_path):
     found = read_media(tmp_path / "out", modality="image")
     assert (found.groups, found.others, found.labels) == (media.groups, media.others, media.labels)
     assert read_splits(tmp_path / "out") == {"": found}
+
+
+def test_shards_without_the_list_of_them_are_known(source, tmp_path):
+    """As where the tars alone were copied; beside folders of classes they may lie."""
+    packed(source, tmp_path / "out")
+    (tmp_path / "out/shards.json").unlink()
+    (tmp_path / "out/packing.json").unlink()
+    told = r"out holds shards \(train-000000.tar\) and no shards\.json, .*: `unidual pack` writes it last"
+    for ask in (partial(find_split, names=TESTS), modalities_in, partial(read_media, modality="image")):
+        with pytest.raises(ValueError, match=told):
+            ask(tmp_path / "out")
+    (tmp_path / "out/train-000000.tar").rename(source / "train/part-000000.tar")
+    assert len(read_media(source / "train", modality="image")) == 7
 
 
 def test_packing_goes_on_where_it_was_stopped(source, tmp_path):

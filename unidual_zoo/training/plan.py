@@ -14,7 +14,7 @@ from unidual_zoo.data.identity import copies
 from unidual_zoo.names import LISTED
 from unidual_zoo.spec import InputSpec
 from unidual_zoo.training.recipes import DataSettings, Recipe
-from unidual_zoo.training.sources import TOY, read_sources
+from unidual_zoo.training.sources import TOY, read_sources, share_line
 
 SPARABLE = 1000  # training files of a task: from here a part of them can be spared to choose by
 VALIDATION, PATIENCE = 0.1, 5
@@ -124,8 +124,9 @@ def settings_by_size(
         if fewest >= SPARABLE and recipe.optim.epochs > PATIENCE:
             settings |= dict(validation=VALIDATION, patience=PATIENCE, publish="best")
             reasons.append(
-                f"{VALIDATION:.0%} of the training files are kept to choose by: training ends after {PATIENCE} epochs "
-                "without a better score on them, and the best network is published (--set validation=0 uses all files)"
+                f"training files are kept to choose by ({share_line(VALIDATION)}): training ends after {PATIENCE} "
+                "epochs without a better score on them, and the best network is published (--set validation=0 uses all "
+                "files)"
             )
         elif recipe.optim.epochs:
             settings |= dict(eval_every=0)
@@ -185,4 +186,4 @@ def _split(settings: DataSettings, task: str) -> str:
     split = find_split(test_source or source, TESTS)
     if split is not None:
         return f"split {split!r}" + (f" of {test_source}" if test_source else "")
-    return f"from {test_source}" if test_source else f"{settings.hold_out:.0%} of all, kept back class by class"
+    return f"from {test_source}" if test_source else f"kept back: {share_line(settings.hold_out)}"

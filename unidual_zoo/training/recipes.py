@@ -118,11 +118,14 @@ class DataSettings:
         default_factory=dict, description="Test files, if not in the same folder; as --test."
     )
     hold_out: Share = Field(
-        default=0.0, description="Part of the training files that is kept for testing where there are no test files."
+        default=0.0,
+        description="Part of each class's training files, at least one where one can be spared, that is kept for "
+        "testing where there are no test files.",
     )
     validation: Share = Field(
         default=0.0,
-        description="Part of the training files that is evaluated between epochs, in place of the test files.",
+        description="Part of each class's training files, at least one where one can be spared, that is evaluated "
+        "between epochs, in place of the test files.",
     )
     monitor: Share = Field(
         default=0.0,

@@ -283,7 +283,9 @@ def _finished_line(recipe: Recipe, out: Path, epochs: int) -> str:
 
 def _tell(reports: Mapping[str, Report], out: Path) -> None:
     """Prints what came of a run."""
+    from unidual_zoo.evaluation import MAIN
     from unidual_zoo.names import printable
+    from unidual_zoo.report.numbers import guessing_line, spread
     from unidual_zoo.report.page import next_commands
     from unidual_zoo.training.page import REPORT
     from unidual_zoo.weights import EXPORT
@@ -295,9 +297,13 @@ def _tell(reports: Mapping[str, Report], out: Path) -> None:
             first = printable(f"{first['file']}: {first['error']}")
             typer.echo(f"unidual: {count} failed and count as wrong, the first: {first}", err=True)
     for task, report in reports.items():
-        scores = [f"{name} {value:.2f}%" for name, value in report.metrics().items()]
-        beside = [f"{name} {value:.2f}%" for name, value in report.facts["baselines"].items()]
+        baselines, error = report.facts["baselines"], spread(report)
+        spreads = {MAIN[report.modality]: f" ± {error:.2f}"} if error else {}
+        scores = [f"{name} {value:.2f}%{spreads.get(name, '')}" for name, value in report.metrics().items()]
+        beside = [f"{name} {value:.2f}%" for name, value in baselines.items()]
         typer.echo(printable(f"{task}: {', '.join(scores)} (beside it: {', '.join(beside)})"))
+        if line := guessing_line(report, baselines):
+            typer.echo(printable(f"{task}: {line}"))
     commands = next_commands(f"local-dir:{out / EXPORT}", modalities=())
     typer.echo(printable(f"report, curves, confusion matrices, predictions and log: {out / REPORT} and beside it"))
     typer.echo(printable(f"network: local-dir:{out / EXPORT}; to use it: {next(iter(commands.values()))}"))

@@ -56,6 +56,14 @@ def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, mo
         settings = [part for setting in QUICK for part in ("--set", setting)]
         return CliRunner().invoke(app, ["finetune", *map(str, options), *settings, *more])
 
+    shutil.copytree(media / "pictures/val", tmp_path / "others")
+    shutil.copy(media / "pictures/train/circle/3.png", tmp_path / "others/circle/renamed.png")
+    rows = []
+    for source in (media / "pictures/train", tmp_path / "others", media / "pictures/val"):
+        evaluated = CliRunner().invoke(app, ["evaluate", str(source), "--model", f"local-dir:{tmp_path / 'export'}"])
+        rows.append((json.loads(evaluated.stdout.splitlines()[-1]).get("in_training"), "training" in evaluated.stderr))
+    assert rows == [(10, True), (1, True), (None, False)]
+
     used = invoke()
     assert isinstance(used.exception, RuntimeError)
     assert (used.output, str(used.exception).startswith(f"{tmp_path} holds a run already: go on with")) == ("", True)
@@ -182,6 +190,7 @@ def test_finetune_says_what_it_does_and_what_came_of_it(media, tmp_path, picture
     last = json.loads(result.stdout.splitlines()[-1])
     assert last["baselines"]["videos"].keys() == {"always 'circle'", "frames alone, as still clips"}
     assert last["baselines"]["videos"]["always 'circle'"] == 40
+    assert "is no better than always 'circle' (40.0%), as far as 5 files can tell" in result.stdout.splitlines()[1]
     assert "video@5" not in result.stdout.splitlines()[0]  # of two classes
     assert f"unidual predict FILES --model local-dir:{last['export']}" in result.stdout
     page = (tmp_path / "run/report.html").read_text()

@@ -35,15 +35,16 @@ from unidual_zoo.cores import limit_threads
 from unidual_zoo.data.augment import RandAugment
 from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
+from unidual_zoo.data.learnt import LEARNT, write_learnt
 from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.transforms import train_transform
-from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
+from unidual_zoo.evaluation import MAIN, PROTOCOLS, Report, evaluate
 from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.progress import Progress
-from unidual_zoo.report.numbers import majority_share
+from unidual_zoo.report.numbers import majority_baseline
 from unidual_zoo.report.page import write_page
 from unidual_zoo.rowlog import RowLog, RowTable
 from unidual_zoo.scoring import ScoreFiles, score_files
@@ -236,7 +237,7 @@ class Trainer:
         """Gives heads what least squares find, if the recipe asks for it: on all processes what the main one finds."""
         if not self.recipe.model.fit_heads:
             return
-        labelled = {task: self.media[task] for task in self.recipe.data.labelled_tasks}
+        labelled = {task: files for task, files in self.media.items() if task not in self.recipe.data.teachers}
         with self.meter.paused():
             losses = fit_heads(
                 self.model,
@@ -458,14 +459,18 @@ class Trainer:
         frames_alone = self._frames_alone() if self.recipe.run.baselines else {}
         self.model.drop_auxiliary_heads()
         reports = self.final if self.final and not self.validation else self.evaluate(self.model, self.test_media)
+        baselines = {
+            task: majority_baseline(self.media[task].labels, report) | frames_alone.get(task, {})
+            for task, report in reports.items()
+        }
         reports = {
-            task: dataclasses.replace(
-                report, facts={**report.facts, "baselines": self._majority(task, report) | frames_alone.get(task, {})}
-            )
+            task: dataclasses.replace(report, facts={**report.facts, "baselines": baselines[task]})
             for task, report in reports.items()
         }
         if self.run.writes:
             export(self.model, self.run.path / EXPORT)
+            learnt = [file for part in (self.media, self.validation) for media in part.values() for file in media.files]
+            write_whole(self.run.path / EXPORT / LEARNT, lambda path: write_learnt(learnt, path))
             for task, report in reports.items():
                 self._write_report(task, report)
             self._draw_curves()
@@ -486,11 +491,6 @@ class Trainer:
     def _plans(self) -> Sequence[TaskPlan]:
         """What each task was trained on and tested with."""
         return self.plan.tasks if self.plan else task_plans(self.recipe.data, self.media, self.test_media)
-
-    def _majority(self, task: str, report: Report) -> dict[str, float]:
-        """The accuracy on a task's test files of always answering with the class that has most training files."""
-        name, share = majority_share(self.media[task].labels, report)
-        return {f"always {name!r}": share}
 
     def _frames_alone(self) -> dict[str, dict[str, float]]:
         """What the frames of the test videos tell without their order, by task; one clip of a video is looked at.
@@ -676,7 +676,7 @@ def prepare(
 
 def main_score(report: Report) -> float:
     """The one number by which checkpoints are compared: top-1 of images, video@1 of videos."""
-    return report.metrics()["top-1" if report.modality == IMAGE else "video@1"]
+    return report.metrics()[MAIN[report.modality]]
 
 
 def _scores(reports: Mapping[str, Report]) -> dict[str, float]:

@@ -278,7 +278,8 @@ def _finished_line(recipe: Recipe, out: Path, epochs: int) -> str:
     from unidual_zoo.weights import EXPORT
 
     trained = f"{epochs} of {recipe.optim.epochs} epochs" if recipe.optim.epochs else "its heads are fitted"
-    return f"{out} is finished ({trained}): its network is local-dir:{out / EXPORT}, its report {out / REPORT}"
+    found = f"its network is local-dir:{out / EXPORT}, its report {out / REPORT}"
+    return f"{out} is finished ({trained}): {found}; files that have come since take another --out"
 
 
 def _tell(reports: Mapping[str, Report], out: Path) -> None:
@@ -301,7 +302,8 @@ def _tell(reports: Mapping[str, Report], out: Path) -> None:
         spreads = {MAIN[report.modality]: f" ± {error:.2f}"} if error else {}
         scores = [f"{name} {value:.2f}%{spreads.get(name, '')}" for name, value in report.metrics().items()]
         beside = [f"{name} {value:.2f}%" for name, value in baselines.items()]
-        typer.echo(printable(f"{task}: {', '.join(scores)} (beside it: {', '.join(beside)})"))
+        of = f"of {len(report.files)} files"
+        typer.echo(printable(f"{task}: {', '.join(scores)} {of} (beside it: {', '.join(beside)})"))
         if line := guessing_line(report, baselines):
             typer.echo(printable(f"{task}: {line}"))
     commands = next_commands(f"local-dir:{out / EXPORT}", modalities=())

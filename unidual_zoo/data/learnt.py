@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from unidual_zoo.data.media import MediaError
+from unidual_zoo.data.media import MediaError, check_file
 from unidual_zoo.data.members import is_member, read_member
 from unidual_zoo.data.shards import is_remote
 
@@ -30,6 +30,7 @@ def fingerprint(file: str) -> str | None:
             data = read_member(file)
             size, ends = len(data), data[:_PART] + data[-_PART:]
         else:
+            check_file(file)
             with open(file, "rb") as stream:
                 size, first = os.fstat(stream.fileno()).st_size, stream.read(_PART)
                 stream.seek(max(0, size - _PART))

@@ -91,14 +91,17 @@ def holds_shards(names: Iterable[str]) -> bool:
 
 def check_no_shards(folder: Path) -> None:
     """Raises a ValueError if what there is in a folder without a manifest, and without other folders, are shards."""
-    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    names = sorted(entry.name for entry in entries)
-    if holds_shards(names) and not any(entry.is_dir() for entry in entries):
-        first = next(name for name in names if name.endswith(SUFFIX))
+    try:
+        with os.scandir(folder) as entries:
+            is_folder = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
+    except OSError:  # whoever lists the folder says so
+        return
+    shards = sorted(filter(_SHARD.fullmatch, is_folder))
+    if shards and not any(is_folder.values()):
         raise ValueError(
-            f"{folder} holds shards ({first}) and no {MANIFEST}, which tells what is in them: `unidual pack` writes it "
-            "last, beside them and the index of each, so copy all of its folder; shards that another program made are "
-            "to be unpacked"
+            f"{folder} holds shards ({shards[0]}) and no {MANIFEST}, which tells what is in them: `unidual pack` "
+            "writes it last, beside them and the index of each, so copy all of its folder; shards that another program "
+            "made are to be unpacked"
         )
 
 

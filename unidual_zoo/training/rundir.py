@@ -198,7 +198,9 @@ def check_unused(path: Path) -> None:
         raise RunError(f"{path} holds a run already: go on with --resume, or choose another directory")
 
 
-def end_of(path: Path, recipe: Mapping[str, Any], *, update: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Any:
+def end_of(
+    path: Path, recipe: Mapping[str, Any], *, update: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> dict[str, Any] | None:
     """The line of the log with which a run of these settings ended, its network published; None if it has not.
 
     `update` as of `RunDirectory.begin`. Data may lie elsewhere; which network is published may not have changed.

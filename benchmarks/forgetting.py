@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unidual_zoo.checks import shorten
 from unidual_zoo.data.datasets import read_media
 from unidual_zoo.data.listing import files_below
 from unidual_zoo.data.media import is_image
@@ -66,13 +67,18 @@ def under_own_heads(tuned: Mapping[str, Tensor], start: Mapping[str, Tensor], na
     """The weights of a fine-tuned network, the heads and what it has not those of its start.
 
     Raises:
-        ValueError: the tuned network has another trunk.
+        ValueError: the tuned network has another trunk: a weight of another shape, or none where there is a matrix.
+            Vectors may be missing, as the norms of a pathway that it does not have.
     """
-    trunk = {key for key in start if not key.startswith(HEADS)}
-    shared = {key for key in trunk if key in tuned and tuned[key].shape == start[key].shape}
-    if absent := sorted(key for key in trunk - shared if start[key].ndim > 1):
-        raise ValueError(f"{name} has another trunk than its start: {absent[0]} and {len(absent) - 1} more")
-    return {key: tuned[key] if key in shared else weight for key, weight in start.items()}
+    trunk = {key: weight for key, weight in start.items() if not key.startswith(HEADS)}
+    misfits = [
+        f"{key} is {tuple(tuned[key].shape) if key in tuned else 'not there'}, in the start {tuple(weight.shape)}"
+        for key, weight in sorted(trunk.items())
+        if (tuned[key].shape != weight.shape if key in tuned else weight.ndim > 1)
+    ]
+    if misfits:
+        raise ValueError(f"{name} has another trunk than its start: {shorten(misfits)}")
+    return {key: tuned[key] if key in trunk and key in tuned else weight for key, weight in start.items()}
 
 
 def answers(model: Any, files: Sequence[str]) -> list[dict[str, float]]:

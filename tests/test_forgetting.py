@@ -43,5 +43,14 @@ def test_a_trunk_answers_under_the_heads_that_it_had(saved, tmp_path, capsys):
 
 
 def test_another_trunk_is_named(saved, tmp_path):
-    with pytest.raises(ValueError, match="other has another trunk than its start: stem"):
-        forgetting.under_own_heads({}, {"stem.weight": torch.ones(1, 1), "heads.a.weight": torch.ones(1, 1)}, "other")
+    start = {"stem.weight": torch.ones(1, 2), "norm.bias": torch.ones(3), "heads.a.weight": torch.ones(1, 1)}
+    for tuned, told in (
+        ({}, r"stem\.weight is not there, in the start \(1, 2\)"),
+        ({**start, "norm.bias": torch.ones(4)}, r"norm\.bias is \(4,\), in the start \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=f"^other has another trunk than its start: {told}$"):
+            forgetting.under_own_heads(tuned, start, "other")
+    one_pathway = {"stem.weight": 2 * start["stem.weight"], "heads.a.weight": torch.ones(5)}
+    assert forgetting.under_own_heads(one_pathway, start, "other") == {
+        **start, "stem.weight": one_pathway["stem.weight"],
+    }  # fmt: skip

@@ -303,11 +303,13 @@ def test_find_files(tmp_path, monkeypatch):
     for argument in ("empty", "d/*.gif", "nothing*"):
         with pytest.raises(ValueError, match="has no image or video in it"):
             find_files(["d/a.jpg", argument])
-    Path("empty", "shards.json").touch()
-    with pytest.raises(
-        ValueError, match="folder empty holds shards of `unidual pack`: evaluate, finetune, train and check-data"
-    ):
-        find_files(["empty"])
+    for name in ("shards.json", "val-000000.tar"):
+        Path("empty", name).touch()
+        with pytest.raises(
+            ValueError, match="folder empty holds shards: of `unidual pack` evaluate, finetune, train and check-data"
+        ):
+            find_files(["empty"])
+        Path("empty", name).unlink()
     with pytest.raises(ValueError, match="no file"):
         find_files([])
 

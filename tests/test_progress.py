@@ -7,6 +7,7 @@ import time
 import pytest
 
 from unidual_zoo import progress
+from unidual_zoo.engines.quantizing import _Samples
 from unidual_zoo.progress import Progress
 
 
@@ -39,6 +40,18 @@ def test_what_is_not_counted_to_an_end_and_what_is_not_shown(clock, capsys):
     assert capsys.readouterr().err.splitlines() == [
         "1.00B [00:31, 31.0s/B]", "2.00B [01:02, 31.0s/B]", "3.00B [01:33, 31.0s/B]",
     ]  # fmt: skip
+
+
+def test_work_in_several_passes_is_told_of_by_one_clock(clock, capsys):
+    samples = _Samples(range(2))
+    with samples.progress:
+        for _ in range(3):
+            for _ in samples:
+                clock[0] += 11
+    assert capsys.readouterr().err.splitlines() == [
+        "calibrating int8, pass 2:  50% 1/2 [00:11<00:11, 11.00s/view]",
+        "calibrating int8, pass 3: 100% 2/2 [00:22<00:00, 11.00s/view]",
+    ]
 
 
 def test_time_that_was_not_the_works_slows_no_step(clock, capsys):

@@ -211,7 +211,7 @@ def evaluate(
     from unidual_zoo.evaluation import evaluate as measure
     from unidual_zoo.inference import for_inference, load_model
     from unidual_zoo.names import printable
-    from unidual_zoo.report.page import check_page, evaluation_page, write_page
+    from unidual_zoo.report.page import IN_TRAINING, check_page, evaluation_page, learnt_line, write_page
     from unidual_zoo.scoring import score_files
 
     if page is not None:
@@ -243,12 +243,15 @@ def evaluate(
                     **({"benchmark": benchmark} if benchmark else {}),
                     "data": source,
                     **({"skip": str(skip)} if skip else {}),
+                    **_in_training(model or default, media.files),
                     **_origin(model or default, checkpoint),
                 },
             )
             reports[f"{source}: {media.modality}s"] = report
             write(report.to_dict())
             typer.echo(report.table())
+            if IN_TRAINING in report.facts:
+                typer.echo(f"unidual: {learnt_line(report)}", err=True)
             typer.echo(json.dumps(report.to_dict()))
             if len(report.failures) == len(report.files):
                 unreadable = report.failures[0]["error"]
@@ -394,6 +397,16 @@ def _origin(model: str, checkpoint: Path | None) -> dict[str, str]:
 
     saved = {"saved_as": model} if ":" in model or is_exported(model) else {}
     return saved | ({"checkpoint": str(checkpoint)} if checkpoint else {})
+
+
+def _in_training(model: str, files: Sequence[str]) -> dict[str, int]:
+    """A fact for the report where a saved network has learnt from some of the files, as far as it knows."""
+    from unidual_zoo.data.learnt import LEARNT, count_learnt
+    from unidual_zoo.report.page import IN_TRAINING
+
+    source, _, folder = model.partition(":")
+    count = count_learnt(files, Path(folder, LEARNT)) if source == "local-dir" else 0
+    return {IN_TRAINING: count} if count else {}
 
 
 def _labels(result: dict[str, Any]) -> str:

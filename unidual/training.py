@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 from unidual.options import DEFAULT_MODEL, FileSeconds
 
 if TYPE_CHECKING:
+    from unidual_zoo.evaluation import Report
     from unidual_zoo.training.plan import Plan
     from unidual_zoo.training.recipes import Recipe
 
@@ -32,7 +33,6 @@ def list_settings(context: typer.Context, wanted: bool) -> None:
 
     name = context.info_name or ""
     given = RECIPES[name].recipe if name in RECIPES else Recipe()
-    given = given.changed(model=DEFAULT_MODEL) if name == "finetune" else given
     wrap = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_on_hyphens=False)
     for group, settings in explained_settings(given).items():
         typer.echo(f"{wrap(group)}\n")
@@ -99,13 +99,14 @@ def train(
 
     given = [*(["freeze_norms=true"] if freeze_norms else []), *_given_seconds(file_seconds), *(settings or ())]
     found = find_recipe(recipe, given)
+    place = _place(out, recipe, resume=resume)
     trained, tested, skipped = (_by_task(given, found.data.tasks) for given in (data or (), test or (), skip or ()))
     found = found.changed(
         data={**found.data.data, **trained},
         test_data={**found.data.test_data, **tested},
         skip={**found.data.skip, **skipped},
     )
-    _run(found, out=out or Path("runs") / recipe, resume=resume)
+    _run(found, out=place, resume=resume)
 
 
 def finetune(
@@ -144,7 +145,9 @@ def finetune(
     and whether classes are weighted, unless --set does.
     """
     from unidual_zoo.training.finetune import finetune_recipe
+    from unidual_zoo.training.recipes import current_names
 
+    place = _place(out, "finetune", resume=resume)
     given = [
         f"freeze={freeze}",
         *([] if freeze_norms is None else [f"freeze_norms={json.dumps(freeze_norms)}"]),
@@ -161,18 +164,18 @@ def finetune(
         skip=skip,
         settings=given,
     )
-    recipe, plan = _planned(recipe, chosen=[setting.partition("=")[0] for setting in given])
-    _run(recipe, out=out or Path("runs/finetune"), resume=resume, plan=plan)
+    names = current_names(dict.fromkeys(setting.partition("=")[0] for setting in given))
+    recipe, plan, lines = _planned(recipe, chosen=names)
+    _run(recipe, out=place, resume=resume, plan=plan, lines=lines)
 
 
-def _planned(recipe: Recipe, *, chosen: Sequence[str]) -> tuple[Recipe, Plan | None]:
-    """The recipe with what the size of the data asks for where nothing is `chosen`; says what is going to happen."""
+def _planned(recipe: Recipe, *, chosen: Collection[str]) -> tuple[Recipe, Plan | None, list[str]]:
+    """The recipe with what the size of the data asks for where nothing is `chosen`, and what is going to happen, for a
+    reader."""
     import torch
-    from accelerate import PartialState
 
-    from unidual_zoo.names import printable
     from unidual_zoo.training.finetune import practice_line, scalable_network
-    from unidual_zoo.training.plan import make_plan, settings_by_size, settings_for_cpu
+    from unidual_zoo.training.plan import fitting_line, make_plan, settings_by_size, settings_for_cpu
 
     lines = [f"{recipe.model.model} starts from random weights"] if recipe.model.is_random else []
     plan = None
@@ -184,14 +187,22 @@ def _planned(recipe: Recipe, *, chosen: Sequence[str]) -> tuple[Recipe, Plan | N
             changes, reasons = {**changes, **cheaper}, [*reasons, *why]
         recipe = recipe.changed(**changes)
         lines = [*(line for task in plan.tasks for line in task.lines()), *lines, *reasons]
-    lines += [line] if (line := practice_line(recipe)) else []
-    if recipe.model.fit_heads:
-        alone = "" if recipe.optim.epochs else ", and nothing else is learnt"
-        lines.append(f"first, heads are fitted to the training files by least squares{alone}")
-    if PartialState().is_main_process:
-        for line in lines:
-            typer.echo(f"unidual: {printable(line)}", err=True)
-    return recipe, plan
+    lines += [line for line in (practice_line(recipe, chosen), fitting_line(recipe)) if line]
+    return recipe, plan, lines
+
+
+def _place(out: Path | None, recipe: str, *, resume: bool) -> Path:
+    """The run directory.
+
+    Raises:
+        RunError: it is to be a new run's, and holds one. Nothing has been printed or read by then.
+    """
+    from unidual_zoo.training.rundir import check_unused
+
+    place = out or Path("runs") / recipe
+    if not resume:
+        check_unused(place)
+    return place
 
 
 def _given_seconds(file_seconds: float | None) -> list[str]:
@@ -226,35 +237,75 @@ def _by_task(given: Sequence[str], tasks: Iterable[str]) -> dict[str, str]:
     return sources
 
 
-def _run(recipe: Recipe, *, out: Path, resume: bool, plan: Plan | None = None) -> None:
+def _run(recipe: Recipe, *, out: Path, resume: bool, plan: Plan | None = None, lines: Sequence[str] = ()) -> None:
+    """Says in `lines` and more what is going to happen, does it, and says what came of it; of a finished run that it is
+    one."""
     from accelerate import PartialState
 
     from unidual_zoo.names import printable
-    from unidual_zoo.report.page import next_commands
     from unidual_zoo.training.page import REPORT
+    from unidual_zoo.training.trainer import finished
     from unidual_zoo.training.trainer import train as run
     from unidual_zoo.weights import EXPORT
 
-    for task, teacher in recipe.data.teachers.items():
-        told = f"{task} is learnt from {teacher}: labels and folder names of its files are not used, nor are any tested"
-        typer.echo(printable(f"unidual: {told}"), err=True)
-    reports = run(recipe, out=out, resume=resume, plan=plan)
+    end = finished(recipe, out=out) if resume else None
     if PartialState().is_main_process:
-        for task, report in reports.items():
-            if report.failures:
-                first = report.failures[0]
-                count = f"{len(report.failures)} of {len(report.files)} test files of {task}"
-                first = printable(f"{first['file']}: {first['error']}")
-                typer.echo(f"unidual: {count} failed and count as wrong, the first: {first}", err=True)
-        baselines = {task: dict(report.facts["baselines"]) for task, report in reports.items()}
-        for task, report in reports.items():
-            scores = [f"{name} {value:.2f}%" for name, value in report.metrics().items()]
-            beside = [f"{name} {value:.2f}%" for name, value in baselines[task].items()]
-            typer.echo(printable(f"{task}: {', '.join(scores)} (beside it: {', '.join(beside)})"))
-        commands = next_commands(f"local-dir:{out / EXPORT}", modalities=())
-        typer.echo(printable(f"report, curves, confusion matrices, predictions and log: {out / REPORT} and beside it"))
-        typer.echo(printable(f"network: local-dir:{out / EXPORT}; to use it: {next(iter(commands.values()))}"))
+        for line in (*lines, *_taught_lines(recipe)) if end is None else [_finished_line(recipe, out, end["epochs"])]:
+            typer.echo(f"unidual: {printable(line)}", err=True)
+    if end is None:
+        reports = run(recipe, out=out, resume=resume, plan=plan)
         scores = {task: report.metrics() for task, report in reports.items()}
-        result = {"out": str(out), "export": str(out / EXPORT), "report": str(out / REPORT)}
-        typer.echo(json.dumps({**result, "scores": scores, "baselines": baselines}))
+        end = {"scores": scores, "reports": {task: report.to_dict() for task, report in reports.items()}}
+        if PartialState().is_main_process:
+            _tell(reports, out)
+    if PartialState().is_main_process:
+        result = {"out": str(out), "export": str(out / EXPORT), "report": str(out / REPORT), "scores": end["scores"]}
+        baselines = {task: report["baselines"] for task, report in end["reports"].items()}
+        typer.echo(json.dumps({**result, "baselines": baselines}))
     PartialState().destroy_process_group()
+
+
+def _taught_lines(recipe: Recipe) -> list[str]:
+    return [
+        f"{task} is learnt from {teacher}: labels and folder names of its files are not used, nor are any tested"
+        for task, teacher in recipe.data.teachers.items()
+    ]
+
+
+def _finished_line(recipe: Recipe, out: Path, epochs: int) -> str:
+    """That nothing is left to do in a run directory, and where what came of it is."""
+    from unidual_zoo.training.page import REPORT
+    from unidual_zoo.weights import EXPORT
+
+    trained = f"{epochs} of {recipe.optim.epochs} epochs" if recipe.optim.epochs else "its heads are fitted"
+    found = f"its network is local-dir:{out / EXPORT}, its report {out / REPORT}"
+    return f"{out} is finished ({trained}): {found}; files that have come since take another --out"
+
+
+def _tell(reports: Mapping[str, Report], out: Path) -> None:
+    """Prints what came of a run."""
+    from unidual_zoo.evaluation import MAIN
+    from unidual_zoo.names import printable
+    from unidual_zoo.report.numbers import guessing_line, spread
+    from unidual_zoo.report.page import next_commands
+    from unidual_zoo.training.page import REPORT
+    from unidual_zoo.weights import EXPORT
+
+    for task, report in reports.items():
+        if report.failures:
+            first = report.failures[0]
+            count = f"{len(report.failures)} of {len(report.files)} test files of {task}"
+            first = printable(f"{first['file']}: {first['error']}")
+            typer.echo(f"unidual: {count} failed and count as wrong, the first: {first}", err=True)
+    for task, report in reports.items():
+        baselines, error = report.facts["baselines"], spread(report)
+        spreads = {MAIN[report.modality]: f" ± {error:.2f}"} if error else {}
+        scores = [f"{name} {value:.2f}%{spreads.get(name, '')}" for name, value in report.metrics().items()]
+        beside = [f"{name} {value:.2f}%" for name, value in baselines.items()]
+        of = f"of {len(report.files)} files"
+        typer.echo(printable(f"{task}: {', '.join(scores)} {of} (beside it: {', '.join(beside)})"))
+        if line := guessing_line(report, baselines):
+            typer.echo(printable(f"{task}: {line}"))
+    commands = next_commands(f"local-dir:{out / EXPORT}", modalities=())
+    typer.echo(printable(f"report, curves, confusion matrices, predictions and log: {out / REPORT} and beside it"))
+    typer.echo(printable(f"network: local-dir:{out / EXPORT}; to use it: {next(iter(commands.values()))}"))

@@ -20,6 +20,7 @@ from unidual_zoo.data.synthetic import toy
 from unidual_zoo.data.transforms import eval_transform
 from unidual_zoo.engines import Call, GraphModel
 from unidual_zoo.evaluation import map_labels
+from unidual_zoo.progress import Progress
 from unidual_zoo.scoring import Route, ViewReader, find_protocol, score_files
 from unidual_zoo.spec import IMAGE, InputSpec, packaged_classes
 
@@ -129,7 +130,10 @@ def compare(models: dict[str, GraphModel], calibration: Calibration, call: Call)
     Accuracy is None where the files have no labels that the task knows. One view of each video; files that cannot be
     read are left out.
     """
-    answers = {name: _answers(model, calibration.measured, call) for name, model in models.items()}
+    with Progress(
+        total=len(models) * len(calibration.measured), desc="measuring", unit="file", leave=False
+    ) as progress:
+        answers = {name: _answers(model, calibration.measured, call, progress) for name, model in models.items()}
     first, second = list(answers.values())[:2]
     read = [number for number, answer in enumerate(first) if answer is not None]
     labels = _labels(next(iter(models.values())), calibration, call.task)
@@ -140,10 +144,14 @@ def compare(models: dict[str, GraphModel], calibration: Calibration, call: Call)
     return found | {"agreement": _percent([first[number] == second[number] for number in read])}
 
 
-def _answers(model: GraphModel, files: Sequence[str], call: Call) -> list[int | None]:
+def _answers(model: GraphModel, files: Sequence[str], call: Call, progress: Progress) -> list[int | None]:
     route = Route(model, call.modality, protocol=PROTOCOL, pathway=call.pathway, task=call.task)
     scores = score_files([(file, call.modality) for file in files], {call.modality: route}, batch_size=1)
-    return [None if file.scores is None else int(file.scores.mean(0).argmax()) for file in scores]
+    answers = []
+    for file in scores:
+        answers.append(None if file.scores is None else int(file.scores.mean(0).argmax()))
+        progress.update()
+    return answers
 
 
 def _labels(model: GraphModel, calibration: Calibration, task: str) -> list[int] | None:

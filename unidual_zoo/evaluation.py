@@ -27,11 +27,12 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import printable, tidy
 from unidual_zoo.progress import Progress
 from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, ScoreFiles, score_files
-from unidual_zoo.spec import VIDEO
+from unidual_zoo.spec import IMAGE, VIDEO
 
 __all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluation_mode", "map_labels"]
 
 TOP = 5
+MAIN = {IMAGE: "top-1", VIDEO: "video@1"}  # the one metric of a modality by which results are compared
 _CODE = re.compile(r"[a-z]\d+")
 _NAMED = 5  # failures and warnings named in the table; the JSON line names all
 

@@ -14,7 +14,7 @@ from unidual_zoo.data.images import read_image
 from unidual_zoo.data.listing import files_below, files_matching, is_pattern, warn_of_left_out
 from unidual_zoo.data.loaders import Reading
 from unidual_zoo.data.media import MediaError, is_image, is_media, is_video
-from unidual_zoo.data.shards import MANIFEST, PLAN
+from unidual_zoo.data.shards import holds_shards
 from unidual_zoo.dtypes import dtype_name
 from unidual_zoo.engines import GraphModel
 from unidual_zoo.export import is_exported, load_exported, serve_with_engine
@@ -286,9 +286,9 @@ def find_files(arguments: Sequence[str]) -> list[str]:
             continue
         start = argument if what == "folder" else ""
         media = [os.path.join(start, file) for file in found.files if is_media(file)]
-        if not media and {os.path.basename(file) for file in found.files} & {MANIFEST, PLAN}:
+        if not media and holds_shards(map(os.path.basename, found.files)):
             raise ValueError(
-                f"{what} {argument} holds shards of `unidual pack`: evaluate, finetune, train and check-data "
+                f"{what} {argument} holds shards: of `unidual pack` evaluate, finetune, train and check-data "
                 "read them; give the folder that was packed, or files"
             )
         warn_of_left_out(argument, *found)

@@ -45,6 +45,11 @@ class Progress(tqdm):
             return True
         return None
 
+    def reset(self, total: float | None = None) -> None:
+        """Begins to count anew; whoever reads a log has a line at the same times as if it went on."""
+        self.begun = time.monotonic()
+        super().reset(total)
+
     def leave_out(self, seconds: float) -> None:
         """Does not count seconds that went by to the pace of the work."""
         self.begun += seconds

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from grey_source import CLASSES, packed
 from media import write_video
 
 from unidual_zoo.data import MediaError, MediaSet, addresses, probe, read_frames, read_image, read_media, shards
-from unidual_zoo.data.datasets import find_split, modalities_in, read_splits
+from unidual_zoo.data.datasets import TESTS, find_split, modalities_in, read_splits
 from unidual_zoo.data.identity import copies
 from unidual_zoo.data.joint import JointDataset, JointLoader, JointSampler
 from unidual_zoo.data.packing import Packing, pack
@@ -68,6 +69,19 @@ def test_webdataset_reads_the_shards(source, tmp_path):
     assert [sample["cls"] for sample in samples] != sorted(sample["cls"] for sample in samples)  # they are mixed
     del samples
     gc.collect()
+
+
+def test_shards_without_the_list_of_them_are_known(source, tmp_path):
+    """As where the tars alone were copied; beside folders of classes they may lie."""
+    packed(source, tmp_path / "out")
+    (tmp_path / "out/shards.json").unlink()
+    (tmp_path / "out/packing.json").unlink()
+    told = r"out holds shards \(train-000000.tar\) and no shards\.json, .*: `unidual pack` writes it last"
+    for ask in (partial(find_split, names=TESTS), modalities_in, partial(read_media, modality="image")):
+        with pytest.raises(ValueError, match=told):
+            ask(tmp_path / "out")
+    (tmp_path / "out/train-000000.tar").rename(source / "train/part-000000.tar")
+    assert len(read_media(source / "train", modality="image")) == 7
 
 
 def test_copies_are_found_in_shards_and_tables(source, tmp_path):

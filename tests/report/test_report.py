@@ -47,7 +47,26 @@ def test_classes_by_hand():
     }
     assert rows == {"a": (3, 1, 1, 1, 1 / 3), "b": (2, 2, 1, 0.5, 0.5), "c": (0, 1, 0, 0, None)}
     assert numbers.confusions(REPORT) == {(0, 0): 1, (0, 1): 1, (1, 1): 1, (1, 2): 1}
-    assert numbers.majority_share([1, 1, 0], REPORT) == ("b", 40.0)
+    assert numbers.majority_baseline([1, 1, 0], REPORT) == {"always 'b'": 40.0}
+
+
+def test_what_few_files_tell():
+    assert numbers.spread(REPORT) == pytest.approx(100 * (0.4 * 0.6 / 5) ** 0.5)
+    assert numbers.standard_error(90, 400) == pytest.approx(1.5)
+
+    def line(right, files, share):
+        results = tuple(FileResult(i, 0, (int(i >= right),), 0, 1) for i in range(files))
+        report = Report("video", ("f",) * files, results, 1.0, classes=("a", "b"))
+        return numbers.guessing_line(report, {"frames alone": 100.0, "always 'a'": share})
+
+    assert line(74, 100, 65.0) == (
+        "video@1 74.0% is no better than always 'a' (65.0%), as far as 100 files can tell: two standard errors are 9.5 "
+        "points"
+    )
+    assert line(75, 100, 65.0) is None
+    assert line(2, 2, 50.0) is not None  # where its own standard error is 0
+    assert line(10, 100, 65.0) is not None
+    assert numbers.spread(Report("image", ("f",) * 1000, tuple(RESULTS[0] for _ in range(1000)), 1.0)) is None
 
 
 def test_calibration_by_hand():
@@ -69,12 +88,16 @@ def test_a_page_says_what_was_counted():
         re.sub("<[^>]+>", " ", render(evaluation_page("net.tag", {"things": REPORT})).partition("</style>")[2]).split()
     )
     for told in (
-        "40.0% top-1", "60.0% always &#39;a&#39;", "Of 5 files, 1 of which failed", "a 3 1 1 100.0% 33.3%",
-        "c 0 1 0 0.0% –", "error 30.8%", "folder/r.jpg it is torn", "folder/s.jpg it ends early", "folder/t.jpg 0.90 s",
+        "40.0% top-1 ± 21.9", "60.0% always &#39;a&#39;",
+        "no better than always &#39;a&#39; (60.0%), as far as 5 files", "Of 5 files, 1 of which failed",
+        "a 3 1 1 100.0% 33.3%", "c 0 1 0 0.0% –", "error 30.8%",
+        "folder/r.jpg it is torn", "folder/s.jpg it ends early", "folder/t.jpg 0.90 s",
         "unidual serve --model net.tag",
     ):  # fmt: skip
         assert told in text, told
     assert "top-5" not in text  # of three classes
+    learnt = Report("image", FILES, RESULTS, seconds=1.0, facts={"in_training": 3}, classes=("a", "b", "c"))
+    assert "3 of 5 files were in the training of this network" in render(evaluation_page("net.tag", {"t": learnt}))
 
 
 def test_a_page_needs_nothing_and_runs_nothing(tmp_path):

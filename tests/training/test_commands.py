@@ -45,9 +45,49 @@ def test_train(media, tmp_path):
     assert result["out"] == str(tmp_path / "run")
     assert result["scores"].keys() == {"pictures", "films"}
     assert result["scores"]["films"].keys() == {"clip@1", "video@1"}
-    assert unidual("train", "mini", *data, "--out", tmp_path / "run", "--resume", settings=settings) == result
-    with pytest.raises(RuntimeError, match="--resume"):
-        unidual("train", "mini", *data, "--out", tmp_path / "run", settings=settings)
+
+
+def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, monkeypatch):
+    """A run there is neither begun anew nor, once it is finished, gone on with; another `publish` is published."""
+    options = ["--images", media / "pictures", "--model", "unidual10", "--out", tmp_path]
+    result = unidual("finetune", *options, settings=QUICK)
+
+    def invoke(*more):
+        settings = [part for setting in QUICK for part in ("--set", setting)]
+        return CliRunner().invoke(app, ["finetune", *map(str, options), *settings, *more])
+
+    shutil.copytree(media / "pictures/val", tmp_path / "others")
+    shutil.copy(media / "pictures/train/circle/3.png", tmp_path / "others/circle/renamed.png")
+    rows = []
+    for source in (media / "pictures/train", tmp_path / "others", media / "pictures/val"):
+        evaluated = CliRunner().invoke(app, ["evaluate", str(source), "--model", f"local-dir:{tmp_path / 'export'}"])
+        rows.append((json.loads(evaluated.stdout.splitlines()[-1]).get("in_training"), "training" in evaluated.stderr))
+    assert rows == [(10, True), (1, True), (None, False)]
+
+    used = invoke()
+    assert isinstance(used.exception, RuntimeError)
+    assert (used.output, str(used.exception).startswith(f"{tmp_path} holds a run already: go on with")) == ("", True)
+    with pytest.raises(RuntimeError, match="holds a run already"):
+        unidual("train", "mini", "--data", f"pictures={tmp_path}", "--out", tmp_path, settings=SETTINGS)
+
+    class Begun(Exception):
+        pass
+
+    def begin(*_, **__):
+        raise Begun
+
+    monkeypatch.setattr("unidual_zoo.training.trainer.train", begin)
+    finished = invoke("--resume")
+    assert finished.exit_code == 0
+    assert finished.stderr == (
+        f"unidual: {tmp_path} is finished (1 of 1 epochs): its network is local-dir:{tmp_path / 'export'}, its report "
+        f"{tmp_path / 'report.html'}; files that have come since take another --out\n"
+    )
+    assert json.loads(finished.stdout) == result
+    for more in (["--set", "eval_every=1", "--set", "publish=best"], ["--set", "epochs=2"]):
+        assert isinstance(invoke("--resume", *more).exception, Begun)
+    (tmp_path / "log.jsonl").write_text("".join((tmp_path / "log.jsonl").read_text().splitlines(True)[:-1]))
+    assert isinstance(invoke("--resume").exception, Begun)
 
 
 def test_train_with_test_files_elsewhere(media, tmp_path):
@@ -64,6 +104,18 @@ def test_a_task_with_a_teacher_says_what_becomes_of_its_labels(media, tmp_path, 
     options = ["--data", f"films={media / 'films'}", "--set", "tasks=films:video", "--set", "teachers=films:resnet18"]
     result = CliRunner().invoke(app, ["train", "mini", *options, "--out", str(tmp_path)])
     assert "films is learnt from resnet18: labels and folder names of its files are not used" in result.stderr
+    for number, (given, told) in enumerate(
+        (
+            (
+                ("--videos", "films"),
+                "no heads are fitted before the first step: every task is learnt from a teacher, none",
+            ),
+            (("--videos", "films", "--images", "photos"), "first, heads of images are fitted to the training files by"),
+        )
+    ):
+        teachers = ["--set", "teachers=videos:resnet18", "--out", str(tmp_path / str(number))]
+        result = CliRunner().invoke(app, ["finetune", *given, "--model", "unidual10_aux", *teachers])
+        assert (told in result.stderr, result.stderr.count("fitted")) == (True, 1)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +190,9 @@ def test_finetune_says_what_it_does_and_what_came_of_it(media, tmp_path, picture
     last = json.loads(result.stdout.splitlines()[-1])
     assert last["baselines"]["videos"].keys() == {"always 'circle'", "frames alone, as still clips"}
     assert last["baselines"]["videos"]["always 'circle'"] == 40
+    assert "is no better than always 'circle' (40.0%), as far as 5 files can tell" in result.stdout.splitlines()[1]
     assert "video@5" not in result.stdout.splitlines()[0]  # of two classes
+    assert " of 5 files (beside it: always 'circle' 40.00%, " in result.stdout.splitlines()[0]
     assert f"unidual predict FILES --model local-dir:{last['export']}" in result.stdout
     page = (tmp_path / "run/report.html").read_text()
     for shown in (

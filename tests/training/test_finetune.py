@@ -80,27 +80,30 @@ def test_networks_learn_at_the_rates_of_their_kind(model, arguments, practice, m
     monkeypatch.setattr(timm, "is_model_pretrained", lambda name: True)
     recipe = finetune_recipe(model, videos="b", settings=[f"model_args={json.dumps(arguments)}"])
     assert rates(recipe) == ((practice.lr, practice.layer_decay) if practice else (MEASURED.lr, MEASURED.layer_decay))
-    assert (practice_line(recipe) is None) == (practice is None)
+    assert (practice_line(recipe, ()) is None) == (practice is None)
 
 
 def test_what_is_set_goes_before_the_practice_of_others():
     def recipe(*settings, model="timesformer_base"):
         return finetune_recipe(model, videos="b", settings=[f"model_args={json.dumps(SMALL)}", *settings])
 
+    def told(*settings):
+        return practice_line(recipe(*settings), [setting.partition("=")[0] for setting in settings])
+
     plain = recipe()
     assert plain.optim.lr <= 1e-4
-    assert practice_line(plain) == (
+    assert told() == (
         "lr=0.00005, layer_decay=0.75: between the rates of BEiT and MAE for transformers, not measured here "
         "(--set lr=… --set layer_decay=… for others)"
     )
-    faster = recipe("lr=0.01")
-    assert rates(faster) == (0.01, 0.75)
-    assert practice_line(faster).startswith("layer_decay=0.75: ")
-    assert practice_line(recipe("lr=0.01", "layer_decay=0.5")) is None
-    assert practice_line(recipe("epochs=0")) is None
+    assert rates(recipe("lr=0.01")) == (0.01, 0.75)
+    for given in ("lr=0.01", "lr=0.00005"):  # another rate, and the same of one's own
+        assert told(given).startswith("layer_decay=0.75: ")
+        assert told(given, "layer_decay=0.75") is None
+    assert told("epochs=0") is None
     for settings in (["freeze=trunk"], ["pretrained=false", "layer_decay=0.8"]):  # then no trunk goes on learning
         assert rates(recipe(*settings)) == (MEASURED.lr, MEASURED.layer_decay)
-        assert practice_line(recipe(*settings)) is None
+        assert told(*settings) is None
     random = recipe("pretrained=false")
     assert (random.optim.layer_decay, random.optim.freeze_norms, random.model.fit_heads) == (None, False, False)
     assert recipe("pretrained=false", "init=runs/mine").optim.lr == plain.optim.lr
@@ -111,6 +114,9 @@ def test_the_plan_says_whose_rates_they_are(media, tmp_path, monkeypatch):
     options = ["--model", "timesformer_base", "--set", f"model_args={json.dumps(SMALL)}", "--out", str(tmp_path)]
     told = CliRunner().invoke(app, ["finetune", "--videos", str(media / "films"), *options]).stderr
     assert "unidual: lr=0.00005, layer_decay=0.75: between the rates of BEiT and MAE for transformers" in told
+    options += ["--set", "rate=0.00005"]  # as lr was once called
+    told = CliRunner().invoke(app, ["finetune", "--videos", str(media / "films"), *options]).stderr
+    assert "unidual: layer_decay=0.75: between the rates of BEiT and MAE for transformers" in told
 
 
 def test_a_saved_network_has_the_rates_of_its_trunk_and_the_heads_that_it_has(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -164,6 +165,10 @@ def test_what_needs_steps_is_refused_where_none_are_made():
         find_recipe("finetune", ["epochs=0", "recompute_norms=2"])
     with pytest.raises(ValueError, match="epochs=0 makes no step, and heads are not fitted"):
         finetune_recipe("unidual10", images="photos", settings=["epochs=0", "pretrained=false"])
+    with pytest.raises(
+        ValueError, match=r"epochs=0 makes no step, and heads are not fitted \(every task has a teacher"
+    ):
+        finetune_recipe("unidual10_aux", videos="clips", settings=["epochs=0", "teachers=videos:resnet18"])
 
 
 def test_a_run_of_no_steps_that_goes_on_fits_no_heads_again(media, tmp_path, monkeypatch):
@@ -250,6 +255,21 @@ def test_where_features_are_kept_heads_are_fitted_to_them(media, tmp_path, monke
         with torch.no_grad():
             features = model.forward_features(normalize(batch.data["pictures"][0], model.spec))
             torch.testing.assert_close(inputs[3:4].float(), model.head_inputs(features, "image"), rtol=1e-3, atol=1e-3)
+    finally:
+        trainer.close()
+
+
+def test_classes_of_which_nothing_can_be_read_are_told_where_features_are_kept(media, tmp_path):
+    copy = tmp_path / "media"
+    shutil.copytree(media / "pictures", copy / "pictures")
+    for file in (copy / "pictures/train/circle").iterdir():
+        file.write_bytes(b"no picture")
+    settings = ("model=r2d10", "tasks=pictures:image", "freeze=trunk", "feature_views=1", "fit_heads=true")
+    trainer = Trainer(tiny_recipe(copy, *settings), out=tmp_path / "run")
+    try:
+        trainer.keep_features()
+        with pytest.warns(UserWarning, match="pictures: no file can be read of 1 of 2 classes: circle"):
+            trainer.fit_heads()
     finally:
         trainer.close()
 

@@ -7,7 +7,7 @@ from unidual_zoo.data.identity import copies
 from unidual_zoo.training.finetune import finetune_recipe, scalable_network
 from unidual_zoo.training.meter import in_words
 from unidual_zoo.training.plan import TaskPlan, make_plan, settings_by_size, settings_for_cpu
-from unidual_zoo.training.recipes import find_recipe
+from unidual_zoo.training.recipes import DataSettings, find_recipe
 
 
 def plan(training, tests, task="t"):
@@ -28,6 +28,11 @@ def test_a_plan_of_files(media):
     assert [task.lines() for task in made.tasks] == [
         [f"{name}: 10 training files of 2 classes (5 of each); 4 test files (split 'val')"]
         for name in ("pictures", "films")
+    ]
+    kept = DataSettings(tasks={"t": "image"}, data={"t": str(media / "pictures/val")}, hold_out=0.2)
+    assert [task.line() for task in make_plan(kept, seed=0).tasks] == [
+        "2 training files of 2 classes (1 of each); 2 test files (kept back: 20% of each class, at least one file "
+        "where one can be spared)"
     ]
     assert plan({"a": 0, "b": 0}, 2).lines() == ["t: no training files of 2 classes; 2 test files (split 'val')"]
     copied = TaskPlan(task="t", counts={"b": 6, "a": 2}, num_tests=2, split="from x", copies=[("p", "q")])

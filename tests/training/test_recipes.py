@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from unidual.options import DEFAULT_MODEL
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.data.joint import step_shares
 from unidual_zoo.spec import ClipSpec, InputSpec
@@ -131,6 +132,11 @@ def test_every_recipe_says_what_to_expect_of_it():
         assert name in command or "--scale" in command
         assert experiment.cost
         assert experiment.figures
+
+
+def test_fine_tuning_begins_with_the_network_that_the_command_line_has():
+    """Its module must not import torch, so that both name it."""
+    assert find_recipe("finetune").model.model == DEFAULT_MODEL
 
 
 def test_the_best_checkpoint_needs_evaluations():

@@ -20,7 +20,8 @@ import hashlib
 import http.client
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ FORMAT = "unidual-shards-1"
 KEY_DIGITS, PLACE_DIGITS = 12, 6  # of a file's name; the last ones are its number in the shard
 MEMBER = {"name": str, "place": int, "offset": int, "size": int, "sha256": str, "labels": list, "group": str}
 FRAMES = "frames"  # of a member, if it has one: its index of frames
+_SHARD = re.compile(rf".+-\d{{6}}{re.escape(SUFFIX)}")  # train-000003.tar
 BLOCK = 512  # bytes of a tar's header
 CACHE = "UNIDUAL_SHARD_CACHE"  # the variable of the environment
 REMOTE = ("http://", "https://")
@@ -80,6 +82,27 @@ def read_manifest(place: PathLike) -> Mapping[str, Any] | None:
         if wrong := [name for name in about["shards"] if os.path.basename(name) != name or not name.endswith(SUFFIX)]:
             raise ValueError(f"{join(place, MANIFEST)}: {wrong[0]!r:.80} is no shard in its folder")
     return manifest
+
+
+def holds_shards(names: Iterable[str]) -> bool:
+    """Whether files of these names are of a packing, finished or not, or are named as its shards are."""
+    return any(name in (MANIFEST, PLAN) or _SHARD.fullmatch(name) for name in names)
+
+
+def check_no_shards(folder: Path) -> None:
+    """Raises a ValueError if what there is in a folder without a manifest, and without other folders, are shards."""
+    try:
+        with os.scandir(folder) as entries:
+            is_folder = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
+    except OSError:  # whoever lists the folder says so
+        return
+    shards = sorted(filter(_SHARD.fullmatch, is_folder))
+    if shards and not any(is_folder.values()):
+        raise ValueError(
+            f"{folder} holds shards ({shards[0]}) and no {MANIFEST}, which tells what is in them: `unidual pack` "
+            "writes it last, beside them and the index of each, so copy all of its folder; shards that another program "
+            "made are to be unpacked"
+        )
 
 
 def _are_texts(found: Any) -> bool:

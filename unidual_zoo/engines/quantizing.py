@@ -15,16 +15,22 @@ NEEDS = {"nncf": EXTRA}
 
 
 class _Samples:
-    """Samples whose readers see how far they are: nncf runs through them more than once."""
+    """Samples whose readers see how far they are: nncf runs through them more than once, with one progress for all."""
 
     def __init__(self, samples: Sequence[Any]) -> None:
-        self.samples = samples
+        self.samples, self.passes = samples, 0
+        self.progress = Progress(total=len(samples), unit="view", leave=False)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(Progress(self.samples, total=len(self.samples), desc="calibrating int8", unit="view", leave=False))
+        self.passes += 1
+        self.progress.reset()
+        self.progress.set_description(f"calibrating int8, pass {self.passes}", refresh=False)
+        for sample in self.samples:
+            yield sample
+            self.progress.update()
 
 
 def quantized(model: Any, samples: Sequence[Any], *, kept: Sequence[str], layerwise: bool) -> Any:
@@ -36,10 +42,11 @@ def quantized(model: Any, samples: Sequence[Any], *, kept: Sequence[str], layerw
     """
     nncf = require("nncf", EXTRA)
     nncf.set_log_level(logging.ERROR)
-    with _without_bars():
+    read = _Samples(samples)
+    with _without_bars(), read.progress:
         return nncf.quantize(
             model,
-            nncf.Dataset(_Samples(samples)),
+            nncf.Dataset(read),
             subset_size=len(samples),
             fast_bias_correction=not layerwise,
             advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),

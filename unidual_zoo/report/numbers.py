@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from unidual_zoo.evaluation import FileResult, Report
+from unidual_zoo.evaluation import MAIN, FileResult, Report
 
+FEW = 1000  # files, below which a share is told with its standard error
+ALWAYS = "always"  # how baselines are called that give one answer
 BINS = 10
 SLOW, SLOW_SECONDS = 3.0, 0.5  # a file is slow that takes so many times the median, and so long at least
 
@@ -108,15 +111,43 @@ def slow_files(report: Report, count: int) -> tuple[float, list[FileResult]]:
     return usual, sorted(slow, key=lambda result: -result.seconds)[:count]
 
 
-def majority_share(labels: Sequence[int], report: Report) -> tuple[str, float]:
-    """The most frequent of the labels (the lowest of equals) as a name, and its share of the report's files, in %.
-
-    It is the accuracy of always giving that answer.
-    """
+def majority_baseline(labels: Sequence[int], report: Report) -> dict[str, float]:
+    """The accuracy in % of always giving the most frequent of the labels (the lowest of equals), by what it is called:
+    its share of the report's files."""
     counts = Counter(labels)
     answer = min(counts, key=lambda number: (-counts[number], number))
     share = sum(result.label == answer for result in report.results) / len(report.results)
-    return class_name(report, answer), round(100 * share, 3)
+    return {f"{ALWAYS} {class_name(report, answer)!r}": round(100 * share, 3)}
+
+
+def standard_error(percent: float, files: int) -> float:
+    """Of a share of so many files, in percentage points: the root of p (1 - p) / n."""
+    return math.sqrt(percent * (100 - percent) / files)
+
+
+def spread(report: Report) -> float | None:
+    """The standard error of the main metric; None of many files, and of no or only right answers, which tell none."""
+    return standard_error(_main(report), len(report.files)) or None if len(report.files) < FEW else None
+
+
+def guessing_line(report: Report, baselines: Mapping[str, float]) -> str | None:
+    """That a result is no better than always giving one answer, as far as its files can tell; None if it is better.
+
+    It is if more than two standard errors lie between the two, by the larger of theirs.
+    """
+    score, files = _main(report), len(report.files)
+    for name, share in baselines.items():
+        error = max(standard_error(score, files), standard_error(share, files))
+        if name.startswith(ALWAYS) and score - share <= 2 * error:
+            return (
+                f"{MAIN[report.modality]} {score:.1f}% is no better than {name} ({share:.1f}%), as far as {files} "
+                f"files can tell: two standard errors are {2 * error:.1f} points"
+            )
+    return None
+
+
+def _main(report: Report) -> float:
+    return report.metrics()[MAIN[report.modality]]
 
 
 def is_right(result: FileResult) -> bool:

@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from unidual_zoo.data.shards import name_before
-from unidual_zoo.evaluation import FileResult, Report
+from unidual_zoo.evaluation import MAIN, FileResult, Report
 from unidual_zoo.names import printable
 from unidual_zoo.report import numbers
 from unidual_zoo.report.pictures import data_address, preview
@@ -26,6 +26,7 @@ from unidual_zoo.spec import VIDEO
 
 SUFFIXES = (".html", ".htm")
 TEMPLATE = "page.html.jinja"
+IN_TRAINING = "in_training"  # of a report's facts: how many of its files the network has learnt from
 MOST_CELLS = 20  # classes of a confusion matrix
 MOST_PAIRS = 20  # of classes, where the matrix would be too large
 MOST_CLASSES = 60  # rows of the table of classes
@@ -77,10 +78,17 @@ def evaluation_page(model: str, reports: Mapping[str, Report]) -> Page:
     """The page of what `unidual evaluate` measured, a section for each report by its title."""
     sections = []
     for title, report in reports.items():
-        name, share = numbers.majority_share([result.label for result in report.results], report)
-        sections.append(Section(title=title, report=report, baselines={f"always {name!r}": share}))
+        baselines = numbers.majority_baseline([result.label for result in report.results], report)
+        notes = [learnt_line(report)] if report.facts.get(IN_TRAINING) else []
+        sections.append(Section(title=title, report=report, baselines=baselines, notes=notes))
     modalities = list(dict.fromkeys(report.modality for report in reports.values()))
     return Page(title=f"{model}, evaluated", sections=sections, commands=next_commands(model, modalities=modalities))
+
+
+def learnt_line(report: Report) -> str:
+    """That files of a report were in the training of its network."""
+    count = f"{report.facts[IN_TRAINING]} of {len(report.files)} files"
+    return f"{count} were in the training of this network: the figures are no test of what it makes of others"
 
 
 def render(page: Page) -> str:
@@ -120,12 +128,14 @@ def _contents(section: Section) -> dict[str, Any]:
     rows = numbers.class_rows(report)
     error, bins = numbers.calibration(report)
     usual, slow = numbers.slow_files(report, MOST_FILES)
+    guessing = numbers.guessing_line(report, section.baselines)
     worst = sorted(rows, key=lambda row: (row.recall is None, row.recall, -row.files))
     return {
         "title": section.title,
         "metrics": report.metrics(),
+        "spreads": dict.fromkeys(report.metrics()) | {MAIN[report.modality]: numbers.spread(report)},
         "baselines": section.baselines,
-        "notes": section.notes,
+        "notes": [*section.notes, *([guessing] if guessing else [])],
         "facts": {name: value for name, value in report.to_dict().items() if _is_fact(name, value, report)},
         "count": len(report.files),
         "rows": rows if len(rows) <= MOST_CLASSES else worst[:MOST_CLASSES],

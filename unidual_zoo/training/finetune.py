@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,12 +64,10 @@ def finetune_recipe(
     return changed.changed(model_args={**_order_arguments(changed), **changed.model.model_args})
 
 
-def practice_line(recipe: Recipe) -> str | None:
-    """Whose rates a recipe has, for a reader; None if they are those of the recipe `finetune` or were all set."""
+def practice_line(recipe: Recipe, given: Collection[str]) -> str | None:
+    """Whose rates a recipe has, for a reader; None if they are those of the recipe `finetune`, or all are `given`."""
     practice = _practice(recipe)
-    taken = {
-        name: value for name, value in _suited(recipe).items() if practice and getattr(recipe.optim, name) == value
-    }
+    taken = {name: value for name, value in _suited(recipe).items() if name not in given}
     if practice is None or not taken or not recipe.optim.epochs:
         return None
     told = ", ".join(f"{name}={np.format_float_positional(value)}" for name, value in taken.items())

@@ -83,7 +83,8 @@ def fit_heads(
     Each file is looked at once for the heads of all pathways, or its first view is taken from what is `kept` of it. Of
     the processes, (rank, world) is the `shard`, each looks at a part of the files, and the first fits; the others'
     heads stay as they are. `reading` are options of `scoring.score_files`; files that cannot be read are left out and
-    written into `failed`, file -> reason. `class_weights` (classes,) are of tasks whose classes do not weigh alike.
+    written into `failed`, file -> reason; of what is kept those are there already. `class_weights` (classes,) are of
+    tasks whose classes do not weigh alike.
 
     Returns:
         The cross-entropy of the heads that were fitted, by task.pathway.
@@ -102,6 +103,7 @@ def fit_heads(
         with evaluation_mode(model):
             if kept and task in kept:
                 looks = list(_kept_looks(model, kept[task], range(rank, count, world), list(heads)))
+                unseen = {path: failed[path] for path in files.files if path in failed}  # others took their place
             else:
                 part = files.take(_some(len(files), seed)[rank::world])
                 looks = list(_looks(model, part, list(heads), unseen, shown=rank == 0, **reading))

@@ -12,6 +12,7 @@ from unidual_zoo.training.plan import TaskPlan
 from unidual_zoo.training.plots import curve_pictures
 from unidual_zoo.training.recipes import Recipe
 from unidual_zoo.training.rundir import LOG
+from unidual_zoo.training.sources import share_line
 from unidual_zoo.weights import EXPORT
 
 REPORT = "report.html"
@@ -53,6 +54,7 @@ def run_page(
 def _facts(recipe: Recipe, plan: Sequence[TaskPlan]) -> dict[str, Any]:
     """What was trained on what."""
     model, optim = recipe.model, recipe.optim
+    fitted = model.fit_heads and recipe.data.labelled_tasks
     start = model.init or ("its published weights" if model.pretrained else "random weights")
     frozen = {"frozen": "the trunk" if model.freeze == "trunk" else f"the first {model.freeze} parts"}
     return {
@@ -60,7 +62,7 @@ def _facts(recipe: Recipe, plan: Sequence[TaskPlan]) -> dict[str, Any]:
         "started from": start,
         **(frozen if model.freeze else {}),
         **{task.task: task.line() for task in plan},
-        **({"heads": "fitted by least squares before the first step"} if model.fit_heads else {}),
+        **({"heads": "fitted by least squares before the first step"} if fitted else {}),
         "training": f"{optim.epochs} epochs, {optim.optimizer}, lr {optim.lr:g}, schedule {optim.schedule}, "
         f"batches of {recipe.data.batch_size}"
         if optim.epochs
@@ -74,7 +76,8 @@ def _watched(recipe: Recipe) -> str:
     """What was evaluated between epochs, and what that decided."""
     if not (recipe.run.eval_every and recipe.optim.epochs):
         return "nothing was evaluated: the test files were seen once, at the end"
-    files = f"{recipe.data.validation:.0%} of the training files" if recipe.data.validation else "the test files"
+    kept = f"training files that were kept back ({share_line(recipe.data.validation)})"
+    files = kept if recipe.data.validation else "the test files"
     used = [
         *([f"training ended after {recipe.run.patience} without a better score"] if recipe.run.patience else []),
         *(["the best network was chosen by them"] if recipe.run.publish == "best" else []),

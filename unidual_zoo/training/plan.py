@@ -19,7 +19,7 @@ from unidual_zoo.scoring import PROTOCOLS
 from unidual_zoo.spec import InputSpec
 from unidual_zoo.training.fitting import MOST
 from unidual_zoo.training.recipes import DataSettings, Recipe
-from unidual_zoo.training.sources import TOY, read_sources
+from unidual_zoo.training.sources import TOY, read_sources, share_line
 
 SPARABLE = 1000  # training files of a task: from here a part of them can be spared to choose by
 VALIDATION, PATIENCE = 0.1, 5
@@ -132,8 +132,9 @@ def settings_by_size(
         if fewest >= SPARABLE and recipe.optim.epochs > PATIENCE:
             settings |= dict(validation=VALIDATION, patience=PATIENCE, publish="best")
             reasons.append(
-                f"{VALIDATION:.0%} of the training files are kept to choose by: training ends after {PATIENCE} epochs "
-                "without a better score on them, and the best network is published (--set validation=0 uses all files)"
+                f"training files are kept to choose by ({share_line(VALIDATION)}): training ends after {PATIENCE} "
+                "epochs without a better score on them, and the best network is published (--set validation=0 uses all "
+                "files)"
             )
         elif recipe.optim.epochs:
             settings |= dict(eval_every=0)
@@ -196,6 +197,17 @@ def _smaller(spec: InputSpec, scale: float) -> dict[str, Any]:
     return dict(resize=round(spec.resize * side / own), crop=(side, side))
 
 
+def fitting_line(recipe: Recipe) -> str | None:
+    """Which heads are fitted before the first step, for a reader; None if the recipe asks for none."""
+    if not recipe.model.fit_heads:
+        return None
+    if not (labelled := recipe.data.labelled_tasks):
+        return "no heads are fitted before the first step: every task is learnt from a teacher, none from labels"
+    which = f"heads of {', '.join(labelled)}" if recipe.data.teachers else "heads"
+    alone = "" if recipe.optim.epochs else ", and nothing else is learnt"
+    return f"first, {which} are fitted to the training files by least squares{alone}"
+
+
 def _split(settings: DataSettings, task: str) -> str:
     """Where a task's test files come from."""
     source, test_source = settings.data[task], settings.test_data.get(task)
@@ -204,4 +216,4 @@ def _split(settings: DataSettings, task: str) -> str:
     split = find_split(test_source or source, TESTS)
     if split is not None:
         return f"split {split!r}" + (f" of {test_source}" if test_source else "")
-    return f"from {test_source}" if test_source else f"{settings.hold_out:.0%} of all, kept back class by class"
+    return f"from {test_source}" if test_source else f"kept back: {share_line(settings.hold_out)}"

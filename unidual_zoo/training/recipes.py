@@ -118,11 +118,14 @@ class DataSettings:
         default_factory=dict, description="Test files, if not in the same folder; as --test."
     )
     hold_out: Share = Field(
-        default=0.0, description="Part of the training files that is kept for testing where there are no test files."
+        default=0.0,
+        description="Part of each class's training files, at least one where one can be spared, that is kept for "
+        "testing where there are no test files.",
     )
     validation: Share = Field(
         default=0.0,
-        description="Part of the training files that is evaluated between epochs, in place of the test files.",
+        description="Part of each class's training files, at least one where one can be spared, that is evaluated "
+        "between epochs, in place of the test files.",
     )
     monitor: Share = Field(
         default=0.0,
@@ -176,6 +179,11 @@ class DataSettings:
             check_known("task with a teacher", task, self.tasks)
             if self.tasks[task] != VIDEO:
                 raise ValueError(f"a teacher labels videos, {task} is a task of the modality {self.tasks[task]!r}")
+
+    @property
+    def labelled_tasks(self) -> list[str]:
+        """The tasks that are learnt from labels; the others have teachers."""
+        return [task for task in self.tasks if task not in self.teachers]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -287,7 +295,7 @@ class Recipe:
         if self.optim.blend != "no" and self.optim.loss_weights:
             raise ValueError(f"blend={self.optim.blend} finds the weights of losses, loss_weights gives some: set one")
         every = self.run.eval_every
-        if self.run.publish == "best" and not set(self.data.tasks) - set(self.data.teachers):
+        if self.run.publish == "best" and not self.data.labelled_tasks:
             raise ValueError("publish=best needs test files, and every task has a teacher in place of labels")
         if not 0 < every <= self.optim.epochs:
             have = f"needs evaluations between epochs, eval_every is {every} and epochs {self.optim.epochs}"
@@ -295,9 +303,9 @@ class Recipe:
                 raise ValueError(f"patience={self.run.patience} {have}")
             if self.run.publish == "best":
                 raise ValueError(f"publish=best {have}")
-        if not self.optim.epochs and not self.model.fit_heads:
-            unfitted = "heads are not fitted (fit_heads=false, as of random weights)"
-            raise ValueError(f"epochs=0 makes no step, and {unfitted}: nothing would be learnt")
+        if not self.optim.epochs and not (self.model.fit_heads and self.data.labelled_tasks):
+            why = "every task has a teacher" if self.model.fit_heads else "fit_heads=false, as of random weights"
+            raise ValueError(f"epochs=0 makes no step, and heads are not fitted ({why}): nothing would be learnt")
         if self.run.recompute_norms and not self.optim.epochs:
             raise ValueError(
                 f"recompute_norms={self.run.recompute_norms} changes what heads are fitted to, and with epochs=0 "
@@ -459,7 +467,7 @@ RECIPES: Mapping[str, Experiment] = {
     "finetune": Experiment(
         about="your images and videos, from published weights",
         recipe=Recipe(
-            model=ModelSettings(pretrained=True, fit_heads=True),
+            model=ModelSettings(model="unidual_efficientnet_lite0", pretrained=True, fit_heads=True),
             data=DataSettings(tasks={"images": IMAGE, "videos": VIDEO}, hold_out=0.2, flip=True, feature_views=4),
             optim=OptimSettings(
                 optimizer="adamw", lr=0.001, weight_decay=0.05, epochs=20, schedule="cosine", warmup_epochs=0.5,

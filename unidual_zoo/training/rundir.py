@@ -33,6 +33,7 @@ RECIPE, LOG, CURVES, TENSORBOARD, LOCK = "recipe.json", "log.jsonl", "curves.png
 LAST, BEST = "last.safetensors", "best.safetensors"
 # Of the recipe, when a run is resumed. Data may lie elsewhere: what counts is in `files`.
 MAY_CHANGE = frozenset({"data", "test_data", "workers", "file_seconds", "max_failed", "log_every", "publish"})
+END = "end"  # the last event of a run that has published its network
 ADVICE = "a lower lr or clip_norm may help"  # where numbers are not finite
 _STATE, _HASH, _TENSOR = "state", "sha256", "tensor of this file"
 _RECIPE_OF_STATE = "recipe"
@@ -155,8 +156,8 @@ class RunDirectory:
             raise RunError(
                 f"{self.path} is in use by {error}: wait for that run, or choose another directory"
             ) from error
-        if not resume and (self.has_checkpoint() or (self.path / RECIPE).exists()):
-            raise RunError(f"{self.path} holds a run already: go on with --resume, or choose another directory")
+        if not resume:
+            check_unused(self.path)
         if self._lock.is_held:
             for folder in (self.path, self.path / EXPORT):
                 remove_partial(folder)
@@ -189,6 +190,30 @@ class RunDirectory:
         write_whole(file, lambda path: path.write_text("".join(json.dumps(line) + "\n" for line in kept)))
         self._log = file.open("a")
         self._board = SummaryWriter(str(self.path / TENSORBOARD), purge_step=step)
+
+
+def check_unused(path: Path) -> None:
+    """Raises a RunError if the directory holds a run."""
+    if (path / LAST).exists() or (path / RECIPE).exists():
+        raise RunError(f"{path} holds a run already: go on with --resume, or choose another directory")
+
+
+def end_of(
+    path: Path, recipe: Mapping[str, Any], *, update: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """The line of the log with which a run of these settings ended, its network published; None if it has not.
+
+    `update` as of `RunDirectory.begin`. Data may lie elsewhere; which network is published may not have changed.
+    """
+    lines = read_log(path / LOG)
+    if not lines or lines[-1]["event"] != END or "scores" not in lines[-1] or not (path / EXPORT).is_dir():
+        return None
+    try:
+        saved = update(json.loads((path / RECIPE).read_bytes()))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    others = MAY_CHANGE - {"publish"}
+    return lines[-1] if all(saved.get(name) == value for name, value in recipe.items() if name not in others) else None
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

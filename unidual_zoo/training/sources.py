@@ -128,6 +128,11 @@ def hold_out(media: MediaSet, share: float, *, seed: int = 0) -> tuple[MediaSet,
     return media.take(kept), media.take([number for number in numbers if bundle_of[number] in taken])
 
 
+def share_line(share: float) -> str:
+    """What `hold_out` takes of the files, for a reader."""
+    return f"{share:.0%} of each class, at least one file where one can be spared"
+
+
 def set_aside(
     media: Mapping[str, MediaSet], share: float, *, seed: int, setting: str = "monitor"
 ) -> tuple[dict[str, MediaSet], dict[str, MediaSet]]:

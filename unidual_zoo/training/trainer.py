@@ -35,15 +35,16 @@ from unidual_zoo.cores import limit_threads
 from unidual_zoo.data.augment import RandAugment
 from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
+from unidual_zoo.data.learnt import LEARNT, write_learnt
 from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.transforms import train_transform
-from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate
+from unidual_zoo.evaluation import MAIN, PROTOCOLS, Report, evaluate
 from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import to_channels_last
 from unidual_zoo.names import csv_cell, printable
 from unidual_zoo.progress import Progress
-from unidual_zoo.report.numbers import majority_share
+from unidual_zoo.report.numbers import majority_baseline
 from unidual_zoo.report.page import write_page
 from unidual_zoo.rowlog import RowLog, RowTable
 from unidual_zoo.scoring import ScoreFiles, score_files
@@ -60,7 +61,7 @@ from unidual_zoo.training.page import REPORT, run_page
 from unidual_zoo.training.plan import Plan, TaskPlan, task_plans
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
-from unidual_zoo.training.rundir import CURVES, LOG, RunDirectory, RunError, write_whole
+from unidual_zoo.training.rundir import CURVES, END, LOG, RunDirectory, RunError, end_of, write_whole
 from unidual_zoo.training.sources import read_sources, set_aside
 from unidual_zoo.training.teachers import Teacher, find_teacher
 from unidual_zoo.weights import EXPORT
@@ -82,6 +83,12 @@ def train(recipe: Recipe, *, out: str | Path, resume: bool = False, plan: Plan |
         return trainer.publish()
     finally:
         trainer.close()
+
+
+def finished(recipe: Recipe, *, out: str | Path) -> dict[str, Any] | None:
+    """How the run in a directory ended: its `epochs`, `scores` and `reports` by task; None unless it is one of this
+    recipe that has been published."""
+    return end_of(Path(out), recipe.to_dict(), update=lambda saved: {**Recipe().to_dict(), **current_names(saved)})
 
 
 class Trainer:
@@ -452,15 +459,18 @@ class Trainer:
         frames_alone = self._frames_alone() if self.recipe.run.baselines else {}
         self.model.drop_auxiliary_heads()
         reports = self.final if self.final and not self.validation else self.evaluate(self.model, self.test_media)
-        reports = {
-            task: dataclasses.replace(
-                report, facts={**report.facts, "baselines": self._majority(task, report) | frames_alone.get(task, {})}
-            )
+        baselines = {
+            task: majority_baseline(self.media[task].labels, report) | frames_alone.get(task, {})
             for task, report in reports.items()
         }
-        self.run.log("end", step=self.done, reports={task: report.to_dict() for task, report in reports.items()})
+        reports = {
+            task: dataclasses.replace(report, facts={**report.facts, "baselines": baselines[task]})
+            for task, report in reports.items()
+        }
         if self.run.writes:
             export(self.model, self.run.path / EXPORT)
+            learnt = [file for part in (self.media, self.validation) for media in part.values() for file in media.files]
+            write_whole(self.run.path / EXPORT / LEARNT, lambda path: write_learnt(learnt, path))
             for task, report in reports.items():
                 self._write_report(task, report)
             self._draw_curves()
@@ -469,16 +479,18 @@ class Trainer:
         self._opened.close()
         if self.run.writes:
             shutil.rmtree(self.run.path / FEATURES, ignore_errors=True)
+        self.run.log(
+            END,
+            step=self.done,
+            epochs=self.done // self.steps_per_epoch,
+            scores={task: report.metrics() for task, report in reports.items()},
+            reports={task: report.to_dict() for task, report in reports.items()},
+        )
         return reports
 
     def _plans(self) -> Sequence[TaskPlan]:
         """What each task was trained on and tested with."""
         return self.plan.tasks if self.plan else task_plans(self.recipe.data, self.media, self.test_media)
-
-    def _majority(self, task: str, report: Report) -> dict[str, float]:
-        """The accuracy on a task's test files of always answering with the class that has most training files."""
-        name, share = majority_share(self.media[task].labels, report)
-        return {f"always {name!r}": share}
 
     def _frames_alone(self) -> dict[str, dict[str, float]]:
         """What the frames of the test videos tell without their order, by task; one clip of a video is looked at.
@@ -664,7 +676,7 @@ def prepare(
 
 def main_score(report: Report) -> float:
     """The one number by which checkpoints are compared: top-1 of images, video@1 of videos."""
-    return report.metrics()["top-1" if report.modality == IMAGE else "video@1"]
+    return report.metrics()[MAIN[report.modality]]
 
 
 def _scores(reports: Mapping[str, Report]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from unidual_zoo.data.layouts import hf, imagenet, kinetics, moments, recognition, shards, sports1m, ssv2
 from unidual_zoo.data.layouts.reading import Format, Labelled, Layout, Place, Row
 from unidual_zoo.data.media import PathLike
-from unidual_zoo.data.shards import is_remote
+from unidual_zoo.data.shards import check_no_shards, is_remote
 
 __all__ = ["LAYOUTS", "Format", "Labelled", "Layout", "Row", "find_layout", "in_layout"]
 
@@ -55,7 +55,8 @@ def find_layout(source: PathLike) -> Layout | None:
     there; None for other folders and for lists.
 
     Raises:
-        ValueError: the layout that is named is not the folder's, or nothing is packed at the address.
+        ValueError: the layout that is named is not the folder's, nothing is packed at the address, or the folder holds
+            shards without the list of them.
     """
     text = os.fspath(source)
     name, colon, place = text.partition(":")
@@ -66,7 +67,10 @@ def find_layout(source: PathLike) -> Layout | None:
     if not os.path.isdir(text):
         return None
     layouts = (Layout(format, Path(text), format.lists(Path(text))) for format in LAYOUTS.values())
-    return next((layout for layout in layouts if layout.lists), None)
+    found = next((layout for layout in layouts if layout.lists), None)
+    if found is None:
+        check_no_shards(Path(text))
+    return found
 
 
 def _named(format: Format, place: str) -> Layout:

@@ -94,6 +94,7 @@ def contestants(
     except Exception as error:  # upstream's library may be of another version
         theirs_failed = error
     ours = ours.to(options.device).eval()
+    made = ours.model  # of upstream's form, if there is one
     frames = () if pathway == IMAGE else (made.spec.clip.length,)
     x = batch(options, pathway, (made.in_chans, *frames, *made.spec.crop))
     if mode == INFERENCE:

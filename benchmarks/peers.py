@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import timm
+import torch
 from conv3d import twin
 from torch import Tensor, nn
 from torchvision.models.video import r2plus1d_18
 
-from unidual_zoo.models.family import find_family
 from unidual_zoo.models.unidual import UniDual
 from unidual_zoo.spec import VIDEO
 
@@ -23,10 +24,10 @@ def torchvision_r2plus1d18() -> nn.Module:
 
 
 def pytorchvideo_r2plus1d50() -> nn.Module:
-    """PyTorchVideo's R(2+1)D-50."""
+    """PyTorchVideo's R(2+1)D-50, with the head of its published network."""
     from pytorchvideo.models.r2plus1d import create_r2plus1d  # type: ignore[import-not-found]
 
-    return create_r2plus1d(model_num_class=CLASSES, head_activation=None)
+    return create_r2plus1d(model_num_class=CLASSES, head_activation=None, head_pool_kernel_size=(4, 7, 7))
 
 
 def pytorchvideo_csn(depth: int) -> nn.Module:
@@ -61,6 +62,7 @@ UPSTREAM: dict[str, tuple[str, str, Callable[[], nn.Module]]] = {  # our name ->
     "r2plus1d18": ("torchvision", "torchvision", torchvision_r2plus1d18),
     "ircsn50": ("pytorchvideo", "pytorchvideo", lambda: pytorchvideo_csn(50)),
     "ircsn101": ("pytorchvideo", "pytorchvideo", lambda: pytorchvideo_csn(101)),
+    "r2plus1d50": ("pytorchvideo", "pytorchvideo", pytorchvideo_r2plus1d50),
     "c2d50": ("pytorchvideo", "pytorchvideo", lambda: pytorchvideo_hub("c2d_r50")),
     "i3d50": ("pytorchvideo", "pytorchvideo", lambda: pytorchvideo_hub("i3d_r50")),
     "timesformer_base": ("transformers", "transformers", hf_timesformer),
@@ -111,8 +113,8 @@ class Pathway(nn.Module):
 def same_network(name: str, ours: Pathway) -> tuple[str, nn.Module] | None:
     """Who else computes what `ours` does, and that network, after both were given the same weights and statistics.
 
-    A network with an upstream gets upstream's weights by its checkpoint filter, or None comes where that is not
-    installed; of UniDual's networks it is the twin of Conv3d.
+    Of a network with an upstream, `ours` becomes the one that a file of upstream's weights gives, or None comes where
+    that is not installed; of UniDual's networks it is the twin of Conv3d.
     """
     if name not in UPSTREAM or ours.pathway != VIDEO:
         if not isinstance(ours.model, UniDual):
@@ -124,9 +126,16 @@ def same_network(name: str, ours: Pathway) -> tuple[str, nn.Module] | None:
         return None
     theirs = make()
     _randomise(theirs)
-    filtered = find_family(name).filter_fn(theirs.state_dict(), ours.model)
-    ours.model.load_state_dict(filtered)
+    ours.model = _read(name, theirs)
     return whose, theirs
+
+
+def _read(name: str, theirs: nn.Module) -> nn.Module:
+    """Our network as it comes of a file of another one's weights, which may be of another form than the name's own."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "theirs.pth")
+        torch.save(theirs.state_dict(), file)
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)))
 
 
 def _randomise(network: nn.Module) -> None:

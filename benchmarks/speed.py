@@ -9,8 +9,7 @@
     uv run --with pytorchvideo --with transformers benchmarks/speed.py --models ircsn50 i3d50 c2d50 timesformer_base
         other families beside the networks that their weights come from
     uv run benchmarks/speed.py --models corrnet50 --upstream corrnet50=FILE.py
-        beside an upstream that is no package: `network()` in FILE.py makes it, with weights that our checkpoint
-        filter reads
+        beside an upstream that is no package: `network()` in FILE.py makes it, with weights that our name reads
     uv run benchmarks/speed.py --models r2plus1d18 unidual34 unidual_efficientnet_lite0 --modes inference \
             --engines openvino onnx --dtypes float32 int8 --threads 1
         engines that serve beside our own network; int8 beside our own float32

@@ -78,13 +78,38 @@ def test_a_cpu_learns_from_smaller_pictures_for_fewer_epochs_unless_somebody_cho
     recipe = learns(images="image", videos="video")
     files = [plan({"a": 600, "b": 400}, 9, task="images"), plan({"a": 300}, 9, task="videos")]
     cheaper, (reason,) = settings_for_cpu(files, recipe, [], network)
-    assert cheaper == {"resize": 146, "crop": (128, 128), "epochs": 10, "epoch_size": 300}
-    assert "epochs=10, epoch_size=300, resize=146, crop=[128,128]" in reason
+    shorter = {"mix": {"images": 1000, "videos": 300}, "epoch_size": 650, "batch_size": 35}
+    assert cheaper == {"resize": 146, "crop": (128, 128), "epochs": 10} | shorter
+    told = 'epochs=10, mix={"images":1000,"videos":300}, epoch_size=650, batch_size=35, resize=146, crop=[128,128]'
+    assert f"{told} (in an epoch 1000 files of images and 300 files of videos)" in reason
     assert recipe.changed(**cheaper).model.crop == (128, 128)
     assert settings_for_cpu(files, recipe, ["crop", "epochs", "mix"], network) == ({}, [])
     assert settings_for_cpu(files[:1], recipe, ["epochs"], None) == ({}, [])
     assert settings_for_cpu([*files, plan({}, 0)], recipe, ["epochs"], None) == ({}, [])
     assert settings_for_cpu([], recipe, ["epochs"], network) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("images", "videos", "given", "settings"),
+    [
+        (50, 50, [], {}),
+        (50, 300, [], {"epoch_size": 50}),  # each clip every sixth epoch
+        (100, 50, [], {"mix": {"images": 100, "videos": 50}, "epoch_size": 75, "batch_size": 24}),
+        (9000, 50, [], {"mix": {"images": 400, "videos": 50}, "epoch_size": 225, "batch_size": 72}),
+        (100, 50, ["batch_size"], {"mix": {"images": 100, "videos": 50}, "epoch_size": 75}),
+        (100, 50, ["mix"], {}),
+    ],
+)
+def test_images_beside_fewer_clips_make_batches_larger(images, videos, given, settings):
+    plans = [plan({"a": images}, 9, task="images"), plan({"a": videos}, 9, task="videos")]
+    cheaper, _ = settings_for_cpu(plans, learns(images="image", videos="video"), ["epochs", *given], None)
+    assert cheaper == settings
+
+
+def test_clips_beside_fewer_clips_are_as_many():
+    plans = [plan({"a": count}, 9, task=task) for task, count in (("few", 20), ("many", 90))]
+    cheaper, _ = settings_for_cpu(plans, learns(few="video", many="video"), ["epochs"], None)
+    assert cheaper == {"epoch_size": 20}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ from unidual_zoo.training.recipes import (
     explained_settings,
     find_recipe,
 )
-from unidual_zoo.training.trainer import examples_per_epoch
 
 
 def test_settings_of_every_kind():
@@ -210,13 +209,13 @@ def test_cover_samples_in_proportion():
     """Train files of ImageNet-1k, Kinetics-400, Something-Something V2 and Moments in Time."""
     recipe = find_recipe("cover")
     sizes = dict(zip(recipe.data.tasks, (1_281_167, 240_436, 168_913, 802_264), strict=True))
-    epoch = examples_per_epoch(recipe.data, sizes)
+    epoch = recipe.data.examples_per_epoch(sizes)
     assert epoch == sum(sizes.values())
     seen = step_shares(recipe.data.batch_size, list(sizes.values()), 10_000).sum(0)
     assert seen / seen.sum() == pytest.approx([size / epoch for size in sizes.values()], abs=1e-4)
     assert recipe.model.spec(InputSpec()).image_frames == 1
     assert find_recipe("mini").model.spec(InputSpec()).image_frames is None
-    assert examples_per_epoch(find_recipe("cover", ["mix=equal"]).data, {"a": 3, "b": 7}) == 14
+    assert find_recipe("cover", ["mix=equal"]).data.examples_per_epoch({"a": 3, "b": 7}) == 14
 
 
 def test_cover_starts_from_a_vit(tmp_path):

@@ -121,7 +121,7 @@ class JointSampler:
         self.sizes = dict(sizes)
         self.seed, self.rank, self.world = seed, rank, world
         self.steps_per_epoch = max(1, epoch_size // (batch_size * world))
-        self._shares = step_shares(batch_size, _weights(sizes, mix), self.steps_per_epoch)
+        self._shares = step_shares(batch_size, mix_weights(sizes, mix), self.steps_per_epoch)
         self._before = np.concatenate([np.zeros((1, len(sizes)), dtype=int), self._shares.cumsum(0)])
 
     def shares(self, step: int) -> dict[str, int]:
@@ -165,7 +165,8 @@ def _permutation(seed: int, number: int, turn: int, size: int) -> np.ndarray:
     return np.random.default_rng([_SHUFFLE, seed, number, turn]).permutation(size)
 
 
-def _weights(sizes: Mapping[str, int], mix: str | Mapping[str, float]) -> list[float]:
+def mix_weights(sizes: Mapping[str, int], mix: str | Mapping[str, float]) -> list[float]:
+    """What examples the tasks have in relation to each other, in the order of `sizes`; see `JointSampler`."""
     if mix == "equal":
         return [1] * len(sizes)
     if mix == "proportional":

@@ -12,11 +12,12 @@ from typing import Any
 
 from unidual_zoo.data.datasets import TESTS, MediaSet, find_split
 from unidual_zoo.data.identity import copies
+from unidual_zoo.data.joint import mix_weights
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.summary import multiply_adds
 from unidual_zoo.names import LISTED
 from unidual_zoo.scoring import PROTOCOLS
-from unidual_zoo.spec import InputSpec
+from unidual_zoo.spec import IMAGE, InputSpec
 from unidual_zoo.training.fitting import MOST
 from unidual_zoo.training.recipes import DataSettings, Recipe
 from unidual_zoo.training.sources import TOY, read_sources, share_line
@@ -26,6 +27,7 @@ VALIDATION, PATIENCE = 0.1, 5
 CPU_EPOCHS = 10  # with which a few hundred files are learnt in minutes on two cores
 CPU_SIDE, CPU_STEP = 128, 16  # pixels at least, and what a side is a multiple of
 CPU_WORK = 18e12  # multiply-adds of forward passes that two cores do in a quarter of an hour: what pixels are chosen by
+IMAGES_TO_A_CLIP = 8  # that cost as much
 TRAINING = 5  # forward passes that a training step takes as long as
 IMBALANCE = 3.0  # files of the largest class to one of the smallest, from which classes are weighted
 
@@ -161,29 +163,62 @@ def settings_for_cpu(
     `CPU_SIDE` at least. `network` is without weights, None if the size of what it sees cannot be another.
     """
     settings: dict[str, Any] = {}
+    if not all(plan.num_files for plan in tasks):
+        tasks = ()  # which ends the run soon enough
     if recipe.optim.epochs > CPU_EPOCHS and "epochs" not in given:
         settings |= dict(epochs=CPU_EPOCHS)
-    fewest, most = (pick((plan.num_files for plan in tasks), default=0) for pick in (min, max))
-    if recipe.optim.epochs and 0 < fewest < most and not {"epoch_size", "mix"} & set(given):
-        settings |= dict(epoch_size=fewest)
+    if tasks and recipe.optim.epochs and not {"epoch_size", "mix"} & set(given):
+        settings |= _shorter_epochs(tasks, recipe, given)
     if network is not None and tasks and not {"resize", "crop", "short_sides"} & set(given):
         settings |= _smaller(network.spec, math.sqrt(CPU_WORK / _work(tasks, recipe.changed(**settings), network)))
     told = ", ".join(f"{name}={json.dumps(value).replace(' ', '')}" for name, value in settings.items())
     if "epoch_size" in settings:
-        told += f" (files of each task in an epoch; the largest has {most})"
+        shares = _epoch(tasks, recipe.changed(**settings))
+        told += f" (in an epoch {' and '.join(f'{share:.0f} files of {task}' for task, share in shares.items())})"
     reasons = [f"on a CPU it trains with {told}; --set with other values takes longer and may be better"]
     return settings, reasons if settings else []
+
+
+def _shorter_epochs(tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
+    """Epochs of as many files of each task as the smallest has; nothing if all have as many.
+
+    If these are clips, images beside them are cheap and gain by large batches: of these an epoch has all, up to as many
+    as take the time of the clips, and a step as many clips as it would have without them.
+    """
+    counts = {plan.task: plan.num_files for plan in tasks}
+    fewest = min(counts.values())
+    if fewest == max(counts.values()):
+        return {}
+    is_image = {task: recipe.data.tasks[task] == IMAGE for task in counts}
+    clips_are_fewest = any(count == fewest and not is_image[task] for task, count in counts.items())
+    room = fewest * (IMAGES_TO_A_CLIP if clips_are_fewest else 1)
+    mix = {task: min(count, room) if is_image[task] else fewest for task, count in counts.items()}
+    mean = sum(mix.values()) / len(mix)
+    if mean == fewest:
+        return dict(epoch_size=fewest)
+    settings: dict[str, Any] = dict(mix=mix, epoch_size=round(mean))
+    if "batch_size" not in given:
+        settings |= dict(batch_size=round(recipe.data.batch_size * mean / fewest))
+    return settings
+
+
+def _epoch(tasks: Sequence[TaskPlan], recipe: Recipe) -> dict[str, float]:
+    """Examples of each task in an epoch."""
+    sizes = {plan.task: plan.num_files for plan in tasks}
+    weights = mix_weights(sizes, recipe.data.mix)
+    examples = recipe.data.examples_per_epoch(sizes)
+    return {task: examples * weight / sum(weights) for task, weight in zip(sizes, weights, strict=True)}
 
 
 def _work(tasks: Sequence[TaskPlan], recipe: Recipe, network: TaskModel) -> float:
     """Multiply-adds of forward passes that a training takes as long as, with pictures of the network's own size: of the
     fit of its heads, of its epochs, and of one evaluation."""
     epochs, protocol = recipe.optim.epochs, PROTOCOLS[recipe.run.protocol]
-    work = 1.0
+    work, shares = 1.0, _epoch(tasks, recipe)
     for plan in tasks:
         modality = recipe.data.tasks[plan.task]
         views = min(plan.num_files, MOST) if recipe.model.fit_heads else 0
-        views += TRAINING * epochs * (recipe.data.epoch_size or plan.num_files)
+        views += TRAINING * epochs * shares[plan.task]
         work += (views + plan.num_tests * protocol.num_views(modality)) * multiply_adds(network, modality)
     return work
 

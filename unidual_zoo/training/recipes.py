@@ -180,6 +180,12 @@ class DataSettings:
             if self.tasks[task] != VIDEO:
                 raise ValueError(f"a teacher labels videos, {task} is a task of the modality {self.tasks[task]!r}")
 
+    def examples_per_epoch(self, sizes: Mapping[str, int]) -> int:
+        """Examples of all tasks, whose numbers of files are given, in an epoch."""
+        if self.epoch_size is None and self.mix == "proportional":
+            return sum(sizes.values())  # all files of every task once
+        return (self.epoch_size or max(sizes.values())) * len(sizes)
+
     @property
     def labelled_tasks(self) -> list[str]:
         """The tasks that are learnt from labels; the others have teachers."""

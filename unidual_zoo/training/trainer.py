@@ -634,7 +634,7 @@ def make_loader(
     """This process's batches. An epoch is a whole number of updates."""
     sizes = {task: len(data.files) for task, data in media.items()}
     per_update = settings.batch_size * accelerator.num_processes * accelerator.gradient_accumulation_steps
-    wanted = examples_per_epoch(settings, sizes)
+    wanted = settings.examples_per_epoch(sizes)
     sampler = JointSampler(
         sizes,
         batch_size=settings.batch_size,
@@ -654,13 +654,6 @@ def make_loader(
         file_seconds=settings.file_seconds or None,
     )
     return JointLoader(dataset, sampler, max_failed=settings.max_failed, pin=accelerator.device.type == "cuda")
-
-
-def examples_per_epoch(settings: DataSettings, sizes: Mapping[str, int]) -> int:
-    """Examples of all tasks, whose numbers of files are given, in an epoch."""
-    if settings.epoch_size is None and settings.mix == "proportional":
-        return sum(sizes.values())  # all files of every task once
-    return (settings.epoch_size or max(sizes.values())) * len(sizes)
 
 
 def prepare(

@@ -79,8 +79,17 @@ SMALL = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 def test_networks_learn_at_the_rates_of_their_kind(model, arguments, practice, monkeypatch):
     monkeypatch.setattr(timm, "is_model_pretrained", lambda name: True)
     recipe = finetune_recipe(model, videos="b", settings=[f"model_args={json.dumps(arguments)}"])
-    assert rates(recipe) == ((practice.lr, practice.layer_decay) if practice else (MEASURED.lr, MEASURED.layer_decay))
+    assert rates(recipe) == ((practice.lr, practice.layer_decay) if practice else (0.0005, 0.8))
     assert (practice_line(recipe, ()) is None) == (practice is None)
+
+
+def test_clips_are_learnt_at_half_the_rate_of_images_alone():
+    def lr(*settings, **data):
+        return finetune_recipe("unidual_efficientnet_lite0", **data, settings=settings).optim.lr
+
+    assert lr(images="a") == lr("freeze=trunk", videos="b") == lr("pretrained=false", videos="b") == 0.001
+    assert lr(videos="b") == lr(images="a", videos="b") == 0.0005
+    assert lr("lr=0.002", videos="b") == 0.002
 
 
 def test_what_is_set_goes_before_the_practice_of_others():

@@ -129,6 +129,15 @@ def test_pictures_are_as_large_as_a_quarter_of_an_hour_allows(network, files, te
     assert cheaper.get("crop") == (side and (side, side))
 
 
+def test_images_that_a_network_of_videos_inflates_cost_as_much_as_clips():
+    inflating = scalable_network(finetune_recipe("ircsn50", images="a", settings=["pretrained=false"]))
+    (size,) = {
+        settings_for_cpu([plan({"a": 300}, 9, task=task)], learns(**{task: task}), ["epochs"], inflating)[0]["crop"]
+        for task in ("image", "video")
+    }
+    assert size == (128, 128)
+
+
 def test_nothing_is_decided_for_epochs_where_there_are_none():
     recipe, files = find_recipe("finetune", ["epochs=0"]), [plan({"a": 60, "b": 40}, 9), plan({"a": 30}, 9)]
     assert settings_by_size(files, recipe, ["epochs"]) == ({}, [])

@@ -139,10 +139,10 @@ def guessing_line(report: Report, baselines: Mapping[str, float]) -> str | None:
     for name, share in baselines.items():
         error = max(standard_error(score, files), standard_error(share, files))
         if name.startswith(ALWAYS) and score - share <= 2 * error:
-            return (
-                f"{MAIN[report.modality]} {score:.1f}% is no better than {name} ({share:.1f}%), as far as {files} "
-                f"files can tell: two standard errors are {2 * error:.1f} points"
-            )
+            told = f"{MAIN[report.modality]} {score:.1f}% is no better than {name} ({share:.1f}%)"
+            if score <= share:
+                return told
+            return f"{told}, as far as {files} files can tell: two standard errors are {2 * error:.1f} points"
     return None
 
 

@@ -219,7 +219,8 @@ def _work(tasks: Sequence[TaskPlan], recipe: Recipe, network: TaskModel) -> floa
         modality = recipe.data.tasks[plan.task]
         views = min(plan.num_files, MOST) if recipe.model.fit_heads else 0
         views += TRAINING * epochs * shares[plan.task]
-        work += (views + plan.num_tests * protocol.num_views(modality)) * multiply_adds(network, modality)
+        pathway = modality if modality in network.pathways else network.pathways[0]  # images may be inflated
+        work += (views + plan.num_tests * protocol.num_views(modality)) * multiply_adds(network, pathway, modality)
     return work
 
 

@@ -324,15 +324,17 @@ def main(table: Table) -> None:
     """The command line of a table."""
 
     def run(
-        scale: Annotated[str, typer.Option(help="toy, mini or paper.")] = "toy",
+        scale: Annotated[str, typer.Option(help="toy; mini, real or paper, where the table has it.")] = "toy",
         rows: Annotated[str | None, typer.Option(help="Names of rows, with commas between [default: all].")] = None,
         seeds: Annotated[int, typer.Option(help="Runs a row: seeds 0, 1, …")] = 1,
-        column: Annotated[str, typer.Option(help="mini: the classes of the clips, see data/synthetic/cifar.py.")] = "",
+        column: Annotated[
+            str, typer.Option(help="Classes of the clips. mini: data/synthetic/cifar.py; real: digits[_direction].")
+        ] = "",
         cifar: Annotated[Path, typer.Option(help="mini: the folder of CIFAR-10.")] = Path("cifar10"),
         download: Annotated[bool, typer.Option("--download", help="mini: fetch CIFAR-10 into that folder.")] = False,
         images: Annotated[int, typer.Option(help="mini: training images of CIFAR-10.")] = 10_000,
         clips: Annotated[int, typer.Option(help="mini: training clips of a video task.")] = 3_000,
-        data: Annotated[list[str] | None, typer.Option(help="paper: TASK=FOLDER or LIST.csv; repeatable.")] = None,
+        data: Annotated[list[str] | None, typer.Option(help="paper, real: TASK=FOLDER or a list; repeatable.")] = None,
         settings: Annotated[list[str] | None, typer.Option("--set", help="name=value of the recipe, all rows.")] = None,
         out: Annotated[Path, typer.Option(help="Where the run directories are.")] = Path("runs/tables"),
         jobs: Annotated[int, typer.Option(help="Runs at once, one thread each if more than one.")] = 1,
@@ -364,7 +366,7 @@ def main(table: Table) -> None:
         if failed:
             raise typer.Exit(1)
 
-    run.__doc__ = f"{table.title}: train and evaluate its rows, and print them beside the paper's."
+    run.__doc__ = f"{table.title}: train and evaluate its rows, and print them, beside the paper's where it has any."
     name = Path(sys.argv[0]).name
     app = typer.Typer(
         name=name, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=HELP

@@ -279,7 +279,7 @@ def _finished_line(recipe: Recipe, out: Path, epochs: int) -> str:
 
     trained = f"{epochs} of {recipe.optim.epochs} epochs" if recipe.optim.epochs else "its heads are fitted"
     found = f"its network is local-dir:{out / EXPORT}, its report {out / REPORT}"
-    return f"{out} is finished ({trained}): {found}; files that have come since take another --out"
+    return f"{out} is finished ({trained}): {found}; to learn from files added since, take another --out"
 
 
 def _tell(reports: Mapping[str, Report], out: Path) -> None:

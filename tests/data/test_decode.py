@@ -392,7 +392,7 @@ def test_of_several_streams_the_best_is_read(tmp_path, name, sources, dispositio
     made = [write_video(tmp_path / f"{source}.mov", **settings[source]) for source in sources]
     path = join(made, tmp_path / name, dispositions=dispositions)
     frames = full_decode(path, stream=chosen)
-    with pytest.warns(MediaWarning, match=rf"it has 2 video streams; number {chosen}, \d+x\d+, is read"):
+    with pytest.warns(MediaWarning, match=rf"it has 2 video streams; stream {chosen} of the file, \d+x\d+, is read"):
         assert_exact(path, frames)
 
 

@@ -89,7 +89,7 @@ def test_a_page_says_what_was_counted():
     )
     for told in (
         "40.0% top-1 ± 21.9", "60.0% always &#39;a&#39;",
-        "no better than always &#39;a&#39; (60.0%)", "Of 5 files, 1 of which failed",
+        "no better than always &#39;a&#39; (60.0%)", "Of 5 files, 1 of which failed; ± is the standard error",
         "a 3 1 1 100.0% 33.3%", "c 0 1 0 0.0% –", "error 30.8%",
         "folder/r.jpg it is torn", "folder/s.jpg it ends early", "folder/t.jpg 0.90 s",
         "unidual serve --model net.tag",

@@ -81,7 +81,7 @@ def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, mo
     assert finished.exit_code == 0
     assert finished.stderr == (
         f"unidual: {tmp_path} is finished (1 of 1 epochs): its network is local-dir:{tmp_path / 'export'}, its report "
-        f"{tmp_path / 'report.html'}; files that have come since take another --out\n"
+        f"{tmp_path / 'report.html'}; to learn from files added since, take another --out\n"
     )
     assert json.loads(finished.stdout) == result
     for more in (["--set", "eval_every=1", "--set", "publish=best"], ["--set", "epochs=2"]):

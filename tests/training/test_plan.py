@@ -81,7 +81,7 @@ def test_a_cpu_learns_from_smaller_pictures_for_fewer_epochs_unless_somebody_cho
     shorter = {"mix": {"images": 1000, "videos": 300}, "epoch_size": 650, "batch_size": 35}
     assert cheaper == {"resize": 146, "crop": (128, 128), "epochs": 10} | shorter
     told = 'epochs=10, mix={"images":1000,"videos":300}, epoch_size=650, batch_size=35, resize=146, crop=[128,128]'
-    assert f"{told} (in an epoch 1000 files of images and 300 files of videos)" in reason
+    assert f"{told} (an epoch: 1000 of 1000 images and 300 of 300 videos)" in reason
     assert recipe.changed(**cheaper).model.crop == (128, 128)
     assert settings_for_cpu(files, recipe, ["crop", "epochs", "mix"], network) == ({}, [])
     assert settings_for_cpu(files[:1], recipe, ["epochs"], None) == ({}, [])

@@ -352,7 +352,8 @@ class Video:
             self._container.close()
             raise MediaError(self._path, _too_large(f"its frames have {width}x{height} = {width * height:,} pixels"))
         if len(streams) > 1:
-            self._faults[f"it has {len(streams)} video streams; number {best.index}, {width}x{height}, is read"] = None
+            chosen = f"stream {best.index} of the file, {width}x{height}"
+            self._faults[f"it has {len(streams)} video streams; {chosen}, is read"] = None
 
     def _reopen(self) -> None:
         """Back to the first packet, with a decoder that has seen nothing."""

@@ -173,8 +173,9 @@ def settings_for_cpu(
         settings |= _smaller(network.spec, math.sqrt(CPU_WORK / _work(tasks, recipe.changed(**settings), network)))
     told = ", ".join(f"{name}={json.dumps(value).replace(' ', '')}" for name, value in settings.items())
     if "epoch_size" in settings:
-        shares = _epoch(tasks, recipe.changed(**settings))
-        told += f" (in an epoch {' and '.join(f'{share:.0f} files of {task}' for task, share in shares.items())})"
+        counts = {plan.task: plan.num_files for plan in tasks}
+        shares = _epoch(tasks, recipe.changed(**settings)).items()
+        told += f" (an epoch: {' and '.join(f'{share:.0f} of {counts[task]} {task}' for task, share in shares)})"
     reasons = [f"on a CPU it trains with {told}; --set with other values takes longer and may be better"]
     return settings, reasons if settings else []
 

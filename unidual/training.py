@@ -175,7 +175,13 @@ def _planned(recipe: Recipe, *, chosen: Collection[str]) -> tuple[Recipe, Plan |
     import torch
 
     from unidual_zoo.training.finetune import practice_line, scalable_network
-    from unidual_zoo.training.plan import fitting_line, make_plan, settings_by_size, settings_for_cpu
+    from unidual_zoo.training.plan import (
+        fitting_line,
+        make_plan,
+        settings_by_size,
+        settings_for_cpu,
+        settings_for_few_steps,
+    )
 
     lines = [f"{recipe.model.model} starts from random weights"] if recipe.model.is_random else []
     plan = None
@@ -186,6 +192,8 @@ def _planned(recipe: Recipe, *, chosen: Collection[str]) -> tuple[Recipe, Plan |
             cheaper, why = settings_for_cpu(plan.tasks, recipe, chosen, scalable_network(recipe))
             changes, reasons = {**changes, **cheaper}, [*reasons, *why]
         recipe = recipe.changed(**changes)
+        steadier, why = settings_for_few_steps(plan.tasks, recipe, chosen)
+        recipe, reasons = recipe.changed(**steadier), [*reasons, *why]
         lines = [*(line for task in plan.tasks for line in task.lines()), *lines, *reasons]
     lines += [line for line in (practice_line(recipe, chosen), fitting_line(recipe)) if line]
     return recipe, plan, lines

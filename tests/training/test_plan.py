@@ -6,7 +6,13 @@ from tiny import tiny_recipe
 from unidual_zoo.data.identity import copies
 from unidual_zoo.training.finetune import finetune_recipe, scalable_network
 from unidual_zoo.training.meter import in_words
-from unidual_zoo.training.plan import TaskPlan, make_plan, settings_by_size, settings_for_cpu
+from unidual_zoo.training.plan import (
+    TaskPlan,
+    make_plan,
+    settings_by_size,
+    settings_for_cpu,
+    settings_for_few_steps,
+)
 from unidual_zoo.training.recipes import DataSettings, find_recipe
 
 
@@ -136,6 +142,29 @@ def test_images_that_a_network_of_videos_inflates_cost_as_much_as_clips():
         for task in ("image", "video")
     }
     assert size == (128, 128)
+
+
+@pytest.mark.parametrize(
+    ("files", "settings", "given", "head_lr"),
+    [
+        (160, ["epochs=9"], (), 0.01),  # 10 steps an epoch
+        (160, ["epochs=10"], (), None),
+        (160, ["epochs=0"], (), None),
+        (9, ["epochs=5"], (), 0.01),  # a step each
+        (160, ["epochs=9", "fit_heads=false"], (), None),
+        (160, ["epochs=9"], ("head_lr",), None),
+        (0, ["epochs=9"], (), 0.01),
+    ],
+)
+def test_few_steps_leave_fitted_heads_alone(files, settings, given, head_lr):
+    recipe = learns(*settings, images="image")
+    steadier, reasons = settings_for_few_steps([plan({"a": files}, 9, task="images")], recipe, given)
+    assert steadier.get("head_lr") == head_lr
+    assert [reason.partition(",")[0] for reason in reasons] == (
+        [f"in {recipe.optim.epochs * max(1, files // 16)} steps fitted heads learn at 1% of the rate"]
+        if head_lr
+        else []
+    )
 
 
 def test_nothing_is_decided_for_epochs_where_there_are_none():

@@ -27,6 +27,7 @@ VALIDATION, PATIENCE = 0.1, 5
 CPU_EPOCHS = 10  # with which a few hundred files are learnt in minutes on two cores
 CPU_SIDE, CPU_STEP = 128, 16  # pixels at least, and what a side is a multiple of
 CPU_WORK = 18e12  # multiply-adds of forward passes that two cores do in a quarter of an hour: what pixels are chosen by
+FEW_STEPS, STEADY = 100, 0.01  # below so many, heads that were fitted learn at this part of the rate
 IMAGES_TO_A_CLIP = 8  # that cost as much
 TRAINING = 5  # forward passes that a training step takes as long as
 IMBALANCE = 3.0  # files of the largest class to one of the smallest, from which classes are weighted
@@ -178,6 +179,22 @@ def settings_for_cpu(
         told += f" (an epoch: {' and '.join(f'{share:.0f} of {counts[task]} {task}' for task, share in shares)})"
     reasons = [f"on a CPU it trains with {told}; --set with other values takes longer and may be better"]
     return settings, reasons if settings else []
+
+
+def settings_for_few_steps(
+    tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """That fitted heads hardly move where there are too few steps to make good what the first ones cost, and why."""
+    sizes = {plan.task: plan.num_files for plan in tasks}
+    if not sizes or not recipe.model.fit_heads or "head_lr" in given:
+        return {}, []
+    steps = recipe.optim.epochs * max(1, recipe.data.examples_per_epoch(sizes) // recipe.data.batch_size)
+    if not 0 < steps < FEW_STEPS:
+        return {}, []
+    reason = (
+        f"in {steps} steps fitted heads learn at {STEADY:.0%} of the rate, since they would lose more than they gain"
+    )
+    return dict(head_lr=STEADY), [f"{reason} (--set head_lr=1 lets them)"]
 
 
 def _shorter_epochs(tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str]) -> dict[str, Any]:

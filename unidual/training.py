@@ -184,7 +184,7 @@ def _planned(recipe: Recipe, *, chosen: Collection[str]) -> tuple[Recipe, Plan |
     )
 
     lines = [f"{recipe.model.model} starts from random weights"] if recipe.model.is_random else []
-    plan = None
+    plan, steadier = None, {}
     if not recipe.data.teachers:
         plan = make_plan(recipe.data, seed=recipe.run.seed)
         changes, reasons = settings_by_size(plan.tasks, recipe, chosen)
@@ -195,7 +195,7 @@ def _planned(recipe: Recipe, *, chosen: Collection[str]) -> tuple[Recipe, Plan |
         steadier, why = settings_for_few_steps(plan.tasks, recipe, chosen)
         recipe, reasons = recipe.changed(**steadier), [*reasons, *why]
         lines = [*(line for task in plan.tasks for line in task.lines()), *lines, *reasons]
-    lines += [line for line in (practice_line(recipe, chosen), fitting_line(recipe)) if line]
+    lines += [line for line in (practice_line(recipe, {*chosen, *steadier}), fitting_line(recipe)) if line]
     return recipe, plan, lines
 
 

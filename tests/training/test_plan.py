@@ -145,25 +145,31 @@ def test_images_that_a_network_of_videos_inflates_cost_as_much_as_clips():
 
 
 @pytest.mark.parametrize(
-    ("files", "settings", "given", "head_lr"),
+    ("files", "settings", "given", "steadier"),
     [
-        (160, ["epochs=9"], (), 0.01),  # 10 steps an epoch
-        (160, ["epochs=10"], (), None),
-        (160, ["epochs=0"], (), None),
-        (9, ["epochs=5"], (), 0.01),  # a step each
-        (160, ["epochs=9", "fit_heads=false"], (), None),
-        (160, ["epochs=9"], ("head_lr",), None),
-        (0, ["epochs=9"], (), 0.01),
+        (160, ["epochs=9"], (), {"lr": 0.0009, "head_lr": 0.01}),  # 10 steps an epoch
+        (160, ["epochs=10"], (), {}),
+        (160, ["epochs=0"], (), {}),
+        (9, ["epochs=5"], (), {"lr": 0.00005, "head_lr": 0.01}),  # a step each
+        (160, ["epochs=9", "fit_heads=false"], (), {}),
+        (160, ["epochs=9"], ("head_lr",), {"lr": 0.0009}),
+        (160, ["epochs=9"], ("lr", "head_lr"), {}),
     ],
 )
-def test_few_steps_leave_fitted_heads_alone(files, settings, given, head_lr):
+def test_few_steps_do_not_undo_what_the_fit_gives(files, settings, given, steadier):
     recipe = learns(*settings, images="image")
-    steadier, reasons = settings_for_few_steps([plan({"a": files}, 9, task="images")], recipe, given)
-    assert steadier.get("head_lr") == head_lr
-    assert [reason.partition(",")[0] for reason in reasons] == (
-        [f"in {recipe.optim.epochs * max(1, files // 16)} steps fitted heads learn at 1% of the rate"]
-        if head_lr
-        else []
+    found, reasons = settings_for_few_steps([plan({"a": files}, 9, task="images")], recipe, given)
+    assert found == steadier
+    assert len(reasons) == bool(steadier)
+    recipe.changed(**found)
+
+
+def test_the_reason_for_a_lower_rate():
+    recipe = learns("epochs=5", images="image")
+    _, (reason,) = settings_for_few_steps([plan({"a": 9}, 9, task="images")], recipe, ())
+    assert reason == (
+        "as there are 5 steps, it learns with lr=0.00005, head_lr=0.01: faster, so few would undo what the fit gives "
+        "(--set lr=… --set head_lr=…)"
     )
 
 

@@ -21,7 +21,6 @@ from unidual_zoo.training.optimizers import TRUNK
 from unidual_zoo.training.recipes import ModelSettings, Recipe, change_recipe, find_recipe
 
 TASKS = {"images": IMAGE, "videos": VIDEO}
-CLIPS_LR = 0.0005  # AdamW's, of a trunk that learns clips, alone or beside images: docs/results/transfer.md
 
 
 def finetune_recipe(
@@ -38,10 +37,9 @@ def finetune_recipe(
 
     Class names come from the folders or the list, head sizes from their number. A part of the files is kept for testing
     where there are no test files. `skip` is a list of files to leave out, of the images and of the videos. Heads start
-    as least squares fit them, and on a trunk of images those of the video pathway see the order of frames. What learns
-    clips learns at half the rate of what learns images alone, and trunks of which nothing was measured at the rates
-    that others use (`practice_line`). A network without weights to start from has random ones, heads included; its
-    BatchNorms learn, and all its layers at one rate.
+    as least squares fit them, and on a trunk of images those of the video pathway see the order of frames. Trunks of
+    which nothing was measured learn at the rates that others use (`practice_line`). A network without weights to start
+    from has random ones, heads included; its BatchNorms learn, and all its layers at one rate.
 
     Raises:
         ValueError: an unknown model, neither images nor videos, test files of what is not learnt, or a setting that the
@@ -95,9 +93,8 @@ def _suited(recipe: Recipe) -> dict[str, Any]:
     """The settings that the network of a recipe asks for in place of those of the recipe `finetune`."""
     if recipe.model.is_random:  # there are no statistics to keep, nor layers that have learnt more than others
         return {"freeze_norms": False, "layer_decay": None, "fit_heads": False}
-    if (practice := _practice(recipe)) is not None:
-        return {"lr": practice.lr, "layer_decay": practice.layer_decay}
-    return {"lr": CLIPS_LR} if VIDEO in recipe.data.tasks.values() and recipe.model.freeze != TRUNK else {}
+    practice = _practice(recipe)
+    return {} if practice is None else {"lr": practice.lr, "layer_decay": practice.layer_decay}
 
 
 def _practice(recipe: Recipe) -> Practice | None:

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from unidual_zoo.data.datasets import TESTS, MediaSet, find_split
 from unidual_zoo.data.identity import copies
 from unidual_zoo.data.joint import mix_weights
@@ -27,7 +29,7 @@ VALIDATION, PATIENCE = 0.1, 5
 CPU_EPOCHS = 10  # with which a few hundred files are learnt in minutes on two cores
 CPU_SIDE, CPU_STEP = 128, 16  # pixels at least, and what a side is a multiple of
 CPU_WORK = 18e12  # multiply-adds of forward passes that two cores do in a quarter of an hour: what pixels are chosen by
-FEW_STEPS, STEADY = 100, 0.01  # below so many, heads that were fitted learn at this part of the rate
+FEW_STEPS, STEADY = 100, 0.01  # below so many the rate is lower, and of it heads that were fitted have this part
 IMAGES_TO_A_CLIP = 8  # that cost as much
 TRAINING = 5  # forward passes that a training step takes as long as
 IMBALANCE = 3.0  # files of the largest class to one of the smallest, from which classes are weighted
@@ -184,17 +186,22 @@ def settings_for_cpu(
 def settings_for_few_steps(
     tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """That fitted heads hardly move where there are too few steps to make good what the first ones cost, and why."""
+    """A lower rate, of heads above all, where heads were fitted and there are too few steps to make good what the first
+    ones cost; and why."""
     sizes = {plan.task: plan.num_files for plan in tasks}
-    if not sizes or not recipe.model.fit_heads or "head_lr" in given:
+    if not sizes or not recipe.model.fit_heads:
         return {}, []
     steps = recipe.optim.epochs * max(1, recipe.data.examples_per_epoch(sizes) // recipe.data.batch_size)
     if not 0 < steps < FEW_STEPS:
         return {}, []
+    steady = {"lr": float(f"{recipe.optim.lr * steps / FEW_STEPS:.2g}"), "head_lr": STEADY}
+    settings = {name: value for name, value in steady.items() if name not in given}
+    told = ", ".join(f"{name}={np.format_float_positional(value)}" for name, value in settings.items())
+    others = " ".join(f"--set {name}=…" for name in settings)
     reason = (
-        f"in {steps} steps fitted heads learn at {STEADY:.0%} of the rate, since they would lose more than they gain"
+        f"as there are {steps} steps, it learns with {told}: faster, so few would undo what the fit gives ({others})"
     )
-    return dict(head_lr=STEADY), [f"{reason} (--set head_lr=1 lets them)"]
+    return settings, [reason] if settings else []
 
 
 def _shorter_epochs(tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str]) -> dict[str, Any]:

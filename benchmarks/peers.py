@@ -126,16 +126,18 @@ def same_network(name: str, ours: Pathway) -> tuple[str, nn.Module] | None:
         return None
     theirs = make()
     _randomise(theirs)
-    ours.model = _read(name, theirs)
+    ours.model = _read(name, theirs, ours.model)
     return whose, theirs
 
 
-def _read(name: str, theirs: nn.Module) -> nn.Module:
-    """Our network as it comes of a file of another one's weights, which may be of another form than the name's own."""
+def _read(name: str, theirs: nn.Module, like: Any) -> nn.Module:
+    """Our network with the tasks of `like` as it comes of a file of another one's weights, which may be of another form
+    than the name's own."""
+    tasks = {task.name: (task.modality, task.num_classes) for task in like.tasks.values()}
     with TemporaryDirectory() as folder:
         file = Path(folder, "theirs.pth")
         torch.save(theirs.state_dict(), file)
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)))
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=dict(file=str(file)), tasks=tasks)
 
 
 def _randomise(network: nn.Module) -> None:

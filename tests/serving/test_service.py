@@ -366,7 +366,11 @@ def test_the_command_told_twice_to_end_leaves_no_traceback(capsys, monkeypatch, 
 
     monkeypatch.setattr(Server, "startup", startup_and_signals)
     monkeypatch.setattr("unidual_zoo.inference.load_model", lambda *_, **__: GreyNet())
-    assert command("--port", "0") == status
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
+    try:
+        assert command("--port", "0") == status
+    finally:
+        signal.signal(signal.SIGINT, before)
     told = capsys.readouterr().err
     assert "Application shutdown complete" in told
     assert "Traceback" not in told

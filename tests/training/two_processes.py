@@ -8,6 +8,7 @@ Losses and weights of the joint step go to OUT/steps-RANK.pt; then a whole run t
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -114,7 +115,15 @@ def main(media: Path, out: Path) -> int:
                 os._exit(1)
             os._exit(0)
         children.append(child)
-    return max(os.waitpid(child, 0)[1] for child in children)
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        if status:
+            print(f"process {child} ended with the wait status {status}", file=sys.stderr)
+            for other in children:  # which would wait for it
+                os.kill(other, signal.SIGKILL)
+            return status
+    return 0
 
 
 if __name__ == "__main__":

@@ -83,6 +83,7 @@ def work(rank: int, media: Path, out: Path) -> None:
     steps = [train_steps(*system, ranks=range(rank, rank + 1), world=2, wrap=wrap) for system in SYSTEMS]
     torch.save(steps, out / f"steps-{rank}.pt")
     destroy_process_group()
+    os.environ["MASTER_PORT"] = os.environ["SECOND_PORT"]  # at the first a process might still find what is closing
     train(tiny_recipe(media, "freeze_norms=true", "ema=0.5"), out=out / "run")
     trainer = Trainer(tiny_recipe(media, "fit_heads=true"), out=out / "norms")
     torch.save([module.broadcast_buffers for module in trainer.objective.modules() if isinstance(module, wrap)],
@@ -99,10 +100,11 @@ def work(rank: int, media: Path, out: Path) -> None:
 
 def main(media: Path, out: Path) -> int:
     """Forks the processes, so that all is imported only once; 0 if both end well."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    with socket.socket() as first, socket.socket() as second:
+        for free in (first, second):
+            free.bind(("127.0.0.1", 0))
+        ports = {name: str(free.getsockname()[1]) for name, free in (("MASTER_PORT", first), ("SECOND_PORT", second))}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"} | ports
     children = []
     for rank in range(2):
         child = os.fork()

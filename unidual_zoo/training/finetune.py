@@ -7,7 +7,6 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 
@@ -18,6 +17,7 @@ from unidual_zoo.models.summary import check_registered
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.training.network import create_for
 from unidual_zoo.training.optimizers import TRUNK
+from unidual_zoo.training.plan import told_rates
 from unidual_zoo.training.recipes import ModelSettings, Recipe, change_recipe, find_recipe
 
 TASKS = {"images": IMAGE, "videos": VIDEO}
@@ -70,11 +70,8 @@ def practice_line(recipe: Recipe, given: Collection[str]) -> str | None:
     taken = {name: value for name, value in _suited(recipe).items() if name not in given}
     if practice is None or not taken or not recipe.optim.epochs:
         return None
-    told = ", ".join(f"{name}={np.format_float_positional(value)}" for name, value in taken.items())
-    return (
-        f"{told}: {practice.source} {practice.networks}, not measured here "
-        f"({' '.join(f'--set {name}=…' for name in taken)} for others)"
-    )
+    told, others = told_rates(taken)
+    return f"{told}: {practice.source} {practice.networks}, not measured here ({others} for others)"
 
 
 def scalable_network(recipe: Recipe) -> TaskModel | None:

@@ -19,7 +19,7 @@ from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.summary import multiply_adds
 from unidual_zoo.names import LISTED
 from unidual_zoo.scoring import PROTOCOLS
-from unidual_zoo.spec import IMAGE, InputSpec
+from unidual_zoo.spec import IMAGE
 from unidual_zoo.training.fitting import MOST
 from unidual_zoo.training.recipes import DataSettings, Recipe
 from unidual_zoo.training.sources import TOY, read_sources, share_line
@@ -173,10 +173,10 @@ def settings_for_cpu(
     if tasks and recipe.optim.epochs and not {"epoch_size", "mix"} & set(given):
         settings |= _shorter_epochs(tasks, recipe, given)
     if network is not None and tasks and not {"resize", "crop", "short_sides"} & set(given):
-        settings |= _smaller(network.spec, math.sqrt(CPU_WORK / _work(tasks, recipe.changed(**settings), network)))
+        settings |= _smaller_pictures(tasks, recipe.changed(**settings), network)
     told = ", ".join(f"{name}={json.dumps(value).replace(' ', '')}" for name, value in settings.items())
     if "epoch_size" in settings:
-        counts = {plan.task: plan.num_files for plan in tasks}
+        counts = _sizes(tasks)
         shares = _epoch(tasks, recipe.changed(**settings)).items()
         told += f" (an epoch: {' and '.join(f'{share:.0f} of {counts[task]} {task}' for task, share in shares)})"
     reasons = [f"on a CPU it trains with {told}; --set with other values takes longer and may be better"]
@@ -188,7 +188,7 @@ def settings_for_few_steps(
 ) -> tuple[dict[str, Any], list[str]]:
     """A lower rate, of heads above all, where heads were fitted and there are too few steps to make good what the first
     ones cost; and why."""
-    sizes = {plan.task: plan.num_files for plan in tasks}
+    sizes = _sizes(tasks)
     if not sizes or not recipe.model.fit_heads:
         return {}, []
     steps = recipe.optim.epochs * max(1, recipe.data.examples_per_epoch(sizes) // recipe.data.batch_size)
@@ -196,12 +196,17 @@ def settings_for_few_steps(
         return {}, []
     steady = {"lr": float(f"{recipe.optim.lr * steps / FEW_STEPS:.2g}"), "head_lr": STEADY}
     settings = {name: value for name, value in steady.items() if name not in given}
-    told = ", ".join(f"{name}={np.format_float_positional(value)}" for name, value in settings.items())
-    others = " ".join(f"--set {name}=…" for name in settings)
+    told, others = told_rates(settings)
     reason = (
         f"as there are {steps} steps, it learns with {told}: faster, so few would undo what the fit gives ({others})"
     )
     return settings, [reason] if settings else []
+
+
+def told_rates(settings: Mapping[str, float]) -> tuple[str, str]:
+    """Settings as they are, and the ways to others, for a reader."""
+    told = ", ".join(f"{name}={np.format_float_positional(value)}" for name, value in settings.items())
+    return told, " ".join(f"--set {name}=…" for name in settings)
 
 
 def _shorter_epochs(tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
@@ -210,7 +215,7 @@ def _shorter_epochs(tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection
     If these are clips, images beside them are cheap and gain by large batches: of these an epoch has all, up to as many
     as take the time of the clips, and a step as many clips as it would have without them.
     """
-    counts = {plan.task: plan.num_files for plan in tasks}
+    counts = _sizes(tasks)
     fewest = min(counts.values())
     if fewest == max(counts.values()):
         return {}
@@ -227,9 +232,14 @@ def _shorter_epochs(tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection
     return settings
 
 
+def _sizes(tasks: Sequence[TaskPlan]) -> dict[str, int]:
+    """Training files of each task."""
+    return {plan.task: plan.num_files for plan in tasks}
+
+
 def _epoch(tasks: Sequence[TaskPlan], recipe: Recipe) -> dict[str, float]:
     """Examples of each task in an epoch."""
-    sizes = {plan.task: plan.num_files for plan in tasks}
+    sizes = _sizes(tasks)
     weights = mix_weights(sizes, recipe.data.mix)
     examples = recipe.data.examples_per_epoch(sizes)
     return {task: examples * weight / sum(weights) for task, weight in zip(sizes, weights, strict=True)}
@@ -244,18 +254,19 @@ def _work(tasks: Sequence[TaskPlan], recipe: Recipe, network: TaskModel) -> floa
         modality = recipe.data.tasks[plan.task]
         views = min(plan.num_files, MOST) if recipe.model.fit_heads else 0
         views += TRAINING * epochs * shares[plan.task]
-        pathway = modality if modality in network.pathways else network.pathways[0]  # images may be inflated
-        work += (views + plan.num_tests * protocol.num_views(modality)) * multiply_adds(network, pathway, modality)
+        adds = multiply_adds(network, network.default_pathway(modality), modality)
+        work += (views + plan.num_tests * protocol.num_views(modality)) * adds
     return work
 
 
-def _smaller(spec: InputSpec, scale: float) -> dict[str, Any]:
-    """The size of what a network sees, scaled down as far as `CPU_SIDE`; nothing if it need not be, or is small."""
-    own = max(spec.crop)
-    side = max(int(own * scale) // CPU_STEP * CPU_STEP, CPU_SIDE)
-    if not isinstance(spec.resize, int) or side >= own:
+def _smaller_pictures(tasks: Sequence[TaskPlan], recipe: Recipe, network: TaskModel) -> dict[str, Any]:
+    """The size of what a network sees, as far down to `CPU_SIDE` as the time asks for; nothing if that is its own."""
+    spec, own = network.spec, max(network.spec.crop)
+    if not isinstance(spec.resize, int) or own <= CPU_SIDE:  # then nothing need be counted
         return {}
-    return dict(resize=round(spec.resize * side / own), crop=(side, side))
+    affordable = int(own * math.sqrt(CPU_WORK / _work(tasks, recipe, network)))
+    side = max(affordable // CPU_STEP * CPU_STEP, CPU_SIDE)
+    return dict(resize=round(spec.resize * side / own), crop=(side, side)) if side < own else {}
 
 
 def fitting_line(recipe: Recipe) -> str | None:

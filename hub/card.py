@@ -17,6 +17,7 @@ from unidual_zoo import models
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import create_model
 from unidual_zoo.models.family import find_family
+from unidual_zoo.names import counted
 from unidual_zoo.spec import DENSE, IMAGE, KINETICS_MEAN, KINETICS_STD, VIDEO, InputSpec
 from unidual_zoo.tabular import markdown_table, mean_and_deviation
 from unidual_zoo.weights import Checkpoint, Metric
@@ -49,7 +50,7 @@ def metrics_of(report: Mapping[str, Any]) -> list[Metric]:
     if missing := [fact for fact in SOURCE if report.get(fact) in (None, "")]:
         raise ValueError(f"metrics without a source: the report of {report.get('task')} lacks {', '.join(missing)}")
     data = report.get("data") or f"test files of {report['task']}"
-    source = f"{data}: {report['decoded']} of {report['listed']} files decoded by {report['decoder']}"
+    source = f"{data}: {report['decoded']} of {counted(report['listed'], 'file')} decoded by {report['decoder']}"
     found = [name for name in METRICS[report["modality"]] if name in report]
     return [
         Metric(task=report["task"], metric=name, value=report[name], protocol=report["protocol"], source=source)
@@ -142,7 +143,7 @@ def _metric_name(metric: Metric) -> str:
 def _facts(model: TaskModel, config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     heads = "; ".join(f"{pathway}: {', '.join(model.pathway_tasks(pathway)) or 'none'}" for pathway in model.pathways)
     rows = {
-        "tasks": ", ".join(f"{t.name} ({t.modality}, {t.num_classes} classes)" for t in model.tasks.values()),
+        "tasks": ", ".join(f"{t.name} ({t.modality}, {counted(t.num_classes, 'class')})" for t in model.tasks.values()),
         "heads on the pathways": heads,
         "parameters": f"{config['parameters']:,}",
         "input": describe_input(model.spec),
@@ -277,7 +278,8 @@ def describe_input(spec: InputSpec) -> str:
     stride = f", stride {clip.stride}" if clip.stride > 1 else ""
     rate = f" at {clip.rate:g}/s" if clip.rate else ""
     resize = f"short side {spec.resize}" if isinstance(spec.resize, int) else "×".join(map(str, spec.resize))
-    sampled = f"{clip.length} frames{stride}{rate}" if clip.sampling == DENSE else f"{clip.length} frames of the whole"
+    frames = counted(clip.length, "frame")
+    sampled = f"{frames}{stride}{rate}" if clip.sampling == DENSE else f"{frames} of the whole"
     return f"{sampled}, {resize}, crop {'×'.join(map(str, spec.crop))}"
 
 

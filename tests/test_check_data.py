@@ -1,6 +1,7 @@
 """`unidual check-data` as a user meets it, and its skip list given to the other commands."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ def data(tmp_path):
 
 def test_it_prints_a_line_of_json_and_writes_what_skip_takes(data, tmp_path, capsys):
     out, kept = tmp_path / "out", tmp_path / "kept.json"
+    shutil.copy(data / "train/b/1.png", data / "train/b/3.png")
     arguments = ["check-data", str(data), "--out", str(out), "--workers", "1", "--json", str(kept)]
     for _ in range(2):  # the second time from what is known
         with pytest.raises(SystemExit) as end:
@@ -34,16 +36,18 @@ def test_it_prints_a_line_of_json_and_writes_what_skip_takes(data, tmp_path, cap
         assert end.value.code == 1
         printed = capsys.readouterr().out.splitlines()
         result = json.loads(printed[-1])
-        assert (result["files"], result["truncated"], result["skipped"]) == (6, 1, 1)
+        assert (result["files"], result["truncated"], result["skipped"]) == (7, 1, 2)
         assert json.loads(kept.read_text()) == result
         assert printed[0].startswith("train/a/2.png: truncated: ")
+        told = f"7 files, 7 images, {result['bytes']:,} bytes, 1 truncated, 1 group of exact duplicates, 2 skipped"
+        assert printed[1] == told
     assert {path.name for path in out.iterdir()} == {"state.jsonl", "skip.txt", "report.json", "report.html"}
 
     settings = dict(tasks={"things": "image"}, data={"things": str(data)}, skip={"things": str(out / "skip.txt")})
     with pytest.warns(UserWarning, match="the skip list") as caught:
         train, test = read_sources(DataSettings(**settings), seed=0)
     assert [str(warning.message).partition(": ")[2] for warning in caught] == [
-        "the skip list leaves out 1 of 4 files", "the skip list leaves out 0 of 2 files",
+        "the skip list leaves out 2 of 5 files", "the skip list leaves out 0 of 2 files",
     ]  # fmt: skip
     assert (len(train["things"]), len(test["things"]), train["things"].classes) == (3, 2, ("a", "b"))
 

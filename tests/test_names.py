@@ -5,9 +5,14 @@ import io
 
 import pytest
 
-from unidual_zoo.names import check_fits_file_names, csv_cell, from_csv_cell, printable, tidy, tidy_all
+from unidual_zoo.names import check_fits_file_names, counted, csv_cell, from_csv_cell, printable, tidy, tidy_all
 from unidual_zoo.spec import packaged_classes
 from unidual_zoo.tabular import aligned_table, markdown_table
+
+
+def test_one_file_is_no_files():
+    told = [counted(number, noun) for number, noun in ((1, "file"), (2000, "test file"), (0, "class"), (1, "class"))]
+    assert told == ["1 file", "2,000 test files", "0 classes", "1 class"]
 
 
 @pytest.mark.parametrize(

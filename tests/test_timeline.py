@@ -143,7 +143,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         main(["predict", str(tmp_path / "in/a.png"), "--timeline", str(tmp_path / "out")])
     assert end.value.code == 2
-    assert "none of the 1 files is one" in capsys.readouterr().err
+    assert "none of 1 file is one" in capsys.readouterr().err
     for options, message in (
         (("--window", "2"), "are of --timeline FOLDER"),
         (("--timeline", str(tmp_path), "--clips", "salient:2"), "--timeline sees every window"),

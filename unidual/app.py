@@ -132,7 +132,7 @@ def predict(
         )  # fmt: skip
         return
     from unidual_zoo.inference import Predictor, find_files, load_model
-    from unidual_zoo.names import printable
+    from unidual_zoo.names import counted, printable
     from unidual_zoo.progress import Progress
 
     paths = find_files(files)
@@ -155,7 +155,7 @@ def predict(
                 num_failed += "error" in result
                 Progress.write(f"{printable(result['file']):<{width}}  {printable(_labels(result))}", file=sys.stdout)
     if num_failed:
-        typer.echo(f"unidual: {num_failed} of {len(paths)} files failed", err=True)
+        typer.echo(f"unidual: {num_failed} of {counted(len(paths), 'file')} failed", err=True)
         raise typer.Exit(FAILED_FILES)
 
 

@@ -57,8 +57,17 @@ def check_data(
         write(result)
     for row in report["faults"][:10]:
         typer.echo(printable(f"{row['file']}: {row['kind']}: {row['reason']}"))
-    typer.echo(", ".join(f"{value:,} {name}" for name, value in summary.items() if value))
+    typer.echo(", ".join(_told(name, value) for name, value in summary.items() if value))
     typer.echo(printable(f"report: {place / PAGE}; to leave out: --skip {place / SKIP_LIST}"))
     typer.echo(json.dumps(result))
     if summary["skipped"]:
         raise typer.Exit(FAULTS_FOUND)
+
+
+def _told(name: str, value: float) -> str:
+    """A number of the summary for a reader; duplicates are counted in groups."""
+    from unidual_zoo.names import counted
+
+    if "duplicates" in name:
+        return f"{counted(value, 'group')} of {name}"
+    return counted(value, name.removesuffix("s")) if name.endswith("s") else f"{value:,} {name}"

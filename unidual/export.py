@@ -70,7 +70,9 @@ def export(
 
 
 def _accuracy(found: dict) -> str:
-    agreement = f"the same answer to {found['agreement']:.1f}% of {found['files']} files"
+    from unidual_zoo.names import counted
+
+    agreement = f"the same answer to {found['agreement']:.1f}% of {counted(found['files'], 'file')}"
     if found["float32"] is None:
         return f"no labels that the task knows; {agreement}"
     return f"{found['metric']} {found['float32']:.2f}% in float32, {found['int8']:.2f}% in int8; {agreement}"

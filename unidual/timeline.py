@@ -35,7 +35,7 @@ def write_timelines(
     """
     from unidual_zoo.data import MediaError
     from unidual_zoo.inference import Predictor, find_files, load_model, modality_of
-    from unidual_zoo.names import printable
+    from unidual_zoo.names import counted, printable
     from unidual_zoo.progress import Progress
     from unidual_zoo.spec import VIDEO
     from unidual_zoo.timeline import PROTOCOL, Timeline, Windowing, moments
@@ -44,7 +44,7 @@ def write_timelines(
     cut = Windowing(seconds=seconds, stride=stride, smooth=smooth)
     found = find_files(files)
     if not (paths := [path for path in found if modality_of(path) == VIDEO]):
-        raise ValueError(f"a timeline is of videos, and none of the {len(found)} files is one")
+        raise ValueError(f"a timeline is of videos, and none of {counted(len(found), 'file')} is one")
     folder.mkdir(parents=True, exist_ok=True)
     failed, name = 0, ""
     with json_lines(output) as write:
@@ -66,7 +66,7 @@ def write_timelines(
             write(result)
             typer.echo(json.dumps(result))
     if failed:
-        typer.echo(f"unidual: {failed} of {len(paths)} files failed", err=True)
+        typer.echo(f"unidual: {failed} of {counted(len(paths), 'file')} failed", err=True)
         raise typer.Exit(FAILED_FILES)
 
 

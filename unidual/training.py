@@ -282,10 +282,11 @@ def _taught_lines(recipe: Recipe) -> list[str]:
 
 def _finished_line(recipe: Recipe, out: Path, epochs: int) -> str:
     """That nothing is left to do in a run directory, and where what came of it is."""
+    from unidual_zoo.names import counted
     from unidual_zoo.training.page import REPORT
     from unidual_zoo.weights import EXPORT
 
-    trained = f"{epochs} of {recipe.optim.epochs} epochs" if recipe.optim.epochs else "its heads are fitted"
+    trained = f"{epochs} of {counted(recipe.optim.epochs, 'epoch')}" if recipe.optim.epochs else "its heads are fitted"
     found = f"its network is local-dir:{out / EXPORT}, its report {out / REPORT}"
     return f"{out} is finished ({trained}): {found}; to learn from files added since, take another --out"
 
@@ -293,7 +294,7 @@ def _finished_line(recipe: Recipe, out: Path, epochs: int) -> str:
 def _tell(reports: Mapping[str, Report], out: Path) -> None:
     """Prints what came of a run."""
     from unidual_zoo.evaluation import MAIN
-    from unidual_zoo.names import printable
+    from unidual_zoo.names import counted, printable
     from unidual_zoo.report.numbers import guessing_line, spread
     from unidual_zoo.report.page import next_commands
     from unidual_zoo.training.page import REPORT
@@ -302,9 +303,9 @@ def _tell(reports: Mapping[str, Report], out: Path) -> None:
     for task, report in reports.items():
         if report.failures:
             first = report.failures[0]
-            count = f"{len(report.failures)} of {len(report.files)} test files of {task}"
+            count = f"{len(report.failures)} of {counted(len(report.files), 'test file')} of {task}"
             first = printable(f"{first['file']}: {first['error']}")
-            typer.echo(f"unidual: {count} failed and count as wrong, the first: {first}", err=True)
+            typer.echo(f"unidual: {count} failed, which counts as wrong, the first: {first}", err=True)
     for task, report in reports.items():
         baselines, error = report.facts["baselines"], spread(report)
         spreads = {MAIN[report.modality]: f" ± {error:.2f}"} if error else {}

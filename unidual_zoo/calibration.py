@@ -20,6 +20,7 @@ from unidual_zoo.data.synthetic import toy
 from unidual_zoo.data.transforms import eval_transform
 from unidual_zoo.engines import Call, GraphModel
 from unidual_zoo.evaluation import map_labels
+from unidual_zoo.names import counted
 from unidual_zoo.progress import Progress
 from unidual_zoo.scoring import Route, ViewReader, find_protocol, score_files
 from unidual_zoo.spec import IMAGE, InputSpec, packaged_classes
@@ -103,7 +104,7 @@ def given_calibration(files: Sequence[str | os.PathLike[str]], modality: str) ->
     paths = [os.fspath(file) for file in files]
     if not paths:
         raise ValueError(f"needs one {modality} file or more to calibrate {modality}s on")
-    return Calibration(f"{len(paths)} files", paths)
+    return Calibration(counted(len(paths), "file"), paths)
 
 
 def read_views(files: Sequence[str], spec: InputSpec, modality: str) -> list[Tensor]:
@@ -120,7 +121,7 @@ def read_views(files: Sequence[str], spec: InputSpec, modality: str) -> list[Ten
         except MediaError as failed:
             error = failed
     if not views:
-        raise ValueError(f"not one of {len(files)} files to calibrate on can be read: {error}")
+        raise ValueError(f"not one of {counted(len(files), 'file')} to calibrate on can be read: {error}")
     return views
 
 

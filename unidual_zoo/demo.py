@@ -38,7 +38,7 @@ from unidual_zoo.explain import explain
 from unidual_zoo.extras import require
 from unidual_zoo.inference import modality_of
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.names import printable
+from unidual_zoo.names import counted, printable
 from unidual_zoo.scoring import Route
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.timeline import (
@@ -212,7 +212,7 @@ def overlaid(frame: Tensor, cam: Tensor) -> Image.Image:
 def told(sight: Sight, name: str, device: str) -> str:
     """What model it is and how long it took, as text."""
     parts = ", ".join(f"{what} {1000 * seconds:.0f} ms" for what, seconds in sight.seconds.items())
-    of_what = f"{len(sight.timeline.moments)} clips over the whole video" if sight.timeline else "one photo"
+    of_what = f"{counted(len(sight.timeline.moments), 'clip')} over the whole video" if sight.timeline else "one photo"
     tasks = ", ".join(f"{task} on the {pathway} pathway" for pathway, task in sight.tasks.items())
     return printable(f"{name} on {device}: {of_what}; {parts}; labels of {tasks}")
 

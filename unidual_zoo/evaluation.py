@@ -24,7 +24,7 @@ from unidual_zoo.data.loaders import Reading
 from unidual_zoo.dtypes import dtype_name
 from unidual_zoo.engines import GraphModel
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.names import printable, tidy
+from unidual_zoo.names import counted, printable, tidy
 from unidual_zoo.progress import Progress
 from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, ScoreFiles, score_files
 from unidual_zoo.spec import IMAGE, VIDEO
@@ -266,7 +266,9 @@ def map_labels(classes: Sequence[str], model: TaskModel | GraphModel, task: str)
     if len(classes) == num_classes and (not names or all(_CODE.fullmatch(name) for name in classes)):
         return list(range(num_classes)), "by order"
     if not names:
-        raise ValueError(f"the data has {len(classes)} classes, task {task!r} has {num_classes} and no names to match")
+        raise ValueError(
+            f"the data has {counted(len(classes), 'class')}, task {task!r} has {num_classes} and no names to match"
+        )
     near = ", ".join(repr(names[plain[name]]) for name in nearest(_plain(strange[0]), plain))
     raise ValueError(
         f"{len(strange)} of the data's {len(classes)} classes are not among the {num_classes} of task {task!r}: "

@@ -40,6 +40,7 @@ from unidual_zoo.evaluation import evaluation_mode, model_name
 from unidual_zoo.files import PARTIAL, sync_file
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.folding import for_inference
+from unidual_zoo.names import counted
 from unidual_zoo.spec import MODALITIES, InputSpec, Task, parse_tasks
 
 RECORD = "export.json"
@@ -324,7 +325,9 @@ def _quantize(
     views = read_views(calibration.files, made.spec, made.call.modality)
     samples: list[np.ndarray] = [(view if made.normalizes else normalized(view, made.spec)).numpy() for view in views]
     engine.quantize(file, target, [np.ascontiguousarray(sample) for sample in samples])
-    smaller = dataclasses.replace(made, dtype=INT8, calibration=f"{calibration.source}: {len(samples)} views")
+    smaller = dataclasses.replace(
+        made, dtype=INT8, calibration=f"{calibration.source}: {counted(len(samples), 'view')}"
+    )
     graphs = {FLOAT32: _opened(made, file), INT8: _opened(smaller, target)}
     smaller = dataclasses.replace(smaller, difference=_difference(graphs[INT8], inputs, expected))
     if calibration.measured:

@@ -45,6 +45,11 @@ def tidy_all(names: Iterable[str], *, where: object, what: str) -> dict[str, str
     return tidied
 
 
+def counted(number: float, noun: str) -> str:
+    """So many of what the noun names: "1 file", "2,000 files", "0 classes"."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 def printable(text: str) -> str:
     """The text for a terminal, on one line: what would move the cursor, change colours or turn the line is escaped."""
     if text.isprintable():

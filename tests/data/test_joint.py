@@ -250,13 +250,13 @@ def test_warnings_of_files_come_once_and_from_this_process(pictures, num_workers
 
 def test_more_broken_files_than_allowed_end_the_run(pictures):
     break_files(pictures, 3)
-    with pytest.raises(LoaderError, match=r"step \d: 3 files could not be read, 2 may; the last: .*\.png"):
+    with pytest.raises(LoaderError, match=r"step \d: 3 training files could not be read, 2 may; the last: .*\.png"):
         list(loader(dataset(images=pictures), max_failed=2).batches(0, 6))
 
 
 def test_nothing_but_broken_files_ends_the_run(pictures):
     break_files(pictures, 8)
-    with pytest.raises(LoaderError, match="11 files in a row could not be read"):
+    with pytest.raises(LoaderError, match="11 training files in a row could not be read"):
         list(loader(dataset(images=pictures)).batches(0, 6))
 
 

@@ -401,7 +401,7 @@ def test_wrong_metadata_are_refused(tmp_path, row, message):
     with pytest.raises(ValueError, match=rf"metadata\.jsonl(, |: ){message}"):
         read_media(tmp_path, modality="image")
     write(tmp_path / "metadata.jsonl", '{"file_name": "%s.jpg", "label": "cat"}' % ("x" * 5000))
-    with pytest.raises(ValueError, match=r"metadata\.jsonl: none of its 1 files is there, such as x{200}$"):
+    with pytest.raises(ValueError, match=r"metadata\.jsonl: none of its 1 file is there, such as x{200}$"):
         read_media(tmp_path, modality="image")
 
 

@@ -130,7 +130,7 @@ def test_entries_that_are_too_large(folder, monkeypatch):
         read_image(folder / "i/train.npy/0")
     monkeypatch.setattr(stacks, "MAX_READ_BYTES", 3 * 6 * 8 * 3)
     assert read_frames(folder / "v/train.npy/0", [0, 1, 2]).shape == (3, 6, 8, 3)
-    with pytest.raises(MediaError, match="4 frames have 576 bytes, at most 432 are read"):
+    with pytest.raises(MediaError, match="4 frames would take 576 bytes, at most 432 are read"):
         read_frames(folder / "v/train.npy/0", [0, 1, 2, 3])
 
 

@@ -168,7 +168,7 @@ def test_saved_warm_start_with_new_heads_comes_back_and_grows_again(upstream_fil
     again = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()
     for x in (images(), clips()):
         close(again(x), model(x), 0)
-    with pytest.warns(UserWarning, match=r"heads.image.in1k.*has 1000 classes there"):
+    with pytest.warns(UserWarning, match=r"heads.image.in1k.*has 1,000 classes there"):
         five = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True, num_classes=5).eval()
     assert five(images()).shape == (2, 5)
     close(five(x := clips()), model(x), 0)

@@ -97,7 +97,7 @@ def test_a_page_says_what_was_counted():
         assert told in text, told
     assert "top-5" not in text  # of three classes
     learnt = Report("image", FILES, RESULTS, seconds=1.0, facts={"in_training": 3}, classes=("a", "b", "c"))
-    assert "3 of 5 files were in the training of this network" in render(evaluation_page("net.tag", {"t": learnt}))
+    assert "this network has learnt from 3 of 5 files in training" in render(evaluation_page("net.tag", {"t": learnt}))
 
 
 def test_a_page_needs_nothing_and_runs_nothing(tmp_path):

@@ -80,7 +80,7 @@ def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, mo
     finished = invoke("--resume")
     assert finished.exit_code == 0
     assert finished.stderr == (
-        f"unidual: {tmp_path} is finished (1 of 1 epochs): its network is local-dir:{tmp_path / 'export'}, its report "
+        f"unidual: {tmp_path} is finished (1 of 1 epoch): its network is local-dir:{tmp_path / 'export'}, its report "
         f"{tmp_path / 'report.html'}; to learn from files added since, take another --out\n"
     )
     assert json.loads(finished.stdout) == result

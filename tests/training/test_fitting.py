@@ -268,7 +268,7 @@ def test_classes_of_which_nothing_can_be_read_are_told_where_features_are_kept(m
     trainer = Trainer(tiny_recipe(copy, *settings), out=tmp_path / "run")
     try:
         trainer.keep_features()
-        with pytest.warns(UserWarning, match="pictures: no file can be read of 1 of 2 classes: circle"):
+        with pytest.warns(UserWarning, match="pictures: no training file can be read of 1 of 2 classes: circle"):
             trainer.fit_heads()
     finally:
         trainer.close()
@@ -288,7 +288,7 @@ def test_files_that_cannot_be_read_are_left_out_and_no_more_than_most_are_looked
         assert [labels.tolist() for _, labels, _ in seen] == 2 * [list(files.labels[1:])]
         assert list(trainer.loader.failed) == [str(broken)]
         trainer.media = {"pictures": files.take([0, 5, 6])}
-        with pytest.warns(UserWarning, match="pictures: no file can be read of 1 of 2 classes: circle"):
+        with pytest.warns(UserWarning, match="pictures: no training file can be read of 1 of 2 classes: circle"):
             trainer.fit_heads()
         trainer.media = {"pictures": files.take([0])}
         with pytest.raises(

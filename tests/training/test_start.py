@@ -205,7 +205,7 @@ def test_classes_that_say_little_are_noticed(media, tmp_path):
 def test_test_files_that_are_trained_on_are_noticed(media):
     place = media / "films" / "train"
     recipe = tiny_recipe(media, "tasks=films:video", f"data=films:{place}", f"test_data=films:{place}")
-    with pytest.warns(UserWarning, match="films: 10 test files are training files, too"):
+    with pytest.warns(UserWarning, match="films: the training files hold 10 test files, which"):
         sources(recipe)
 
 
@@ -330,7 +330,7 @@ def test_groups_on_both_sides_are_noticed(media, tmp_path):
     (tmp_path / "list.csv").write_text("\n".join(["path,label,group,split", *rows, "f.png,dog,,val"]))
     recipe = tiny_recipe(media, "tasks=pictures:image", f"data=pictures:{tmp_path / 'list.csv'}")
     with pytest.warns(
-        UserWarning, match=r"pictures: 1 groups have training and test files \(p\), which flatters figures"
+        UserWarning, match=r"pictures: training and test files are in 1 group \(p\), which flatters figures"
     ):
         sources(recipe)
 
@@ -345,7 +345,7 @@ def test_test_files_under_another_path_are_noticed(media, tmp_path, link):
     else:
         (tmp_path / "val/cat/more").symlink_to(tmp_path / "train/cat")
     recipe = tiny_recipe(media, "tasks=pictures:image", f"data=pictures:{tmp_path}")
-    with pytest.warns(UserWarning, match="pictures: 1 test files are training files, too, which flatters figures"):
+    with pytest.warns(UserWarning, match="pictures: the training files hold 1 test file, which flatters figures"):
         sources(recipe)
 
 
@@ -369,8 +369,8 @@ def test_test_files_of_one_task_that_another_trains_on_are_noticed(media, tmp_pa
     with pytest.warns(UserWarning, match="flatters") as told:
         sources(tiny_recipe(media, "tasks=shape:image,colour:image", f"data={data}"))
     texts = [str(warning.message) for warning in told]
-    assert "shape: 2 test files are training files of colour, which flatters figures" in texts
-    assert "colour: 3 test files are training files of shape, which flatters figures" in texts
+    assert "shape: the training files of colour hold 2 test files, which flatters figures" in texts
+    assert "colour: the training files of shape hold 3 test files, which flatters figures" in texts
 
 
 @pytest.mark.parametrize("name", ["a/b", "a\\b", "a\x1bb", "x" * 101])

@@ -381,7 +381,7 @@ def test_files_that_cannot_be_read_are_logged_and_the_run_goes_on(media, tmp_pat
     lines = [line for line in read_log(tmp_path / "a" / LOG) if line["event"] == "unreadable"]
     assert [line["file"] for line in lines] == [str(tmp_path / "broken.png")]
     assert load_checkpoint(tmp_path / "a" / LAST)["progress"]["failed"].keys() == {str(tmp_path / "broken.png")}
-    with pytest.raises(RuntimeError, match="1 files could not be read, 0 may"):
+    with pytest.raises(RuntimeError, match="1 training file could not be read, 0 may"):
         run(media, tmp_path / "b", *settings, "max_failed=0")
 
 

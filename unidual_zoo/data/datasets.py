@@ -31,7 +31,7 @@ from unidual_zoo.data.media import IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, PathLike,
 from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.skipping import base_folder, read_skip_list
 from unidual_zoo.data.transforms import Framing, RandomFraming
-from unidual_zoo.names import from_csv_cell, tidy, tidy_all
+from unidual_zoo.names import counted, from_csv_cell, tidy, tidy_all
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
 PATH, LABEL, SPLIT, GROUP = "path", "label", "split", "group"  # columns of a list
@@ -140,7 +140,9 @@ def skip_list_of(source: PathLike, skip: PathLike) -> dict[str, str]:
 def _without_skipped(source: PathLike, rows: Sequence[Row], skipped: Mapping[str, str]) -> list[Row]:
     """The rows whose files are not to be skipped; a warning tells how many are not there."""
     kept = [row for row in rows if os.path.abspath(row.file) not in skipped]
-    warnings.warn(f"{source}: the skip list leaves out {len(rows) - len(kept):,} of {len(rows):,} files", stacklevel=3)
+    warnings.warn(
+        f"{source}: the skip list leaves out {len(rows) - len(kept):,} of {counted(len(rows), 'file')}", stacklevel=3
+    )
     return kept
 
 
@@ -465,7 +467,8 @@ def _labelled(source: PathLike, rows: Sequence[Row], modality: str, classes: Seq
         near = ", ".join(nearest(unknown[0], classes, least=0)) or "none"
         more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
         raise ValueError(
-            f"{source}: label {unknown[0]!r}{more} is not among the {len(classes)} classes; the nearest: {near}"
+            f"{source}: label {unknown[0]!r}{more} is not among the {counted(len(classes), 'class')}; "
+            f"the nearest: {near}"
         )
     files, labels, groups, others = zip(*rows, strict=True)
     return MediaSet(

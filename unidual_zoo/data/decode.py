@@ -61,6 +61,7 @@ from unidual_zoo.data.packets import (
     steps_in_time,
 )
 from unidual_zoo.data.stacks import StackedClip, is_stacked
+from unidual_zoo.names import counted
 
 MAX_SAMPLES = 2**23  # of all tracks of an MP4 together
 HELD_BYTES = 64 * 2**20  # packets, or counted frames, that take more memory are read or decoded again
@@ -229,7 +230,7 @@ class Video:
         steps, jumps = steps_in_time(known, self._stream.time_base)
         if jumps:
             longest = float(max(map(abs, jumps)) * self._stream.time_base)
-            self._faults[f"its time stamps make {_count(len(jumps), 'jump')} of up to {longest:.1f} s"] = None
+            self._faults[f"its time stamps make {counted(len(jumps), 'jump')} of up to {longest:.1f} s"] = None
         if sum(steps) <= 0:
             return float(stated)
         measured = len(steps) / (sum(steps) * self._stream.time_base)
@@ -272,7 +273,7 @@ class Video:
         if self._container.format.name in COUNTLESS:
             steps = np.diff(np.sort([stamp for stamp in self._stamps if stamp is not None]))
             if gaps := int((steps >= GAP * np.median(steps)).sum()) if len(steps) else 0:
-                self._faults[f"{_count(gaps, 'gap')} in its time stamps where packets may be missing"] = None
+                self._faults[f"{counted(gaps, 'gap')} in its time stamps where packets may be missing"] = None
         return np.stack(pictures) if pictures else np.empty((0, side, side), np.uint8)
 
     def read(self, indices: Iterable[int], *, size: Size | None = None) -> np.ndarray:
@@ -405,7 +406,7 @@ class Video:
         self._missing = max(0, stated - len(notes) - self._empty)
         self._promised = promised_frames(notes) + self._empty
         if marked and self._strict:  # something is missing in it, or before it (MPEG transport streams)
-            self._faults[f"its container marks {_count(marked, 'packet')} as damaged"] = None
+            self._faults[f"its container marks {counted(marked, 'packet')} as damaged"] = None
         self._note_end(notes)
         if self._cut is not None:
             return None
@@ -417,24 +418,26 @@ class Video:
         if self._missing:
             self._faults[f"it ends early, after {count} of its {count + self._missing} packets"] = None
         elif self._cut is not None:
-            self._faults[f"it ends early, after {_count(count, 'packet')} ({self._cut})"] = None
+            self._faults[f"it ends early, after {counted(count, 'packet')} ({self._cut})"] = None
         seconds = self._stated_seconds()
         allowed = max(self._last_frame(), LAST_FRAME_SHARE * seconds)
         if seconds and seconds - (latest := self._seconds(notes)) > allowed:
             self._faults[f"it ends early, after {latest:.1f} of its {seconds:.1f} seconds"] = None
         if self._empty:
-            self._faults[f"it has {_count(self._empty, 'empty packet')}"] = None
+            self._faults[f"it has {counted(self._empty, 'empty packet')}"] = None
 
     def _decoding_faults(self) -> list[str]:
         """What is wrong with the frames, as far as they have been decoded."""
         why = next((f" ({reason})" for reason in self._undecodable.values()), "")
         faults = []
         if self._stamps is not None and len(self._stamps) < self._promised:
-            faults.append(f"it gives {len(self._stamps)} of the {self._promised} frames that its packets promise{why}")
+            faults.append(
+                f"it gives {len(self._stamps)} of the {counted(self._promised, 'frame')} that its packets promise{why}"
+            )
         elif self._undecodable:
-            faults.append(f"it has {_count(len(self._undecodable), 'undecodable packet')}{why}")
+            faults.append(f"it has {counted(len(self._undecodable), 'undecodable packet')}{why}")
         if self._corrupt:
-            faults.append(f"it has {_count(len(self._corrupt), 'damaged frame')}")
+            faults.append(f"it has {counted(len(self._corrupt), 'damaged frame')}")
         return faults
 
     def _last_frame(self) -> float:
@@ -616,10 +619,6 @@ def _regular(frame: av.VideoFrame, latest: int | None) -> bool:
     return in_order and not frame.interlaced_frame and not frame.is_corrupt
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
 def _too_large(size: str) -> str:
     return f"{size}, at most {MAX_FRAME_PIXELS:,} are read (UNIDUAL_MAX_FRAME_PIXELS allows more)"
 
@@ -715,7 +714,7 @@ class Pictures:
                 self._path, _too_large(f"its frames, scaled to {width}x{height}, have {height * width:,} pixels")
             )
         if (needed := self._count * height * width * 3) > MAX_READ_BYTES:
-            what = f"{self._count} frames of {width}x{height} take {needed:,} bytes"
+            what = f"{counted(self._count, 'frame')} of {width}x{height} would take {needed:,} bytes"
             raise MediaError(
                 self._path, f"{what}, at most {MAX_READ_BYTES:,} are read at once (UNIDUAL_MAX_READ_BYTES)"
             )

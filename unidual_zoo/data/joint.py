@@ -27,6 +27,7 @@ from unidual_zoo.data.loaders import LoaderError, Reading
 from unidual_zoo.data.media import MediaError, MediaWarning, file_boundary
 from unidual_zoo.data.sampling import random_clip
 from unidual_zoo.data.warned import collected
+from unidual_zoo.names import counted
 from unidual_zoo.spec import IMAGE, ClipSpec
 
 MIXES = ("equal", "proportional")
@@ -328,13 +329,13 @@ class JointLoader:
                 self.failed |= dict(batch.failed)
                 last = "; ".join(f"{path}: {reason}" for path, reason in batch.failed[-3:])
                 if len(self.failed) > self.max_failed:
-                    count = len(self.failed)
+                    count = counted(len(self.failed), "training file")
                     raise LoaderError(
-                        f"step {step}: {count} files could not be read, {self.max_failed} may; the last: {last}"
+                        f"step {step}: {count} could not be read, {self.max_failed} may; the last: {last}"
                     )
                 if sum(len(labels) for _, labels in batch.data.values()) < wanted:
                     raise LoaderError(
-                        f"step {step}: {1 + REPLACEMENTS} files in a row could not be read; the last: {last}"
+                        f"step {step}: {1 + REPLACEMENTS} training files in a row could not be read; the last: {last}"
                     )
                 yield batch
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from unidual_zoo.data.media import MediaError, PathLike, file_boundary, is_media
 from unidual_zoo.extras import require
+from unidual_zoo.names import counted
 
 SUFFIX = ".parquet"
 EXTENSIONS = {"Image": ".png", "Video": ".mp4"}  # of rows whose path says none
@@ -106,7 +107,7 @@ def read_row(path: PathLike) -> bytes:
     with file_boundary(path):
         table = _table(source)
         if not number.isdecimal() or int(number) >= table.starts[-1]:
-            raise MediaError(path, f"the Parquet file has {table.starts[-1]:,} rows")
+            raise MediaError(path, f"the Parquet file has {counted(table.starts[-1], 'row')}")
         group = next(i for i, start in enumerate(table.starts[1:]) if int(number) < start)
         data = _group(source, group, str(table.media))[int(number) - table.starts[group]].as_py()
         if not data:

@@ -31,6 +31,7 @@ import numpy as np
 from unidual_zoo.data.addresses import fetch
 from unidual_zoo.data.media import MediaError, PathLike
 from unidual_zoo.files import partial_name
+from unidual_zoo.names import counted
 
 SUFFIX, INDEX_SUFFIX = ".tar", ".json"
 MANIFEST, PLAN = "shards.json", "packing.json"  # the plan comes first, the manifest last
@@ -212,7 +213,7 @@ def find_packed(path: PathLike) -> Span:
         raise MediaError(shard, f"the shard cannot be read ({error})") from None
     number = _number_of(name)
     if number is None or number >= len(index.spans):
-        raise MediaError(path, f"the shard has {len(index.spans):,} files")
+        raise MediaError(path, f"the shard has {counted(len(index.spans), 'file')}")
     offset, size = index.spans[number].tolist()
     if min(offset, size) < 0 or offset + size > index.length:
         raise MediaError(shard, f"its index points outside of it: {size:,} bytes from {offset:,} of {index.length:,}")

@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional as F
 
 from unidual_zoo.data.limits import MAX_READ_BYTES
 from unidual_zoo.data.media import MediaError, PathLike, VideoInfo, file_boundary
-from unidual_zoo.names import csv_cell
+from unidual_zoo.names import counted, csv_cell
 
 SUFFIX = ".npy"
 RATE = 25.0  # frames per second of every stacked clip
@@ -88,7 +88,8 @@ class StackedClip:
             raise IndexError(f"{self._path}: no frame {strange[0]}, the clip has 0 to {self.frames - 1}")
         if (held := len(numbers) * self._clip[0].size) > MAX_READ_BYTES:
             raise MediaError(
-                self._path, f"{len(numbers)} frames have {held:,} bytes, at most {MAX_READ_BYTES:,} are read"
+                self._path,
+                f"{counted(len(numbers), 'frame')} would take {held:,} bytes, at most {MAX_READ_BYTES:,} are read",
             )
         frames = self._clip[numbers]
         wanted = size(*self.size) if size else self.size

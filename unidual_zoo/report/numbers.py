@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from unidual_zoo.evaluation import MAIN, FileResult, Report
+from unidual_zoo.names import counted
 
 FEW = 1000  # files, below which a share is told with its standard error
 ALWAYS = "always"  # how baselines are called that give one answer
@@ -142,7 +143,9 @@ def guessing_line(report: Report, baselines: Mapping[str, float]) -> str | None:
             told = f"{MAIN[report.modality]} {score:.1f}% is no better than {name} ({share:.1f}%)"
             if score <= share:
                 return told
-            return f"{told}, as far as {files} files can tell: two standard errors are {2 * error:.1f} points"
+            return (
+                f"{told}, as far as {counted(files, 'file')} can tell: two standard errors are {2 * error:.1f} points"
+            )
     return None
 
 

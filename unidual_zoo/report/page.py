@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from unidual_zoo.data.shards import name_before
 from unidual_zoo.evaluation import MAIN, FileResult, Report
-from unidual_zoo.names import printable
+from unidual_zoo.names import counted, printable
 from unidual_zoo.report import numbers
 from unidual_zoo.report.pictures import data_address, preview
 from unidual_zoo.spec import VIDEO
@@ -87,8 +87,8 @@ def evaluation_page(model: str, reports: Mapping[str, Report]) -> Page:
 
 def learnt_line(report: Report) -> str:
     """That files of a report were in the training of its network."""
-    count = f"{report.facts[IN_TRAINING]} of {len(report.files)} files"
-    return f"{count} were in the training of this network: the figures are no test of what it makes of others"
+    count = f"{report.facts[IN_TRAINING]} of {counted(len(report.files), 'file')}"
+    return f"this network has learnt from {count} in training: the figures are no test of what it makes of others"
 
 
 def render(page: Page) -> str:
@@ -96,7 +96,7 @@ def render(page: Page) -> str:
     environment = Environment(
         autoescape=True, finalize=_shown, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": _percent, "plain": _plain}
+    environment.filters |= {"percent": _percent, "plain": _plain, "counted": counted}
     source = resources.files("unidual_zoo.report").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(source).render(
         page=page,

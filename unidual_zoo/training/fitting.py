@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.evaluation import evaluation_mode
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.names import LISTED
+from unidual_zoo.names import LISTED, counted
 from unidual_zoo.progress import Progress
 from unidual_zoo.scoring import PROTOCOLS, ViewRoute, score_files
 from unidual_zoo.training.kept import KeptViews
@@ -113,7 +113,7 @@ def fit_heads(
         if not looks:
             failures = (": ".join(failure) for _, unseen in parts for failure in reversed(unseen.items()))
             last = next(failures, "as those kept: the network's features are not finite")
-            raise RunError(f"{task}: none of {count} training files can fit heads; the last, {last}")
+            raise RunError(f"{task}: none of {counted(count, 'training file')} can fit heads; the last, {last}")
         if rank == 0:
             _warn_of_unseen(task, files, {path for _, unseen in parts for path in unseen}, looks)
             weights = class_weights.get(task) if class_weights else None
@@ -228,7 +228,8 @@ def _warn_of_unseen(task: str, media: MediaSet, failed: Collection[str], looks: 
     if lost := sorted(lacking - {look.label for look in looks}):
         named = ", ".join(media.classes[label] for label in lost[:LISTED]) + (", …" if len(lost) > LISTED else "")
         warnings.warn(
-            f"{task}: no file can be read of {len(lost)} of {len(media.classes)} classes: {named}", stacklevel=3
+            f"{task}: no training file can be read of {len(lost)} of {counted(len(media.classes), 'class')}: {named}",
+            stacklevel=3,
         )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from unidual_zoo.data.joint import Draw, Example, JointBatch, JointLoader, JointSampler
 from unidual_zoo.features import tensors_digest
 from unidual_zoo.models.base import TaskModel
+from unidual_zoo.names import counted
 from unidual_zoo.rowlog import Row, RowLog, RowTable
 from unidual_zoo.scoring import FileScores, Route, ViewRoute, score_files
 from unidual_zoo.spec import IMAGE, VIDEO
@@ -141,7 +142,7 @@ class FeatureKeeper:
             )
         counts = {task: self.num_rows(task) for task in self.views}
         size = self.num_bytes() / GIGABYTE
-        told = ", ".join(f"{task} {counts[task]} views ({self.views[task]} a file)" for task in self.views)
+        told = ", ".join(f"{task} {counted(counts[task], 'view')} ({self.views[task]} a file)" for task in self.views)
         return (
             f"what comes before the heads is frozen: it is computed once and kept in {folder} ({size:.2g} GB) until "
             f"the end; {told}; --set feature_views=0 makes every look at a file a new view"

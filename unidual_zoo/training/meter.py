@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from unidual_zoo.names import counted
 from unidual_zoo.progress import Progress
 from unidual_zoo.training.objective import TOTAL
 from unidual_zoo.training.rundir import ADVICE, RunDirectory, RunError
@@ -123,7 +124,7 @@ class Meter:
         if len(self._ends) > self._timed:
             pace = statistics.median(after - before for before, after in pairwise(self._ends))
             self.bar.write(
-                f"{self._total} steps, {self.per_epoch} in an epoch, at {pace:.2g} s each: about "
+                f"{counted(self._total, 'step')}, {self.per_epoch} in an epoch, at {pace:.2g} s each: about "
                 f"{in_words(pace * left)} to go, without the evaluations",
                 file=sys.stderr,
             )

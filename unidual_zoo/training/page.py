@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unidual_zoo.evaluation import Report
+from unidual_zoo.names import counted
 from unidual_zoo.report.page import Page, Section, next_commands
 from unidual_zoo.training.plan import TaskPlan
 from unidual_zoo.training.plots import curve_pictures
@@ -56,14 +57,14 @@ def _facts(recipe: Recipe, plan: Sequence[TaskPlan]) -> dict[str, Any]:
     model, optim = recipe.model, recipe.optim
     fitted = model.fit_heads and recipe.data.labelled_tasks
     start = model.init or ("its published weights" if model.pretrained else "random weights")
-    frozen = {"frozen": "the trunk" if model.freeze == "trunk" else f"the first {model.freeze} parts"}
+    frozen = {"frozen": "the trunk" if model.freeze == "trunk" else f"the first {counted(model.freeze, 'part')}"}
     return {
         "network": model.model,
         "started from": start,
         **(frozen if model.freeze else {}),
         **{task.task: task.line() for task in plan},
         **({"heads": "fitted by least squares before the first step"} if fitted else {}),
-        "training": f"{optim.epochs} epochs, {optim.optimizer}, lr {optim.lr:g}, schedule {optim.schedule}, "
+        "training": f"{counted(optim.epochs, 'epoch')}, {optim.optimizer}, lr {optim.lr:g}, schedule {optim.schedule}, "
         f"batches of {recipe.data.batch_size}"
         if optim.epochs
         else "no step was made",

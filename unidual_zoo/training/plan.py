@@ -17,7 +17,7 @@ from unidual_zoo.data.identity import copies
 from unidual_zoo.data.joint import mix_weights
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.summary import multiply_adds
-from unidual_zoo.names import LISTED
+from unidual_zoo.names import LISTED, counted
 from unidual_zoo.scoring import PROTOCOLS
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.training.fitting import MOST
@@ -62,12 +62,12 @@ class TaskPlan:
     def line(self) -> str:
         """The files for a reader."""
         names = list(self.counts)
-        tests = f"{self.num_tests} test files ({self.split})"
+        tests = f"{counted(self.num_tests, 'test file')} ({self.split})"
         if not self.num_files:
-            return f"no training files of {len(names)} classes; {tests}"
+            return f"no training files of {counted(len(names), 'class')}; {tests}"
         ends = f"from {names[0]!r} with {self.counts[names[0]]} to {names[-1]!r} with {self.counts[names[-1]]}"
         balance = f"{ends}: {self.imbalance:.1f} to 1" if self.imbalance > 1 else f"{self.counts[names[0]]} of each"
-        return f"{self.num_files} training files of {len(names)} classes ({balance}); {tests}"
+        return f"{counted(self.num_files, 'training file')} of {counted(len(names), 'class')} ({balance}); {tests}"
 
     def copies_line(self) -> str | None:
         """The copies for a reader, the first of them by name; None without any."""

@@ -16,7 +16,7 @@ from unidual_zoo.data.layouts import find_layout
 from unidual_zoo.data.listing import files_below
 from unidual_zoo.data.media import is_image, is_video
 from unidual_zoo.data.synthetic import toy
-from unidual_zoo.names import LISTED, check_fits_file_names
+from unidual_zoo.names import LISTED, check_fits_file_names, counted
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.training.recipes import DataSettings
 
@@ -200,12 +200,12 @@ def _check_parted(pairs: Mapping[str, tuple[MediaSet, MediaSet]]) -> None:
         check_one_label(task, train.files + test.files, _label_names(train) + _label_names(test), trained + tested)
         for other, (trained, _) in ids.items():
             both = set(tested).intersection(trained)
-            of_other = f" of {other}" if other != task else ", too"
+            of_other = f" of {other}" if other != task else ""
             if both:
-                _warn_of_both(task, f"{len(both)} test files are training files{of_other}")
+                _warn_of_both(task, f"the training files{of_other} hold {counted(len(both), 'test file')}")
         if groups := sorted(set(train.groups) & set(test.groups) - {""}):
             listed = ", ".join(groups[:LISTED]) + (", …" if len(groups) > LISTED else "")
-            _warn_of_both(task, f"{len(groups)} groups have training and test files ({listed})")
+            _warn_of_both(task, f"training and test files are in {counted(len(groups), 'group')} ({listed})")
 
 
 def _warn_of_both(task: str, what: str) -> None:
@@ -224,7 +224,8 @@ def _warn_of_classes(task: str, train: MediaSet, test: MediaSet) -> None:
     if untested := [name for label, name in enumerate(train.classes) if label not in tested]:
         named = ", ".join(untested[:LISTED]) + (", …" if len(untested) > LISTED else "")
         warnings.warn(
-            f"{task}: {len(untested)} of {len(train.classes)} classes without a test file: {named}", stacklevel=3
+            f"{task}: {len(untested)} of {counted(len(train.classes), 'class')} without a test file: {named}",
+            stacklevel=3,
         )
 
 

@@ -42,7 +42,7 @@ from unidual_zoo.evaluation import MAIN, PROTOCOLS, Report, evaluate
 from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import to_channels_last
-from unidual_zoo.names import csv_cell, printable
+from unidual_zoo.names import counted, csv_cell, printable
 from unidual_zoo.progress import Progress
 from unidual_zoo.report.numbers import majority_baseline
 from unidual_zoo.report.page import write_page
@@ -575,7 +575,7 @@ class Trainer:
         self._logged = set(self.loader.failed)
         if len(self._logged) > self.recipe.data.max_failed:
             most = self.recipe.data.max_failed
-            raise RunError(f"{len(self._logged)} files could not be read, max_failed is {most}")
+            raise RunError(f"{counted(len(self._logged), 'training file')} could not be read, max_failed is {most}")
 
 
 def make_model(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from unidual_zoo.checks import first_line, shorten
 from unidual_zoo.files import read_unchanged
+from unidual_zoo.names import counted
 from unidual_zoo.weights.blobs import is_pickle, read_blobs
 from unidual_zoo.weights.rows import CheckpointError
 
@@ -207,7 +208,7 @@ def fit_to_model(
     if fresh:
         heads = sorted({key.rsplit(".", 1)[0] for key in fresh})
         sized = [key for key in fresh if key in differing and fitted[key].ndim]
-        others = [f"{key.rsplit('.', 1)[0]} has {len(fitted[key])} classes" for key in sized]
+        others = [f"{key.rsplit('.', 1)[0]} has {counted(len(fitted[key]), 'class')}" for key in sized]
         what = f" ({shorten(list(dict.fromkeys(others)))} there)" if others else ""
         message = f"no weights for {', '.join(heads)} in the checkpoint{what}: freshly initialised"
         warnings.warn(message, stacklevel=2)
@@ -221,7 +222,9 @@ def _other_classes(differing: Mapping[str, tuple[Tensor, Tensor]]) -> str:
         for key, (theirs, own) in differing.items()
         if key.startswith(HEADS) and theirs.ndim and len(theirs) != len(own)
     }
-    return "".join(f"; {task} has {there} classes there, {here} here" for task, (there, here) in sorted(counts.items()))
+    return "".join(
+        f"; {task} has {counted(there, 'class')} there, {here} here" for task, (there, here) in sorted(counts.items())
+    )
 
 
 def _differs_in_channels(theirs: Tensor, own: Tensor) -> bool:

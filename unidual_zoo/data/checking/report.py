@@ -11,7 +11,7 @@ from typing import Any
 from unidual_zoo.data.checking.entries import Entry
 from unidual_zoo.data.checking.examine import Finding
 from unidual_zoo.data.checking.verdicts import FAULTS, Duplicates, Fault
-from unidual_zoo.names import printable
+from unidual_zoo.names import counted, printable
 from unidual_zoo.spec import IMAGE, VIDEO
 
 BINS = 12  # of a histogram
@@ -127,7 +127,7 @@ def to_html(report: dict[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["printable"] = lambda text: _valid(printable(text))
+    environment.filters |= {"printable": lambda text: _valid(printable(text)), "counted": counted}
     template = environment.from_string(
         files("unidual_zoo.data.checking").joinpath("report.html").read_text(encoding="utf-8")
     )

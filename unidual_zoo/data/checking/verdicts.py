@@ -10,6 +10,7 @@ from unidual_zoo.data.checking.duplicates import exact_duplicates, near_duplicat
 from unidual_zoo.data.checking.entries import Entry
 from unidual_zoo.data.checking.examine import Finding
 from unidual_zoo.data.datasets import TESTS
+from unidual_zoo.names import counted
 from unidual_zoo.spec import VIDEO
 
 UNREADABLE, TRUNCATED, DAMAGED, SHORT, BLANK = FAULTS = ("unreadable", "truncated", "damaged", "too short", "blank")
@@ -54,7 +55,7 @@ def find_fault(entry: Entry, finding: Finding, *, min_frames: int, min_contrast:
     if _DAMAGE.search(said):
         return Fault(entry, DAMAGED, said)
     if entry.modality == VIDEO and (finding.frames or 0) < min_frames:
-        return Fault(entry, SHORT, f"it has {finding.frames} of at least {min_frames} frames")
+        return Fault(entry, SHORT, f"it has {finding.frames} of at least {counted(min_frames, 'frame')}")
     if finding.contrast is not None and finding.contrast < min_contrast:
         what = "every frame that was looked at" if entry.modality == VIDEO else "it"
         return Fault(entry, BLANK, f"{what} is of one colour: its brightness differs by {finding.contrast} of 255")

@@ -21,7 +21,7 @@ from typing import Any
 
 from unidual_zoo.data.layouts.reading import Format, Labelled, Place, Row, check_columns, csv_header, there
 from unidual_zoo.data.parquet import Table, UnreadableTable, is_table
-from unidual_zoo.names import tidy
+from unidual_zoo.names import counted, tidy
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 SPLITS = ("", "train", "validation", "val", "valid", "dev", "test")  # folders with metadata of their own
@@ -55,7 +55,7 @@ def read(folder: Path, split: str, path: Path) -> Labelled:
     listed = [_row(f"{path}, row {number}", name, label) for number, (name, label) in enumerate(rows, 1)]
     places = {row.file: os.path.join(path.parent, row.file) for row in listed}
     files = {name: place for name, place in places.items() if os.path.isfile(place)}
-    return there(path, listed, files, classes=_classes(listed), what="files")
+    return there(path, listed, files, classes=_classes(listed), what="file")
 
 
 def _metadata(folder: Path) -> Path | None:
@@ -142,10 +142,10 @@ def _read_tables(paths: list[Path]) -> Labelled:
     first = next((f", such as row {number} from 0 of {path}" for path, number, file, _ in listed if file is None), "")
     if not rows:
         raise ValueError(
-            f"{tables[0].path}: there is no image or video in any of the {len(listed):,} rows of its split"
+            f"{tables[0].path}: there is no image or video in any of the {counted(len(listed), 'row')} of its split"
         )
     if missing:
-        of = f"{missing:,} of the {len(listed):,} rows of its split"
+        of = f"{missing:,} of the {counted(len(listed), 'row')} of its split"
         warnings.warn(f"{tables[0].path}: {of} hold no image or video{first}", stacklevel=2)
     return Labelled(rows, tuple(map(tidy, names)) if names else tuple(_classes(rows)), missing)
 

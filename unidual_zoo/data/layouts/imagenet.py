@@ -79,7 +79,7 @@ def read(folder: Path, split: str, path: Path) -> Labelled:
     if strange := [synset for _, synset in listed if synset not in names]:
         raise ValueError(f"{truth[0]}: {strange[0]!r} is none of ImageNet's {CLASSES} synsets")
     rows = [Row(stem, names[synset]) for stem, synset in listed]
-    return there(truth[0], rows, files, classes=names.values(), what="images")
+    return there(truth[0], rows, files, classes=names.values(), what="image")
 
 
 Truth = Callable[[Path, list[str]], list[tuple[str, str]]]  # file, the images' names without ending -> (name, synset)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from unidual_zoo.data.listing import files_below
 from unidual_zoo.data.media import PathLike, is_video
-from unidual_zoo.names import tidy
+from unidual_zoo.names import counted, tidy
 
 PLACES = ("", "labels", "annotations")  # of the lists
 Place = Path | str  # a folder, or an address
@@ -85,7 +85,7 @@ class Layout:
 
 
 def there(
-    path: Place, listed: Iterable[Row], files: Mapping[str, str], *, classes: Iterable[str], what: str = "videos"
+    path: Place, listed: Iterable[Row], files: Mapping[str, str], *, classes: Iterable[str], what: str = "video"
 ) -> Labelled:
     """The listed rows, whose `file` is a name, with the file of that name; warns of how many are not there.
 
@@ -94,18 +94,18 @@ def there(
     """
     listed, classes = list(listed), tuple(classes)
     if not listed:
-        raise ValueError(f"{path}: it lists no {what}")
+        raise ValueError(f"{path}: it lists no {what}s")
     if nameless := [row.file for row in listed if not row.label]:
         raise ValueError(f"{path}: {nameless[0]!r:.200} has no label")
     if not classes:
-        raise ValueError(f"{path}: no classes are listed beside its {len(listed):,} {what}")
+        raise ValueError(f"{path}: no classes are listed beside its {counted(len(listed), what)}")
     rows = [row._replace(file=files[row.file]) for row in listed if row.file in files]
     first = next((f", such as {row.file:.200}" for row in listed if row.file not in files), "")
     missing = len(listed) - len(rows)
     if not rows:
-        raise ValueError(f"{path}: none of its {len(listed):,} {what} is there{first}")
+        raise ValueError(f"{path}: none of its {counted(len(listed), what)} is there{first}")
     if missing:
-        warnings.warn(f"{path}: {missing:,} of its {len(listed):,} {what} are not there{first}", stacklevel=2)
+        warnings.warn(f"{path}: {missing:,} of its {counted(len(listed), what)} are not there{first}", stacklevel=2)
     return Labelled(rows, classes, missing)
 
 

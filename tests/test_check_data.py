@@ -47,8 +47,9 @@ def test_it_prints_a_line_of_json_and_writes_what_skip_takes(data, tmp_path, cap
     with pytest.warns(UserWarning, match="the skip list") as caught:
         train, test = read_sources(DataSettings(**settings), seed=0)
     assert [str(warning.message).partition(": ")[2] for warning in caught] == [
-        "the skip list leaves out 2 of 5 files", "the skip list leaves out 0 of 2 files",
-    ]  # fmt: skip
+        "the skip list leaves out 2 of 5 files of its split 'train'",
+        "the skip list leaves out 0 of 2 files of its split 'val'",
+    ]
     assert (len(train["things"]), len(test["things"]), train["things"].classes) == (3, 2, ("a", "b"))
 
 

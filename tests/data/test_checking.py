@@ -212,9 +212,12 @@ def test_files_in_shards_and_tables_are_checked(tmp_path):
     report = check_data(f"shards:{tmp_path / 'shards'}", tmp_path / "out", settings=SETTINGS)
     summary = {name: report["summary"][name] for name in ("files", "bytes", "unreadable", "exact duplicates")}
     assert summary == {"files": 2, "bytes": 2 * len(data), "unreadable": 0, "exact duplicates": 1}
-    with pytest.warns(UserWarning, match="leaves out 0 of 1 file$"):
+    with pytest.warns(UserWarning, match="leaves out 0 of 1 file of its split 'test'"):
         read_media(tmp_path / "shards", modality="image", split="test", skip=tmp_path / "out" / "skip.txt")
-    with pytest.warns(UserWarning, match="leaves out 1 of 1 file$"), pytest.raises(ValueError, match="lists no image"):
+    with (
+        pytest.warns(UserWarning, match="leaves out 1 of 1 file of its split 'train'"),
+        pytest.raises(ValueError, match="lists no image"),
+    ):
         read_media(tmp_path / "shards", modality="image", split="train", skip=tmp_path / "out" / "skip.txt")
     report = check_data(tmp_path / "table", tmp_path / "out2", settings=SETTINGS)
     assert [(row["file"], row["kind"]) for row in report["faults"]] == [("train.parquet/000001.png", "unreadable")]

@@ -325,7 +325,9 @@ def test_more_frames_at_once_than_the_limit(tmp_path, monkeypatch):
     path = write_video(tmp_path / "many.mp4", 12)
     monkeypatch.setattr(decode, "MAX_READ_BYTES", 10 * 48 * 64 * 3)
     assert len(read_frames(path, range(10))) == 10
-    with pytest.raises(MediaError, match="11 frames of 64x48 would take 101,376 bytes, at most 92,160 are read at once"):
+    with pytest.raises(
+        MediaError, match="11 frames of 64x48 would take 101,376 bytes, at most 92,160 are read at once"
+    ):
         read_frames(path, range(11))
 
 

@@ -47,7 +47,7 @@ def test_a_data_set_does_without_them_and_keeps_its_classes(tmp_path, as_list):
         source.write_text("cat/1.png,cat\ncat/2.png,cat\ndog/1.png,dog\n")
     skip = tmp_path / "out.txt"
     skip.write_text("# by hand\r\ncat/1.png\r\n./dog/1.png\tblank\r\nelse/1.png\r\n")
-    with pytest.warns(UserWarning, match="the skip list leaves out 2 of 3 files"):
+    with pytest.warns(UserWarning, match="the skip list leaves out 2 of 3 files$"):
         media = read_media(source, modality="image", skip=skip)
     assert [os.path.relpath(file, tmp_path) for file in media.files] == ["cat/2.png"]
     assert media.classes == ("cat", "dog")

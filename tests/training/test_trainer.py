@@ -371,7 +371,7 @@ def test_two_runs_in_one_directory(media, tmp_path):
     train(tiny_recipe(media, *settings), out=tmp_path, resume=True)
 
 
-def test_files_that_cannot_be_read_are_logged_and_the_run_goes_on(media, tmp_path):
+def test_files_that_cannot_be_read_are_logged_and_the_run_goes_on(media, tmp_path, capsys):
     listed = [f"{file},{file.parent.name}" for file in sorted((media / "pictures" / "train").rglob("*.png"))]
     (tmp_path / "broken.png").write_bytes(b"nothing")
     (tmp_path / "list.csv").write_text("\n".join([*listed[:3], *listed[5:8], "broken.png,circle"]))
@@ -380,6 +380,7 @@ def test_files_that_cannot_be_read_are_logged_and_the_run_goes_on(media, tmp_pat
     run(media, tmp_path / "a", *settings)
     lines = [line for line in read_log(tmp_path / "a" / LOG) if line["event"] == "unreadable"]
     assert [line["file"] for line in lines] == [str(tmp_path / "broken.png")]
+    assert f"unreadable training file: {tmp_path / 'broken.png'}: " in capsys.readouterr().err
     assert load_checkpoint(tmp_path / "a" / LAST)["progress"]["failed"].keys() == {str(tmp_path / "broken.png")}
     with pytest.raises(RuntimeError, match="1 training file could not be read, 0 may"):
         run(media, tmp_path / "b", *settings, "max_failed=0")

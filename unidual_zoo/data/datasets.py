@@ -122,7 +122,7 @@ def read_media(
     classes = (found.classes or None) if classes is None else classes
     if skip is not None:
         classes = sorted({row.label for row in rows}) if classes is None else classes
-        rows = _without_skipped(place, rows, skip_list_of(source, skip))
+        rows = _without_skipped(source, split, rows, skip_list_of(source, skip))
     media = _labelled(place, rows, modality, classes)
     return dataclasses.replace(media, missing=found.missing)
 
@@ -137,12 +137,11 @@ def skip_list_of(source: PathLike, skip: PathLike) -> dict[str, str]:
     return read_skip_list(skip, base_folder(layout.folder if layout else source))
 
 
-def _without_skipped(source: PathLike, rows: Sequence[Row], skipped: Mapping[str, str]) -> list[Row]:
-    """The rows whose files are not to be skipped; a warning tells how many are not there."""
+def _without_skipped(source: PathLike, split: str | None, rows: Sequence[Row], skipped: Mapping[str, str]) -> list[Row]:
+    """The rows of a split whose files are not to be skipped; a warning tells how many are not there."""
     kept = [row for row in rows if os.path.abspath(row.file) not in skipped]
-    warnings.warn(
-        f"{source}: the skip list leaves out {len(rows) - len(kept):,} of {counted(len(rows), 'file')}", stacklevel=3
-    )
+    of = counted(len(rows), "file") + (f" of its split {split!r}" if split else "")
+    warnings.warn(f"{source}: the skip list leaves out {len(rows) - len(kept):,} of {of}", stacklevel=3)
     return kept
 
 

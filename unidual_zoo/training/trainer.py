@@ -571,7 +571,9 @@ class Trainer:
         for file in sorted(set(self.loader.failed) - self._logged):
             self.run.log("unreadable", step=self.done, file=file, reason=self.loader.failed[file])
             if self.run.writes:
-                self.meter.bar.write(printable(f"unreadable: {file}: {self.loader.failed[file]}"), file=sys.stderr)
+                self.meter.bar.write(
+                    printable(f"unreadable training file: {file}: {self.loader.failed[file]}"), file=sys.stderr
+                )
         self._logged = set(self.loader.failed)
         if len(self._logged) > self.recipe.data.max_failed:
             most = self.recipe.data.max_failed

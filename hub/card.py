@@ -93,6 +93,7 @@ def make_card(
         "## Use\n\n```python\n" + SNIPPET.format(repo=repo) + _calls(model) + "```\n",
         "## Metrics\n",
         _metric_table(measured) if measured else "Nothing was measured by us yet.\n",
+        *dict.fromkeys(f"`{report['protocol']}`: {report['views']}\n" for report in reports if report.get("views")),
     ]
     return "\n".join(lines)
 
@@ -175,8 +176,9 @@ Written by `uv run hub/card.py` from the tables of checkpoints in `unidual_zoo/m
 `timm.create_model(name, pretrained=True)` fetches the weights; a name without its tag takes the first of its rows.
 
 {published}
-*Theirs* is what the weights' authors report, for clips by this protocol or one much like it, for images at the side of
-so many pixels; *ours* is what this project measured, see docs/results.md. Inputs are RGB in 0..1, less the mean
+*Theirs* is what the weights' authors report, for clips by this protocol (docs/evaluation.md says what each
+looks at) or one much like it, for images at the side of so many pixels; *ours* is what this project measured, see
+docs/results.md. Inputs are RGB in 0..1, less the mean
 ({mean}), divided by ({std}), or by the mean and deviation that another code base
 trained with: `model.spec` says which.
 

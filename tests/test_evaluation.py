@@ -213,6 +213,12 @@ def test_protocols_keep_the_models_own_sizes():
     assert PROTOCOLS["unidual152"].spec(spec, "image") == spec
     assert PROTOCOLS["torchvision"].spec(spec, "video").clip == ClipSpec(length=8, stride=2, rate=15)
     views = {name: protocol.num_views("video") for name, protocol in PROTOCOLS.items()}
+    assert PROTOCOLS["unidual34"].in_words("image") == "one view of an image, centre crop"
+    assert [PROTOCOLS[name].in_words("video") for name in ("unidual34", "one_clip", "vmz", "nonlocal")] == [
+        "10 clips a video, centre crop", "1 clip a video, centre crop",
+        "10 clips a video, centre crop, read at 15 frames a second, logits averaged",
+        "10 clips a video, at the beginnings of equal parts, 3 crops of each, fully convolutional",
+    ]  # fmt: skip
     assert views == {
         "unidual34": 10, "one_clip": 1, "unidual152": 30, "torchvision": 5, "vmz": 10, "nonlocal": 30, "timesformer": 3,
         "csn": 30, "uniformerv2_4x3": 12, "uniformerv2_2x3": 6, "uniformerv2_1x3": 3, "uniformerv2_10x3": 30,
@@ -327,13 +333,19 @@ def test_decoding_in_processes_gives_the_same(videos):
 
 
 def test_the_report_says_how_it_came_about(videos):
-    row = evaluate(
+    report = evaluate(
         GreyNet(), media("video", videos, [1, 2, 0]), protocol=FOUR, progress=False, facts={"data": "three"}
-    ).to_dict()
+    )
+    lines, row = report.table().splitlines(), report.to_dict()
+    assert "protocol" + 10 * " " + "four (4 clips a video, centre crop)" in lines
+    meaning = (
+        "clip@1: of single clips; video@1: of videos, by the mean of their clips; video@5: of videos, whether the "
+    )
+    assert lines[-1] == f"{meaning}class is among the best five"
     assert json.loads(json.dumps(row)) is not None
     expected = dict(
         model="GreyNet", modality="video", pathway="video", task="greys", protocol="four", clips=4, crops=1, frames=2,
-        stride=1, rate=None, sampling="dense",
+        stride=1, rate=None, views="4 clips a video, centre crop", sampling="dense",
         resize=(SIDE, SIDE), crop=(SIDE, SIDE), device="cpu", dtype="float32", labels="by name",
         batch_size=16, workers=0, listed=3, decoded=3, failed=0, data="three",
         stored_size={"min": "32x32", "median": "32x32", "max": "32x32"},
@@ -415,6 +427,25 @@ def test_a_protocol_that_cannot_be(options):
 def test_a_report_of_no_files_has_no_metrics():
     with pytest.raises(ValueError, match="of no files"):
         Report("video", (), (), 1.0).metrics()
+
+
+def test_few_files_are_told_with_a_standard_error():
+    def report(right, files):
+        results = tuple(FileResult(i, 0, (int(i >= right),), int(i < right), 1) for i in range(files))
+        return Report("video", ("f",) * files, results, 1.0)
+
+    tenth = report(90, 100)  # the root of 0.9 x 0.1 / 100
+    assert (tenth.spread(), tenth.to_dict()["standard_error"]) == (pytest.approx(3), 3)
+    assert tenth.scores() == {"clip@1": "90.00%", "video@1": "90.00% ± 3.00", "video@5": "90.00%"}
+    lines = tenth.table().splitlines()
+    assert [line.split(maxsplit=1) for line in lines[:2]] == [
+        ["clip@1", "90.00%"], ["video@1", "90.00% ± 3.00 of 100 files"],
+    ]  # fmt: skip
+    assert "standard_error" not in tenth.table()
+    for right, files in ((900, 1000), (7, 7), (0, 7)):  # many, or all alike
+        assert report(right, files).spread() is None
+        assert "standard_error" not in report(right, files).to_dict()
+    assert f"{report(1, 1).scores()['video@1']} of 1 file" in report(1, 1).table()
 
 
 def test_results_without_a_report_merge_to_metrics():

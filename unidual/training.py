@@ -293,9 +293,8 @@ def _finished_line(recipe: Recipe, out: Path, epochs: int) -> str:
 
 def _tell(reports: Mapping[str, Report], out: Path) -> None:
     """Prints what came of a run."""
-    from unidual_zoo.evaluation import MAIN
     from unidual_zoo.names import counted, printable
-    from unidual_zoo.report.numbers import guessing_line, spread
+    from unidual_zoo.report.numbers import guessing_line
     from unidual_zoo.report.page import next_commands
     from unidual_zoo.training.page import REPORT
     from unidual_zoo.weights import EXPORT
@@ -307,14 +306,15 @@ def _tell(reports: Mapping[str, Report], out: Path) -> None:
             first = printable(f"{first['file']}: {first['error']}")
             typer.echo(f"unidual: {count} failed, which counts as wrong, the first: {first}", err=True)
     for task, report in reports.items():
-        baselines, error = report.facts["baselines"], spread(report)
-        spreads = {MAIN[report.modality]: f" ± {error:.2f}"} if error else {}
-        scores = [f"{name} {value:.2f}%{spreads.get(name, '')}" for name, value in report.metrics().items()]
+        baselines = report.facts["baselines"]
+        scores = [f"{name} {score}" for name, score in report.scores().items()]
         beside = [f"{name} {value:.2f}%" for name, value in baselines.items()]
-        of = f"of {len(report.files)} files"
+        of = f"of {counted(len(report.files), 'file')}"
         typer.echo(printable(f"{task}: {', '.join(scores)} {of} (beside it: {', '.join(beside)})"))
         if line := guessing_line(report, baselines):
             typer.echo(printable(f"{task}: {line}"))
+    if meaning := next(filter(None, (report.meaning() for report in reports.values())), None):
+        typer.echo(meaning)
     commands = next_commands(f"local-dir:{out / EXPORT}", modalities=())
     typer.echo(printable(f"report, curves, confusion matrices, predictions and log: {out / REPORT} and beside it"))
     typer.echo(printable(f"network: local-dir:{out / EXPORT}; to use it: {next(iter(commands.values()))}"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
 import time
 from collections import Counter
@@ -33,6 +34,11 @@ __all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluat
 
 TOP = 5
 MAIN = {IMAGE: "top-1", VIDEO: "video@1"}  # the one metric of a modality by which results are compared
+MEANING = {
+    "clip@1": "of single clips", "video@1": "of videos, by the mean of their clips",
+    "video@5": "of videos, whether the class is among the best five",
+}  # fmt: skip
+FEW = 1000  # files, below which a share is told with its standard error
 _CODE = re.compile(r"[a-z]\d+")
 _NAMED = 5  # failures and warnings named in the table; the JSON line names all
 
@@ -126,13 +132,32 @@ class Report:
             shares = {name: share for name, share in shares.items() if not name.endswith(str(TOP))}
         return {name: round(100 * right / total, 3) for name, (right, total) in shares.items()}
 
+    def spread(self) -> float | None:
+        """The standard error of the main metric in percentage points; None of many files, and of no or only right
+        answers, which tell none."""
+        share, files = self.metrics()[MAIN[self.modality]], len(self.files)
+        return standard_error(share, files) or None if files < FEW else None
+
+    def scores(self) -> dict[str, str]:
+        """The metrics for a reader, the main one with its standard error if there is one: "87.50% ± 2.34"."""
+        told = {name: f"{value:.2f}%" for name, value in self.metrics().items()}
+        if error := self.spread():
+            told[MAIN[self.modality]] += f" ± {error:.2f}"
+        return told
+
+    def meaning(self) -> str:
+        """What the metrics of videos are of, for a reader; nothing for images."""
+        return "; ".join(f"{name}: {MEANING[name]}" for name in self.metrics() if name in MEANING)
+
     def to_dict(self) -> dict[str, Any]:
         """Metrics and facts as plain data for one line of JSON."""
+        error = self.spread()
         decoded = [result for result in self.results if result.error is None]
         sizes = sorted((r.size for r in decoded if r.size), key=lambda size: size[0] * size[1])
         stored = {"min": sizes[0], "median": sizes[len(sizes) // 2], "max": sizes[-1]} if sizes else {}
         return {
             **self.metrics(),
+            **({"standard_error": round(error, 3)} if error else {}),
             **self.facts,
             "listed": len(self.files),
             "decoded": len(decoded),
@@ -147,11 +172,16 @@ class Report:
 
     def table(self) -> str:
         """The report for a reader: one fact a line, and the first failures and warnings."""
-        rows = self.to_dict()
+        rows = self.to_dict() | self.scores()
+        rows[MAIN[self.modality]] += f" of {counted(len(self.files), 'file')}"
+        rows.pop("standard_error", None)  # stands behind the score
+        if views := rows.pop("views", None):
+            rows["protocol"] = f"{rows['protocol']} ({views})"
         rows["stored_size"] = ", ".join(f"{name} {size}" for name, size in rows["stored_size"].items()) or None
         named = [("failed", "error", rows.pop("failures")), ("warned", "warning", rows.pop("warnings"))]
         width = max(map(len, rows))
         lines = [f"{name:<{width}}  {_cell(value)}" for name, value in rows.items()]
+        lines += filter(None, [self.meaning()])
         for name, kind, files in named:
             lines += [f"{name}: {file['file']}: {file[kind]}" for file in files[:_NAMED]]
             if len(files) > _NAMED:
@@ -276,6 +306,11 @@ def map_labels(classes: Sequence[str], model: TaskModel | GraphModel, task: str)
     )
 
 
+def standard_error(percent: float, files: int) -> float:
+    """Of a share of so many files, in percentage points: the root of p (1 - p) / n."""
+    return math.sqrt(percent * (100 - percent) / files)
+
+
 def model_name(model: TaskModel | GraphModel) -> str:
     """The model's name and tag, as `timm.create_model` takes them."""
     cfg = getattr(model, "pretrained_cfg", None) or {}
@@ -319,6 +354,7 @@ def _facts(model: TaskModel | GraphModel, media: MediaSet, route: Route) -> dict
         pathway=route.pathway,
         task=route.task,
         protocol=protocol.name,
+        views=protocol.in_words(media.modality),
         average=protocol.average,
         **clips,
         resize=spec.resize,

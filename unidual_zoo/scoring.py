@@ -36,9 +36,11 @@ from unidual_zoo.data.warned import collected
 from unidual_zoo.engines import Call, GraphModel
 from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.base import TaskModel
+from unidual_zoo.names import counted
 from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 
 PROBABILITIES, LOGITS = "probabilities", "logits"
+_PLACES = {"ends": "", "intervals": ", at the beginnings of equal parts", "sparse": ", each over the whole of it"}
 _HELD_BACK = 4  # finished files, in batches, that may wait for one before them
 _EVERY = 16  # of so many pixels one is looked at to tell views apart
 _MOST_READERS = 8  # threads of this process; each holds the views of a file
@@ -69,6 +71,20 @@ class Protocol:
         check_known("starts", self.starts, STARTS)
         if self.clips < 1:
             raise ValueError(f"clips must be 1 or more, got {self.clips}")
+
+    def in_words(self, modality: str) -> str:
+        """What is looked at of a file, for a reader: "10 clips a video, centre crop"."""
+        if modality == IMAGE:
+            return "one view of an image, centre crop"
+        told = [
+            f"{counted(self.clips, 'clip')} a video{_PLACES[self.starts]}",
+            "centre crop" if self.crops == 1 else f"{self.crops} crops of each",
+            f"read at {self.rate:g} frames a second" if self.rate else "",
+            "fully convolutional" if self.dense else "",
+            "each its middle frame, repeated" if self.still else "",
+            "logits averaged" if self.average == LOGITS else "",
+        ]
+        return ", ".join(filter(None, told))
 
     def num_views(self, modality: str) -> int:
         """Views of a file of this modality."""

@@ -26,7 +26,7 @@ REPORT = {
     "protocol": "unidual34", "listed": 200, "decoded": 199, "failed": 1, "resize": [128, 171], "crop": [112, 112],
     "failures": [{"file": "/secret/place/a.mp4", "error": "broken"}], "data": "/secret/place/k400, val",
     "saved_as": "local-dir:/secret/place/run/export",
-    "decoder": "PyAV 18.1.0, FFmpeg 8", "torch": "2.15.0",
+    "decoder": "PyAV 18.1.0, FFmpeg 8", "torch": "2.15.0", "views": "10 clips a video, centre crop",
 }  # fmt: skip
 IMAGES = {
     **{key: REPORT[key] for key in REPORT if "@" not in key}, "top-1": 60.5, "top-5": 90.25, "modality": "image",
@@ -80,6 +80,7 @@ def test_the_card_has_our_metrics_with_their_protocol_and_nothing_of_this_machin
     for file in ("README.md", "results.json", "config.json"):
         assert "/secret" not in (folder / file).read_text()
     assert "199 of 200 files" in (folder / "README.md").read_text()
+    assert "\n`unidual34`: 10 clips a video, centre crop\n" in (folder / "README.md").read_text()
 
 
 def test_the_cards_snippet_runs(run):

@@ -1,6 +1,7 @@
 """Reports whose numbers can be counted by hand, and pages that show them and nothing else."""
 
 import base64
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -51,9 +52,6 @@ def test_classes_by_hand():
 
 
 def test_what_few_files_tell():
-    assert numbers.spread(REPORT) == pytest.approx(100 * (0.4 * 0.6 / 5) ** 0.5)
-    assert numbers.standard_error(90, 400) == pytest.approx(1.5)
-
     def line(right, files, share):
         results = tuple(FileResult(i, 0, (int(i >= right),), 0, 1) for i in range(files))
         report = Report("video", ("f",) * files, results, 1.0, classes=("a", "b"))
@@ -66,7 +64,6 @@ def test_what_few_files_tell():
     assert line(75, 100, 65.0) is None
     assert line(2, 2, 50.0) is not None  # where its own standard error is 0
     assert line(1, 1, 100.0) == "video@1 100.0% is no better than always 'a' (100.0%)"
-    assert numbers.spread(Report("image", ("f",) * 1000, tuple(RESULTS[0] for _ in range(1000)), 1.0)) is None
 
 
 def test_calibration_by_hand():
@@ -96,6 +93,11 @@ def test_a_page_says_what_was_counted():
     ):  # fmt: skip
         assert told in text, told
     assert "top-5" not in text  # of three classes
+    assert "clip@1:" not in text
+    videos = dataclasses.replace(REPORT, modality="video")
+    assert ". clip@1: of single clips; video@1: of videos, by the mean of their clips.</p>" in render(
+        evaluation_page("net.tag", {"acts": videos})
+    )
     learnt = Report("image", FILES, RESULTS, seconds=1.0, facts={"in_training": 3}, classes=("a", "b", "c"))
     assert "this network has learnt from 3 of 5 files in training" in render(evaluation_page("net.tag", {"t": learnt}))
 

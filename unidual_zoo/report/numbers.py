@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from unidual_zoo.evaluation import MAIN, FileResult, Report
+from unidual_zoo.evaluation import MAIN, FileResult, Report, standard_error
 from unidual_zoo.names import counted
 
-FEW = 1000  # files, below which a share is told with its standard error
 ALWAYS = "always"  # how baselines are called that give one answer
 BINS = 10
 SLOW, SLOW_SECONDS = 3.0, 0.5  # a file is slow that takes so many times the median, and so long at least
@@ -121,22 +119,12 @@ def majority_baseline(labels: Sequence[int], report: Report) -> dict[str, float]
     return {f"{ALWAYS} {class_name(report, answer)!r}": round(100 * share, 3)}
 
 
-def standard_error(percent: float, files: int) -> float:
-    """Of a share of so many files, in percentage points: the root of p (1 - p) / n."""
-    return math.sqrt(percent * (100 - percent) / files)
-
-
-def spread(report: Report) -> float | None:
-    """The standard error of the main metric; None of many files, and of no or only right answers, which tell none."""
-    return standard_error(_main(report), len(report.files)) or None if len(report.files) < FEW else None
-
-
 def guessing_line(report: Report, baselines: Mapping[str, float]) -> str | None:
     """That a result is no better than always giving one answer, as far as its files can tell; None if it is better.
 
     It is if more than two standard errors lie between the two, by the larger of theirs.
     """
-    score, files = _main(report), len(report.files)
+    score, files = report.metrics()[MAIN[report.modality]], len(report.files)
     for name, share in baselines.items():
         error = max(standard_error(score, files), standard_error(share, files))
         if name.startswith(ALWAYS) and score - share <= 2 * error:
@@ -147,10 +135,6 @@ def guessing_line(report: Report, baselines: Mapping[str, float]) -> str | None:
                 f"{told}, as far as {counted(files, 'file')} can tell: two standard errors are {2 * error:.1f} points"
             )
     return None
-
-
-def _main(report: Report) -> float:
-    return report.metrics()[MAIN[report.modality]]
 
 
 def is_right(result: FileResult) -> bool:

@@ -133,7 +133,8 @@ def _contents(section: Section) -> dict[str, Any]:
     return {
         "title": section.title,
         "metrics": report.metrics(),
-        "spreads": dict.fromkeys(report.metrics()) | {MAIN[report.modality]: numbers.spread(report)},
+        "spreads": dict.fromkeys(report.metrics()) | {MAIN[report.modality]: report.spread()},
+        "meaning": report.meaning(),
         "baselines": section.baselines,
         "notes": [*section.notes, *([guessing] if guessing else [])],
         "facts": {name: value for name, value in report.to_dict().items() if _is_fact(name, value, report)},
@@ -192,7 +193,7 @@ def _card(report: Report, result: FileResult) -> dict[str, Any]:
 
 def _is_fact(name: str, value: Any, report: Report) -> bool:
     """Whether an entry of the report's JSON line is for the table of facts: the rest has a place of its own."""
-    elsewhere = {*report.metrics(), "baselines", "failures", "warnings", "failed", "warned"}
+    elsewhere = {*report.metrics(), "standard_error", "baselines", "failures", "warnings", "failed", "warned"}
     return name not in elsewhere and value not in (None, {}, "")
 
 

@@ -9,7 +9,7 @@ from fakes import grey_image, grey_video
 from models.small import close, small
 
 from unidual.app import DTYPES, _origin, main
-from unidual.export import FORMATS
+from unidual.export import FORMATS, _accuracy
 from unidual_zoo import calibration, export, for_inference
 from unidual_zoo.data import normalize
 from unidual_zoo.dtypes import FLOATS
@@ -154,6 +154,21 @@ def test_int8_is_near_and_says_what_it_costs(tmp_path, monkeypatch, capsys):
     assert 0 < made.difference < 0.2
     graph = load_exported(tmp_path / "int8")
     assert for_inference(graph) is graph
+
+
+def test_int8_says_how_many_files_got_another_answer(monkeypatch):
+    answers = {"float32": [0, 1, None, 2], "int8": [0, 2, None, 2]}  # the third file cannot be read
+    monkeypatch.setattr(calibration, "_answers", lambda model, *_: answers[model])
+    files = calibration.Calibration("clips", (), measured=tuple("abcd"))
+    found = calibration.compare({name: name for name in answers}, files, Call("video", "video", "acts"))
+    assert found == {
+        "files": 3, "metric": "video@1", "float32": None, "int8": None, "changed": 1, "agreement": 66.67
+    }  # fmt: skip
+    told = "int8 has another answer to 1 of 3 files, the same to 66.7%"
+    assert _accuracy(found) == f"no labels that the task knows; {told}"
+    assert _accuracy(found | {"float32": 100.0, "int8": 66.67}) == (
+        f"video@1 100.00% in float32, 66.67% in int8; {told}"
+    )
 
 
 def _normalised(found, file):

@@ -72,7 +72,8 @@ def export(
 def _accuracy(found: dict) -> str:
     from unidual_zoo.names import counted
 
-    agreement = f"the same answer to {found['agreement']:.1f}% of {counted(found['files'], 'file')}"
+    of = f"of {counted(found['files'], 'file')}"
+    changed = f"int8 has another answer to {found['changed']} {of}, the same to {found['agreement']:.1f}%"
     if found["float32"] is None:
-        return f"no labels that the task knows; {agreement}"
-    return f"{found['metric']} {found['float32']:.2f}% in float32, {found['int8']:.2f}% in int8; {agreement}"
+        return f"no labels that the task knows; {changed}"
+    return f"{found['metric']} {found['float32']:.2f}% in float32, {found['int8']:.2f}% in int8; {changed}"

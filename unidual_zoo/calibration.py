@@ -126,7 +126,8 @@ def read_views(files: Sequence[str], spec: InputSpec, modality: str) -> list[Ten
 
 
 def compare(models: dict[str, GraphModel], calibration: Calibration, call: Call) -> dict[str, Any]:
-    """What models answer to the measured files, by their names: accuracy (percent), and how often the first two agree.
+    """What models answer to the measured files, by their names: accuracy (percent), in how many `changed` files the
+    first two differ, and how often (percent) they agree.
 
     Accuracy is None where the files have no labels that the task knows. One view of each video; files that cannot be
     read are left out.
@@ -142,7 +143,8 @@ def compare(models: dict[str, GraphModel], calibration: Calibration, call: Call)
     found: dict[str, Any] = {"files": len(read), "metric": metric}
     for name, given in answers.items():
         found[name] = labels and _percent([given[number] == labels[number] for number in read])
-    return found | {"agreement": _percent([first[number] == second[number] for number in read])}
+    same = [first[number] == second[number] for number in read]
+    return found | {"changed": same.count(False), "agreement": _percent(same)}
 
 
 def _answers(model: GraphModel, files: Sequence[str], call: Call, progress: Progress) -> list[int | None]:

@@ -119,6 +119,17 @@ def test_predict_names_every_bad_file_and_does_the_others(run, model, files, tmp
     assert all("\n" not in error for error in failed.values())
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_pattern_without_files_is_named_and_the_others_are_done(run, model, files, tmp_path):
+    none = files / "*.gif"
+    status, table, err = run("predict", none, files / "a.jpg", "--model", model, "--json", tmp_path / "out")
+    assert status == 1
+    told = [line for line in err.splitlines() if line.startswith("unidual: ")]
+    assert told == [f"unidual: pattern {none} has no image or video in it", "unidual: 1 of 2 files failed"]
+    assert table.startswith(f"{none}  error: there is no such file\n")
+    assert ["error" in row for row in lines(tmp_path / "out")] == [True, False]
+
+
 def load_and_warn(path, transform):
     warnings.warn(MediaWarning(path, "it ends early"), stacklevel=1)
     return load_sized_image(path, transform)

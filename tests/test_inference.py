@@ -301,8 +301,10 @@ def test_find_files(tmp_path, monkeypatch):
     named = ["d/notes.txt", "odd[1].jpg", "missing.mp4", "d/notes.txt"]
     assert find_files(named) == named
     for argument in ("empty", "d/*.gif", "nothing*"):
-        with pytest.raises(ValueError, match="has no image or video in it"):
-            find_files(["d/a.jpg", argument])
+        with pytest.raises(ValueError, match=r"has no image or video in it$"):
+            find_files([argument, argument])
+        with pytest.warns(UserWarning, match=r"has no image or video in it$"):  # and reading it will say so again
+            assert find_files(["d/a.jpg", argument]) == ["d/a.jpg", argument]
     for name in ("shards.json", "val-000000.tar"):
         Path("empty", name).touch()
         with pytest.raises(

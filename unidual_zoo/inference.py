@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -270,12 +271,13 @@ def find_files(arguments: Sequence[str]) -> list[str]:
 
     A file is taken as named, whatever its extension and even if it does not exist. Of a folder (with all folders in
     it) and of a pattern the images and videos are taken, sorted; hidden ones and those that systems leave behind are
-    not. A warning tells what is left out.
+    not. A warning tells what is left out. A folder or pattern without any, or of shards, is warned of and stays as it
+    is named, so that it fails as a file does, while the others are read.
 
     Raises:
-        ValueError: a folder or pattern without images and videos, or of shards, or no argument at all.
+        ValueError: there are only such folders and patterns, or no argument at all.
     """
-    files = []
+    files, refused = [], {}
     for argument in arguments:
         if os.path.isdir(argument):
             found, what = files_below(argument), "folder"
@@ -287,14 +289,17 @@ def find_files(arguments: Sequence[str]) -> list[str]:
         start = argument if what == "folder" else ""
         media = [os.path.join(start, file) for file in found.files if is_media(file)]
         if not media and holds_shards(map(os.path.basename, found.files)):
-            raise ValueError(
+            refused[argument] = (
                 f"{what} {argument} holds shards: of `unidual pack` evaluate, finetune, train and check-data "
                 "read them; give the folder that was packed, or files"
             )
-        warn_of_left_out(argument, *found)
-        if not media:
-            raise ValueError(f"{what} {argument} has no image or video in it")
-        files += media
-    if not files:
-        raise ValueError("no file, folder or pattern given")
+        else:
+            warn_of_left_out(argument, *found)
+            if not media:
+                refused[argument] = f"{what} {argument} has no image or video in it"
+        files += media or [argument]
+    if len(refused) == len(set(arguments)):
+        raise ValueError("; ".join(refused.values()) or "no file, folder or pattern given")
+    for reason in refused.values():
+        warnings.warn(reason, stacklevel=2)
     return files

@@ -188,10 +188,10 @@ def _planned(recipe: Recipe, *, chosen: Collection[str]) -> tuple[Recipe, Plan |
     if not recipe.data.teachers:
         plan = make_plan(recipe.data, seed=recipe.run.seed)
         changes, reasons = settings_by_size(plan.tasks, recipe, chosen)
+        recipe = recipe.changed(**changes)
         if not torch.accelerator.is_available():
             cheaper, why = settings_for_cpu(plan.tasks, recipe, chosen, scalable_network(recipe))
-            changes, reasons = {**changes, **cheaper}, [*reasons, *why]
-        recipe = recipe.changed(**changes)
+            recipe, reasons = recipe.changed(**cheaper), [*reasons, *why]
         steadier, why = settings_for_few_steps(plan.tasks, recipe, chosen)
         recipe, reasons = recipe.changed(**steadier), [*reasons, *why]
         lines = [*(line for task in plan.tasks for line in task.lines()), *lines, *reasons]

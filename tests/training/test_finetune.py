@@ -93,12 +93,12 @@ def test_what_is_set_goes_before_the_practice_of_others():
     plain = recipe()
     assert plain.optim.lr <= 1e-4
     assert told() == (
-        "lr=0.00005, layer_decay=0.75: between the rates of BEiT and MAE for transformers, not measured here "
-        "(--set lr=… --set layer_decay=… for others)"
+        "it learns with lr=0.00005, layer_decay=0.75: between the rates of BEiT and MAE for transformers, not measured "
+        "here (--set lr=… --set layer_decay=… for others)"
     )
     assert rates(recipe("lr=0.01")) == (0.01, 0.75)
     for given in ("lr=0.01", "lr=0.00005"):  # another rate, and the same of one's own
-        assert told(given).startswith("layer_decay=0.75: ")
+        assert told(given).startswith("it learns with layer_decay=0.75: ")
         assert told(given, "layer_decay=0.75") is None
     assert told("epochs=0") is None
     for settings in (["freeze=trunk"], ["pretrained=false", "layer_decay=0.8"]):  # then no trunk goes on learning
@@ -114,10 +114,13 @@ def test_the_plan_says_whose_rates_they_are(media, tmp_path, monkeypatch):
     options = ["--model", "timesformer_base", "--set", f"model_args={json.dumps(SMALL)}", "--out", str(tmp_path)]
     options += ["--epochs", "200"]  # fewer steps would have a rate of their own
     told = CliRunner().invoke(app, ["finetune", "--videos", str(media / "films"), *options]).stderr
-    assert "unidual: lr=0.00005, layer_decay=0.75: between the rates of BEiT and MAE for transformers" in told
+    assert (
+        "unidual: it learns with lr=0.00005, layer_decay=0.75: between the rates of BEiT and MAE for transformers"
+        in told
+    )
     options += ["--set", "rate=0.00005"]  # as lr was once called
     told = CliRunner().invoke(app, ["finetune", "--videos", str(media / "films"), *options]).stderr
-    assert "unidual: layer_decay=0.75: between the rates of BEiT and MAE for transformers" in told
+    assert "unidual: it learns with layer_decay=0.75: between the rates of BEiT and MAE for transformers" in told
 
 
 def test_a_saved_network_has_the_rates_of_its_trunk_and_the_heads_that_it_has(tmp_path):

@@ -83,11 +83,16 @@ def learns(*settings, **tasks):
 def test_a_cpu_learns_from_smaller_pictures_for_fewer_epochs_unless_somebody_chose(network):
     recipe = learns(images="image", videos="video")
     files = [plan({"a": 600, "b": 400}, 9, task="images"), plan({"a": 300}, 9, task="videos")]
-    cheaper, (reason,) = settings_for_cpu(files, recipe, [], network)
+    cheaper, reasons = settings_for_cpu(files, recipe, [], network)
     shorter = {"mix": {"images": 1000, "videos": 300}, "epoch_size": 650, "batch_size": 35}
     assert cheaper == {"resize": 146, "crop": (128, 128), "epochs": 10} | shorter
-    told = 'epochs=10, mix={"images":1000,"videos":300}, epoch_size=650, batch_size=35, resize=146, crop=[128,128]'
-    assert f"{told} (an epoch: 1000 of 1000 images and 300 of 300 videos)" in reason
+    assert reasons == [
+        "on a CPU it makes 10 epochs, not 20, to be done sooner; more may be better (--set epochs=…)",
+        "on a CPU an epoch has 1,000 of 1,000 images and 300 of 300 videos, in batches of 35: a clip takes as long as "
+        "8 images (--set mix=… --set epoch_size=… --set batch_size=…)",
+        "on a CPU it learns from pictures of 128 pixels: with 224, as the network's own are, two cores would take more "
+        "than a quarter of an hour; larger ones may be better (--set resize=… --set crop=…)",
+    ]
     assert recipe.changed(**cheaper).model.crop == (128, 128)
     assert settings_for_cpu(files, recipe, ["crop", "epochs", "mix"], network) == ({}, [])
     assert settings_for_cpu(files[:1], recipe, ["epochs"], None) == ({}, [])
@@ -114,8 +119,11 @@ def test_images_beside_fewer_clips_make_batches_larger(images, videos, given, se
 
 def test_clips_beside_fewer_clips_are_as_many():
     plans = [plan({"a": count}, 9, task=task) for task, count in (("few", 20), ("many", 90))]
-    cheaper, _ = settings_for_cpu(plans, learns(few="video", many="video"), ["epochs"], None)
+    cheaper, reasons = settings_for_cpu(plans, learns(few="video", many="video"), ["epochs"], None)
     assert cheaper == {"epoch_size": 20}
+    assert reasons == [
+        "on a CPU an epoch has 20 of 20 few and 20 of 90 many: as many of each as the smallest has (--set epoch_size=…)"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +134,11 @@ def test_clips_beside_fewer_clips_are_as_many():
         (1000, 250, (), 208),  # 19.7 T: 224 x sqrt(18 / 19.7) = 214
         (3000, 300, (), 128),  # 58.5 T: 124
         (9000, 300, ("epochs=0",), None),
-        (9000, 300_000, ("epochs=0",), 128),  # the files to test it on take long, too
+        (9000, 300_000, ("epochs=0",), 128),  # the files to test it on take long, too,
+        (1000, 3000, ("eval_every=0",), 208),  # once, 20.7 T: 209,
+        (1000, 3000, ("eval_every=5",), 192),  # twice more, 23.0 T: 198,
+        (1000, 3000, ("eval_every=1",), 160),  # or ten times more, 32.3 T: 167;
+        (1000, 3000, ("eval_every=1", "validation=0.1"), 192),  # but of 100 that were kept back, 21.1 T: 207
     ],
 )
 def test_pictures_are_as_large_as_a_quarter_of_an_hour_allows(network, files, tests, settings, side):
@@ -168,8 +180,8 @@ def test_the_reason_for_a_lower_rate():
     recipe = learns("epochs=5", images="image")
     _, (reason,) = settings_for_few_steps([plan({"a": 9}, 9, task="images")], recipe, ())
     assert reason == (
-        "as there are 5 steps, it learns with lr=0.00005, head_lr=0.01: faster, so few would undo what the fit gives "
-        "(--set lr=… --set head_lr=…)"
+        "with so few files and epochs it makes only 5 steps: it learns slowly, with lr=0.00005, head_lr=0.01, not to "
+        "undo what the fit of the heads gives (--set lr=… --set head_lr=…)"
     )
 
 

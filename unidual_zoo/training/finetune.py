@@ -71,7 +71,7 @@ def practice_line(recipe: Recipe, given: Collection[str]) -> str | None:
     if practice is None or not taken or not recipe.optim.epochs:
         return None
     told, others = told_rates(taken)
-    return f"{told}: {practice.source} {practice.networks}, not measured here ({others} for others)"
+    return f"it learns with {told}: {practice.source} {practice.networks}, not measured here ({others} for others)"
 
 
 def scalable_network(recipe: Recipe) -> TaskModel | None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,22 +164,21 @@ def settings_for_cpu(
     Of epochs there are fewer, and pictures are as large as can be learnt from in a quarter of an hour on two cores,
     `CPU_SIDE` at least. `network` is without weights, None if the size of what it sees cannot be another.
     """
-    settings: dict[str, Any] = {}
     if not all(plan.num_files for plan in tasks):
         tasks = ()  # which ends the run soon enough
+    fewer, shorter, smaller = {}, {}, {}
+    reasons = []
     if recipe.optim.epochs > CPU_EPOCHS and "epochs" not in given:
-        settings |= dict(epochs=CPU_EPOCHS)
+        fewer = dict(epochs=CPU_EPOCHS)
+        made = f"{CPU_EPOCHS} epochs, not {recipe.optim.epochs}, to be done sooner"
+        reasons.append(f"on a CPU it makes {made}; more may be better ({_ways(fewer)})")
     if tasks and recipe.optim.epochs and not {"epoch_size", "mix"} & set(given):
-        settings |= _shorter_epochs(tasks, recipe, given)
+        shorter = _shorter_epochs(tasks, recipe, given)
+        reasons += [_epoch_line(tasks, recipe, shorter)] if shorter else []
     if network is not None and tasks and not {"resize", "crop", "short_sides"} & set(given):
-        settings |= _smaller_pictures(tasks, recipe.changed(**settings), network)
-    told = ", ".join(f"{name}={json.dumps(value).replace(' ', '')}" for name, value in settings.items())
-    if "epoch_size" in settings:
-        counts = _sizes(tasks)
-        shares = _epoch(tasks, recipe.changed(**settings)).items()
-        told += f" (an epoch: {' and '.join(f'{share:.0f} of {counts[task]} {task}' for task, share in shares)})"
-    reasons = [f"on a CPU it trains with {told}; --set with other values takes longer and may be better"]
-    return settings, reasons if settings else []
+        smaller = _smaller_pictures(tasks, recipe.changed(**fewer, **shorter), network)
+        reasons += [_pictures_line(network, smaller)] if smaller else []
+    return fewer | shorter | smaller, reasons
 
 
 def settings_for_few_steps(
@@ -198,7 +196,8 @@ def settings_for_few_steps(
     settings = {name: value for name, value in steady.items() if name not in given}
     told, others = told_rates(settings)
     reason = (
-        f"as there are {steps} steps, it learns with {told}: faster, so few would undo what the fit gives ({others})"
+        f"with so few files and epochs it makes only {counted(steps, 'step')}: it learns slowly, with {told}, not to "
+        f"undo what the fit of the heads gives ({others})"
     )
     return settings, [reason] if settings else []
 
@@ -206,7 +205,25 @@ def settings_for_few_steps(
 def told_rates(settings: Mapping[str, float]) -> tuple[str, str]:
     """Settings as they are, and the ways to others, for a reader."""
     told = ", ".join(f"{name}={np.format_float_positional(value)}" for name, value in settings.items())
-    return told, " ".join(f"--set {name}=…" for name in settings)
+    return told, _ways(settings)
+
+
+def _ways(settings: Iterable[str]) -> str:
+    """How to have other values of the settings, for a reader."""
+    return " ".join(f"--set {name}=…" for name in settings)
+
+
+def _epoch_line(tasks: Sequence[TaskPlan], recipe: Recipe, settings: Mapping[str, Any]) -> str:
+    """What an epoch with the `settings` of `_shorter_epochs` has, and why, for a reader."""
+    counts, shares = _sizes(tasks), _epoch(tasks, recipe.changed(**settings))
+    told = " and ".join(f"{share:,.0f} of {counts[task]:,} {task}" for task, share in shares.items())
+    batches = f", in batches of {settings['batch_size']}" if "batch_size" in settings else ""
+    cost = (
+        f"a clip takes as long as {IMAGES_TO_A_CLIP} images"
+        if "mix" in settings
+        else "as many of each as the smallest has"
+    )
+    return f"on a CPU an epoch has {told}{batches}: {cost} ({_ways(settings)})"
 
 
 def _shorter_epochs(tasks: Sequence[TaskPlan], recipe: Recipe, given: Collection[str]) -> dict[str, Any]:
@@ -247,15 +264,18 @@ def _epoch(tasks: Sequence[TaskPlan], recipe: Recipe) -> dict[str, float]:
 
 def _work(tasks: Sequence[TaskPlan], recipe: Recipe, network: TaskModel) -> float:
     """Multiply-adds of forward passes that a training takes as long as, with pictures of the network's own size: of the
-    fit of its heads, of its epochs, and of one evaluation."""
-    epochs, protocol = recipe.optim.epochs, PROTOCOLS[recipe.run.protocol]
+    fit of its heads, of its epochs, of the evaluations between them, and of one at the end."""
+    epochs, run, protocol = recipe.optim.epochs, recipe.run, PROTOCOLS[recipe.run.protocol]
+    between = dataclasses.replace(protocol, clips=run.eval_clips or protocol.clips)
+    rounds = epochs // run.eval_every if run.eval_every else 0
     work, shares = 1.0, _epoch(tasks, recipe)
     for plan in tasks:
         modality = recipe.data.tasks[plan.task]
         views = min(plan.num_files, MOST) if recipe.model.fit_heads else 0
         views += TRAINING * epochs * shares[plan.task]
-        adds = multiply_adds(network, network.default_pathway(modality), modality)
-        work += (views + plan.num_tests * protocol.num_views(modality)) * adds
+        watched = recipe.data.validation * plan.num_files or plan.num_tests
+        views += rounds * watched * between.num_views(modality) + plan.num_tests * protocol.num_views(modality)
+        work += views * multiply_adds(network, network.default_pathway(modality), modality)
     return work
 
 
@@ -267,6 +287,15 @@ def _smaller_pictures(tasks: Sequence[TaskPlan], recipe: Recipe, network: TaskMo
     affordable = int(own * math.sqrt(CPU_WORK / _work(tasks, recipe, network)))
     side = max(affordable // CPU_STEP * CPU_STEP, CPU_SIDE)
     return dict(resize=round(spec.resize * side / own), crop=(side, side)) if side < own else {}
+
+
+def _pictures_line(network: TaskModel, settings: Mapping[str, Any]) -> str:
+    """How large pictures are with the `settings` of `_smaller_pictures`, and why, for a reader."""
+    side, own = max(settings["crop"]), max(network.spec.crop)
+    return (
+        f"on a CPU it learns from pictures of {side} pixels: with {own}, as the network's own are, two cores would "
+        f"take more than a quarter of an hour; larger ones may be better ({_ways(settings)})"
+    )
 
 
 def fitting_line(recipe: Recipe) -> str | None:

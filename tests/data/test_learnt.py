@@ -3,7 +3,7 @@
 from fakes import grey_image
 
 from unidual_zoo.data import MediaSet, learnt, read_media
-from unidual_zoo.data.learnt import count_learnt, fingerprint, write_learnt
+from unidual_zoo.data.learnt import count_learnt, fingerprint, read_learnt, write_learnt
 from unidual_zoo.data.packing import Packing, pack
 
 
@@ -20,6 +20,8 @@ def test_files_are_known_by_their_bytes(tmp_path, monkeypatch):
     assert count_learnt(others, tmp_path / "learnt") == 0
     assert count_learnt([*others, str(tmp_path / "moved/other.jpg"), files["c"]], tmp_path / "learnt") == 2
     assert count_learnt([files["a"]], tmp_path / "none") == 0
+    write_learnt([files["d"]], tmp_path / "again", before=read_learnt(tmp_path / "learnt"))
+    assert [count_learnt([files[name]], tmp_path / "again") for name in "abcde"] == [1, 1, 1, 1, 0]
     monkeypatch.setattr(learnt, "MOST", 2)
     write_learnt([files[name] for name in "abcd"], tmp_path / "learnt")
     assert [count_learnt([files[name]], tmp_path / "learnt") for name in "abcd"] == [1, 0, 1, 0]

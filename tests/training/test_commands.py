@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from unidual.app import app
 from unidual_zoo.data.datasets import read_media
+from unidual_zoo.data.learnt import count_learnt
 from unidual_zoo.evaluation import FileResult, Report
 from unidual_zoo.training.plots import plot_confusion, plot_curves
-from unidual_zoo.training.recipes import RECIPES
-from unidual_zoo.training.trainer import write_predictions
+from unidual_zoo.training.recipes import RECIPES, ModelSettings
+from unidual_zoo.training.trainer import learnt_before, write_predictions
 
 QUICK = [setting for setting in SETTINGS if not setting.startswith(("tasks", "epochs"))] + [
     "pretrained=false",
@@ -172,6 +173,15 @@ def test_finetune_from_a_list_and_from_a_fine_tuned_network(media, tmp_path):
     tuned = timm.create_model(f"local-dir:{second['export']}", pretrained=True)
     assert tuned.stem.spatial.weight.equal(model.stem.spatial.weight)
     assert list(tuned.tasks) == ["images"]
+    pictures = list(map(str, (media / "pictures/train").rglob("*.png")))
+    for number, learnt in ((1, [0, 8]), (2, [10, 8])):
+        known = tmp_path / f"{number}/export/learnt_from.json"
+        assert [count_learnt(pictures, known), count_learnt(list(map(str, files)), known)] == learnt
+    starts = [{"init": str(tmp_path / "2")}, {"pretrained": True}, {"pretrained": False}, {"model": "unidual10"}]
+    settings = [
+        ModelSettings(**{"model": f"local-dir:{first['export']}", "pretrained": True} | start) for start in starts
+    ]
+    assert [len(learnt_before(start)) for start in settings] == [18, 8, 0, 0]
 
 
 def test_finetune_says_what_it_does_and_what_came_of_it(media, tmp_path, pictures):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from unidual_zoo.data.media import MediaError, check_file
@@ -13,7 +13,7 @@ from unidual_zoo.data.members import is_member, read_member
 from unidual_zoo.data.shards import is_remote
 
 LEARNT = "learnt_from.json"  # beside config.json; what is published on the Hub is without it
-MOST = 50_000  # files that are remembered; of more as many, from the first to the last in equal steps
+MOST = 50_000  # files of a training that are remembered; of more as many, from the first to the last in equal steps
 _PART = 1 << 16  # bytes
 _DIGITS = 16
 
@@ -40,17 +40,22 @@ def fingerprint(file: str) -> str | None:
     return hashlib.sha256(f"{size} ".encode() + ends).hexdigest()[:_DIGITS]
 
 
-def write_learnt(files: Sequence[str], path: Path) -> None:
-    """Writes what knows these files again."""
+def write_learnt(files: Sequence[str], path: Path, *, before: Collection[str] = ()) -> None:
+    """Writes what knows these files again, and the fingerprints of those that were learnt from `before`."""
     count = min(len(files), MOST)
-    found = [fingerprint(files[number * len(files) // count]) for number in range(count)]
-    path.write_text(json.dumps({"files": len(files), "fingerprints": sorted(set(filter(None, found)))}) + "\n")
+    found = {fingerprint(files[number * len(files) // count]) for number in range(count)} - {None}
+    path.write_text(json.dumps({"files": len(files), "fingerprints": sorted(found.union(before))}) + "\n")
+
+
+def read_learnt(path: Path) -> frozenset[str]:
+    """The fingerprints that `write_learnt` wrote; none where it wrote none."""
+    try:
+        return frozenset(json.loads(path.read_bytes())["fingerprints"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return frozenset()
 
 
 def count_learnt(files: Sequence[str], path: Path) -> int:
     """How many of the files are, byte by byte at both ends, among those of `write_learnt`; 0 where it wrote none."""
-    try:
-        known = frozenset(json.loads(path.read_bytes())["fingerprints"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return 0
-    return sum(fingerprint(file) in known for file in files)
+    known = read_learnt(path)
+    return sum(fingerprint(file) in known for file in files) if known else 0

@@ -35,7 +35,7 @@ from unidual_zoo.cores import limit_threads
 from unidual_zoo.data.augment import RandAugment
 from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
-from unidual_zoo.data.learnt import LEARNT, write_learnt
+from unidual_zoo.data.learnt import LEARNT, read_learnt, write_learnt
 from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.transforms import train_transform
 from unidual_zoo.evaluation import MAIN, PROTOCOLS, Report, evaluate
@@ -470,7 +470,10 @@ class Trainer:
         if self.run.writes:
             export(self.model, self.run.path / EXPORT)
             learnt = [file for part in (self.media, self.validation) for media in part.values() for file in media.files]
-            write_whole(self.run.path / EXPORT / LEARNT, lambda path: write_learnt(learnt, path))
+            write_whole(
+                self.run.path / EXPORT / LEARNT,
+                lambda path: write_learnt(learnt, path, before=learnt_before(self.recipe.model)),
+            )
             for task, report in reports.items():
                 self._write_report(task, report)
             self._draw_curves()
@@ -599,6 +602,14 @@ def make_model(
         convert_sync_batchnorm(model)  # in place; torch's own would lose the activations in timm's norms
     freeze(model, settings.freeze)
     return model
+
+
+def learnt_before(settings: ModelSettings) -> frozenset[str]:
+    """What knows the files again that the weights which a run starts from have learnt from, if it lies beside them."""
+    source, _, folder = settings.model.partition(":")
+    if settings.init is not None:
+        return read_learnt(Path(settings.init, EXPORT, LEARNT))
+    return read_learnt(Path(folder, LEARNT)) if settings.pretrained and source == "local-dir" else frozenset()
 
 
 def make_average(model: TaskModel, *, decay: float) -> ModelEmaV3 | None:

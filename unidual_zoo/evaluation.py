@@ -172,7 +172,7 @@ class Report:
 
     def table(self) -> str:
         """The report for a reader: one fact a line, and the first failures and warnings."""
-        rows = self.to_dict() | self.scores()
+        rows: dict[str, Any] = {**self.to_dict(), **self.scores()}
         rows[MAIN[self.modality]] += f" of {counted(len(self.files), 'file')}"
         rows.pop("standard_error", None)  # stands behind the score
         if views := rows.pop("views", None):

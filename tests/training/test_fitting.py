@@ -292,7 +292,7 @@ def test_files_that_cannot_be_read_are_left_out_and_no_more_than_most_are_looked
             trainer.fit_heads()
         trainer.media = {"pictures": files.take([0])}
         with pytest.raises(
-            RunError, match=r"pictures: none of 1 training files can fit heads; the last, .*broken.png: "
+            RunError, match=r"pictures: none of 1 training file can fit heads; the last, .*broken.png: "
         ):
             trainer.fit_heads()
         monkeypatch.setattr(fitting, "MOST", 4)

@@ -43,8 +43,9 @@ def fingerprint(file: str) -> str | None:
 def write_learnt(files: Sequence[str], path: Path, *, before: Collection[str] = ()) -> None:
     """Writes what knows these files again, and the fingerprints of those that were learnt from `before`."""
     count = min(len(files), MOST)
-    found = {fingerprint(files[number * len(files) // count]) for number in range(count)} - {None}
-    path.write_text(json.dumps({"files": len(files), "fingerprints": sorted(found.union(before))}) + "\n")
+    found = [fingerprint(files[number * len(files) // count]) for number in range(count)]
+    known = sorted({*filter(None, found), *before})
+    path.write_text(json.dumps({"files": len(files), "fingerprints": known}) + "\n")
 
 
 def read_learnt(path: Path) -> frozenset[str]:

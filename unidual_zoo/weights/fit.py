@@ -202,8 +202,8 @@ def fit_to_model(
     }
     if any(problems.values()):
         listed = "; ".join(f"{what}: {shorten(keys)}" for what, keys in problems.items() if keys)
-        counted = _other_classes({key: (fitted[key], own[key]) for key in differing - excused})
-        raise CheckpointError(f"the checkpoint does not fit {type(model).__name__}: {listed}{counted}")
+        sizes = _other_classes({key: (fitted[key], own[key]) for key in differing - excused})
+        raise CheckpointError(f"the checkpoint does not fit {type(model).__name__}: {listed}{sizes}")
     check_finite({key: value for key, value in fitted.items() if key not in differing}, what="the checkpoint")
     if fresh:
         heads = sorted({key.rsplit(".", 1)[0] for key in fresh})

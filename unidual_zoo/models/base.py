@@ -181,7 +181,7 @@ class TaskModel(nn.Module, ABC):
         return set()
 
     def fold(self) -> None:
-        """Folds the BatchNorms of this network, a copy that is to serve, into the layers before them.
+        """Folds what this network, a copy that is to serve, need not compute on its own: BatchNorms into other layers.
 
         Raises:
             ValueError: there are BatchNorms and the family does not say how they are folded.

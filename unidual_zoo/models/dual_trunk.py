@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unidual_zoo.checks import check_known, shorten
+from unidual_zoo.models.attention import fold_quick_gelu
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.clip_formats import from_clip_names, has_clip_names, is_frozen
 from unidual_zoo.models.create import build
@@ -504,6 +505,7 @@ class DualTrunk(TaskModel):
             own.shares = False  # each pathway's folded weights are its own
             fold_norms(own.trunk)
         fold_norms(self.trunk)
+        fold_quick_gelu(self)
 
     # ---- a trunk that is frozen, pruned, or one pathway's -----------------------------------------------------------
 

@@ -7,10 +7,12 @@ channels_last memory is the same without a copy. Over time they convolve (B, C, 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from timm.layers.activations import QuickGELU
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
+from unidual_zoo.models.attention import gather
 from unidual_zoo.models.pathways import TEMPORAL_KERNEL, TemporalConv
 from unidual_zoo.models.trunks import Frames
 
@@ -161,9 +163,14 @@ class GlobalBlock(nn.Module):
         seen = self.dpe(maps.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
         patches = patches + seen.flatten(2, 3).flatten(0, 1)
         tokens = torch.cat([first, patches], 1).unflatten(0, (frames.batch, -1)).flatten(1, 2)  # (B, T*L, C)
-        tokens = self.norm_tokens(tokens)
-        query = query + self.attn(self.norm1(query), tokens, tokens, need_weights=False)[0]
+        query = query + self._attend(self.norm1(query), self.norm_tokens(tokens))
         return query + self.mlp(self.norm2(query))
+
+    def _attend(self, query: Tensor, tokens: Tensor) -> Tensor:
+        weights, biases = self.attn.in_proj_weight.chunk(3), self.attn.in_proj_bias.chunk(3)
+        asked, key, value = zip(weights, biases, strict=True)
+        gathered = gather(F.linear(query, *asked), tokens, key=key, value=value, num_heads=self.attn.num_heads)
+        return self.attn.out_proj(gathered)
 
 
 class GlobalBlocks(nn.Module):

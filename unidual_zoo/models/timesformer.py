@@ -70,6 +70,15 @@ class TemporalAttention(nn.Module):
         gathered = self.drop_path(self.attn(self.norm(x).flatten(0, 1)))  # (B*N, T, D)
         return self.fc(gathered).unflatten(0, x.shape[:2])
 
+    def fold(self) -> None:
+        """Makes one layer of two: the attention's projection and the one behind it."""
+        first, second = self.attn.proj, self.fc
+        weight, bias = second.weight.double(), first.bias.double()
+        with torch.no_grad():
+            second.bias.add_(weight @ bias)
+            second.weight.copy_(weight @ first.weight.double())
+        self.attn.proj = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+
 
 class PixelMap(nn.Module):
     """What the temporal branch is on one token, of any shape (..., D), as a layer; it starts as nothing."""
@@ -290,6 +299,11 @@ class TimeSformer(TaskModel):
     def _prune(self, last: int) -> None:
         self.blocks = self.blocks[: last + 1]
         self._own_arguments["depth"] = last + 1
+
+    def fold(self) -> None:
+        for module in self.modules():
+            if isinstance(module, TemporalAttention):
+                module.fold()
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a network of this family, with other pathways, sizes, clips or attention, as this one's.

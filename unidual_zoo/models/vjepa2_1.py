@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.layers.mlp import Mlp
 from timm.layers.weight_init import trunc_normal_
 from timm.models import register_model
@@ -22,6 +21,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.models.attention import gather
 from unidual_zoo.models.base import LEARNING, TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Family
@@ -86,9 +86,8 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
 
     def forward(self, queries: Tensor, x: Tensor) -> Tensor:
-        q = self.q(queries).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, Q, d)
-        k, v = self.kv(x).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, d) each
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        key, value = zip(self.kv.weight.chunk(2), self.kv.bias.chunk(2), strict=True)
+        return gather(self.q(queries), x, key=key, value=value, num_heads=self.num_heads)
 
 
 class AttentiveProbe(nn.Module):

@@ -1,0 +1,40 @@
+"""Attention of a few queries, and QuickGELU folded."""
+
+import torch
+import torch.nn.functional as F
+from timm.layers.activations import QuickGELU
+from timm.layers.mlp import Mlp
+from torch import nn
+
+from unidual_zoo.models.attention import fold_quick_gelu, gather
+
+
+def test_few_queries_gather_what_attention_gathers() -> None:
+    torch.manual_seed(0)
+    queries, tokens = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    key, value = (torch.randn(8, 8), torch.randn(8)), (torch.randn(8, 8), torch.randn(8))
+    projected = (queries, F.linear(tokens, *key), F.linear(tokens, *value))
+    q, k, v = (x.unflatten(-1, (2, 4)).transpose(1, 2) for x in projected)
+    expected = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(gather(queries, tokens, key=key, value=value, num_heads=2), expected)
+
+
+def test_every_weight_has_a_gradient() -> None:
+    """One without would be an unused parameter, with which processes that train together stop."""
+    attention = nn.MultiheadAttention(8, 2)
+    key, value = zip(attention.in_proj_weight.chunk(3)[1:], attention.in_proj_bias.chunk(3)[1:], strict=True)
+    gather(torch.randn(2, 1, 8), torch.randn(2, 5, 8), key=key, value=value, num_heads=2).sum().backward()
+    assert attention.in_proj_weight.grad is not None
+    assert attention.in_proj_bias.grad is not None
+
+
+def test_quick_gelu_becomes_silu_and_shared_weights_are_scaled_once() -> None:
+    torch.manual_seed(0)
+    first, second, gelu = Mlp(4, 8, act_layer=QuickGELU), Mlp(4, 8, act_layer=QuickGELU), Mlp(4, 8)
+    second.fc1, second.fc2.weight = first.fc1, first.fc2.weight
+    network, x = nn.ModuleList([first, second, gelu]), torch.randn(3, 4)
+    expected = [mlp(x) for mlp in network]
+    fold_quick_gelu(network)
+    assert [type(mlp.act) for mlp in network] == [nn.SiLU, nn.SiLU, nn.GELU]
+    for mlp, output in zip(network, expected, strict=True):
+        torch.testing.assert_close(mlp(x), output)

@@ -1,0 +1,47 @@
+"""Attention of a few queries, and what transformers gain when they only serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers.activations import QuickGELU
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+
+QUICK_GELU = 1.702  # x·σ(1.702x)
+
+Affine = tuple[Tensor, Tensor]  # weight (C, C) and bias (C,)
+
+
+def gather(queries: Tensor, tokens: Tensor, *, key: Affine, value: Affine, num_heads: int) -> Tensor:
+    """Queries (B, Q, C), already projected, -> what they gather (B, Q, C) from tokens (B, N, C) by attention.
+
+    Keys and values of the tokens are never computed, two of the C×C products a token and the memory of their results:
+    of a head with the queries q, q·(Wx) is (qW)·x, and the values' sum by the weights a is W(ax). It is the faster form
+    where the queries are fewer than a head's channels.
+    """
+    q = queries.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B, heads, Q, d)
+    weight, bias = (part.unflatten(0, (num_heads, -1)) for part in key)  # (heads, d, C), (heads, d)
+    shift = q @ bias.unsqueeze(-1)  # (B, heads, Q, 1), the same for all tokens
+    scores = (q @ weight).flatten(1, 2) @ tokens.transpose(1, 2) + shift.flatten(1, 2)  # (B, heads*Q, N)
+    gathered = (scores * q.shape[-1] ** -0.5).softmax(-1).to(tokens.dtype) @ tokens  # (B, heads*Q, C)
+    weight, bias = (part.unflatten(0, (num_heads, -1)) for part in value)
+    values = gathered.unflatten(1, (num_heads, -1)) @ weight.transpose(1, 2) + bias.unsqueeze(1)  # (B, heads, Q, d)
+    return values.transpose(1, 2).flatten(2)
+
+
+def fold_quick_gelu(network: nn.Module) -> None:
+    """Makes each QuickGELU of a network that is to serve a SiLU in place: the layers around it take the factor."""
+    mlps: list[Any] = [
+        module
+        for module in network.modules()
+        if isinstance(module, Mlp) and isinstance(module.act, QuickGELU) and isinstance(module.norm, nn.Identity)
+    ]
+    scaled: dict[Tensor, float] = {}  # each weight once, though two pathways may share it
+    for mlp in mlps:
+        mlp.act = nn.SiLU(inplace=True)
+        scaled |= dict.fromkeys(mlp.fc1.parameters(), QUICK_GELU) | {mlp.fc2.weight: 1 / QUICK_GELU}
+    with torch.no_grad():
+        for weight, factor in scaled.items():
+            weight.mul_(factor)

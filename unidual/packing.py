@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unidual.options import json_lines
+
+if TYPE_CHECKING:
+    from unidual_zoo.data.packing import Packed, Packing
 
 FAILED_FILES = 1  # exit status
 
@@ -27,6 +31,7 @@ def pack(
     """Pack labelled files in WebDataset shards with an index, which every command then reads in place of the folder.
 
     Stopped and called again, it goes on. Exit status 1 if a file cannot be read; the others are packed all the same.
+    What is not encoded anew is copied unread: check-data finds damaged files.
     """
     from unidual_zoo.data.datasets import read_splits
     from unidual_zoo.data.packing import Packing, check_outside
@@ -46,6 +51,31 @@ def pack(
         )
     for failure in packed.failures:
         typer.echo(f"unidual: left out {printable(failure['file'])}: {printable(failure['error'])}", err=True)
+    for line in _summary(packed, packing, folder):
+        typer.echo(printable(line))
     typer.echo(json.dumps(result))
     if packed.failures:
         raise typer.Exit(FAILED_FILES)
+
+
+def _summary(packed: Packed, packing: Packing, folder: Path) -> Iterator[str]:
+    """The result for a reader: a line for each split, what is amiss, and where the shards are."""
+    from unidual_zoo.data.packing import WHOLE
+
+    unchanged = "copied unchanged" if packing.short_side else "copied unchanged and unread"
+    for split, about in packed.splits.items():
+        kinds = {"encoded anew": about["encoded"], unchanged: about["files"] - about["encoded"]}
+        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        yield (
+            f"{split or WHOLE}: {_counted(about['files'], 'file')} in {_counted(about['shards'], 'shard')}"
+            f"{told and f' ({told})'}, {about['source_bytes'] / 1e6:,.1f} MB before, {about['bytes'] / 1e6:,.1f} MB packed"
+        )
+    if packed.failures:
+        yield f"left out: {_counted(len(packed.failures), 'file')} that cannot be read"
+    if packed.warnings:
+        yield f"packed although reading warned: {_counted(len(packed.warnings), 'file')}"
+    yield f"shards: {folder}" + (f" ({packed.kept:,} of them there before)" if packed.kept else "")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

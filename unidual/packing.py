@@ -31,7 +31,7 @@ def pack(
     """Pack labelled files in WebDataset shards with an index, which every command then reads in place of the folder.
 
     Stopped and called again, it goes on. Exit status 1 if a file cannot be read; the others are packed all the same.
-    What is not encoded anew is copied unread: check-data finds damaged files.
+    Without --short-side or --gop files are copied without being decoded: check-data finds damaged ones.
     """
     from unidual_zoo.data.datasets import read_splits
     from unidual_zoo.data.packing import Packing, check_outside
@@ -62,14 +62,13 @@ def _summary(packed: Packed, packing: Packing, folder: Path) -> Iterator[str]:
     """The result for a reader: a line for each split, what is amiss, and where the shards are."""
     from unidual_zoo.data.packing import WHOLE
 
-    unchanged = "copied unchanged" if packing.short_side else "copied unchanged and unread"
+    unchanged = "copied unchanged" if packing.short_side else "copied unchanged, not decoded"
     for split, about in packed.splits.items():
         kinds = {"encoded anew": about["encoded"], unchanged: about["files"] - about["encoded"]}
         told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
-        yield (
-            f"{split or WHOLE}: {_counted(about['files'], 'file')} in {_counted(about['shards'], 'shard')}"
-            f"{told and f' ({told})'}, {about['source_bytes'] / 1e6:,.1f} MB before, {about['bytes'] / 1e6:,.1f} MB packed"
-        )
+        there = f"{_counted(about['files'], 'file')} in {_counted(about['shards'], 'shard')}{told and f' ({told})'}"
+        before, after = about["source_bytes"] / 1e6, about["bytes"] / 1e6
+        yield f"{split or WHOLE}: {there}, {before:,.1f} MB before, {after:,.1f} MB packed"
     if packed.failures:
         yield f"left out: {_counted(len(packed.failures), 'file')} that cannot be read"
     if packed.warnings:

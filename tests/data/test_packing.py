@@ -233,7 +233,10 @@ def test_images_are_made_smaller(tmp_path):
         assert (whole["files"], whole["encoded"], whole["source_bytes"]) == (2, 1, sum(sizes))
     large, small = read_media(tmp_path / "out", modality="image").files
     again = packed(tmp_path / "out", tmp_path / "smaller", short_side=8).splits[""]
-    assert (again["encoded"], again["source_bytes"]) == (2, sum(len(shards.read_packed(file)) for file in (large, small)))
+    assert (again["encoded"], again["source_bytes"]) == (
+        2,
+        sum(len(shards.read_packed(file)) for file in (large, small)),
+    )
     assert read_image(large).shape == (10, 20, 3)
     assert abs(read_image(large).astype(int) - (200, 0, 0)).max() < 4
     assert shards.read_packed(small) == (tmp_path / "in" / "a" / "small.png").read_bytes()

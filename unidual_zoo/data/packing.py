@@ -73,7 +73,7 @@ TICK = 0.5  # seconds between two looks at what other processes have done
 
 @dataclass(frozen=True)
 class Packing:
-    """How files are packed: `per_shard` of them in a shard, as they are, and then unread, or made smaller.
+    """How files are packed: `per_shard` of them in a shard, as they are, without being decoded, or made smaller.
 
     `short_side`: images and videos are scaled down until their shorter side has so many pixels, and encoded anew: JPEG
     of quality 95, H.264 at crf 20 without sound. `gop`: videos are encoded anew with a key frame every so many frames,
@@ -132,9 +132,9 @@ Write = Callable[[Job, Callable[[], object]], Shard]  # and calls the function a
 
 @dataclass(frozen=True)
 class Packed:
-    """What became of the files: by split how many are packed (`files`), how many of these were encoded anew (`encoded`),
-    how many bytes they had (`source_bytes`), and in how many `shards` and `bytes` they are; which could not be read, and
-    which are packed although reading warned of them.
+    """What became of the files: by split how many `files` are packed, how many of these were `encoded` anew, how many
+    bytes they had (`source_bytes`), and in how many `shards` and `bytes` they are; which could not be read, and which
+    are packed although reading warned of them.
 
     `kept`: shards that were there already.
     """

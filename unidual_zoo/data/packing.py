@@ -376,7 +376,7 @@ def _whole(folder: Path, name: str) -> Shard | None:
 
 def _write_members(
     out: tarfile.TarFile, modality: str, packing: Packing, items: Iterable[Item], shard: int
-) -> dict[str, list[Any]]:
+) -> dict[str, Any]:
     """What the index says of each file, how many are encoded anew, the bytes that all had, which files cannot be read,
     and of which reading warns."""
     members: list[dict[str, Any]] = []

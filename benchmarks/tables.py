@@ -294,7 +294,7 @@ def tables(table: Table, results: Sequence[Mapping[str, Any]]) -> str:
         f"{table.title}: % correct, mean ± standard deviation over the seeds. {in_brackets}", "",
         markdown_table(["row", "seeds", *names], accuracy),
         f"Minus {references} with the same seed, mean [95% confidence interval by Student's t]; million "
-        "multiply-adds of an image and of a clip; CPU minutes of training and evaluation.", "",
+        "multiply-adds of an image and of a clip; CPU minutes of training and evaluation, all threads together.", "",
         markdown_table(["row", *names, "parameters", "image", "clip", "minutes"], second),
     ])  # fmt: skip
 

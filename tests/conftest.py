@@ -10,7 +10,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; processes that 
 import pytest
 import torch
 
-pytest.register_assert_rewrite("media")  # what frames must equal shows where they do not
+from unidual.app import main
+
+pytest.register_assert_rewrite("media", "said")  # what frames must equal shows where they do not
 
 if torch.backends.cpu.get_cpu_capability() == "AVX2":
     # oneDNN 3.13 (torch 2.15) writes past its buffers in the backward pass of a strided 1×1 convolution of fewer than 8
@@ -29,3 +31,16 @@ def one_thread():
     yield
     if torch.get_num_threads() > 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line -> (exit status, standard output, standard error)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return run

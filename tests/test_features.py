@@ -165,11 +165,13 @@ def test_the_nearest_by_cosine():
 
 def test_the_commands(network, files, tmp_path, capsys):
     timm.models.save_for_hf(network, tmp_path / "tiny", safe_serialization=True)
+    printed: list[str] = []
 
     def run(*arguments) -> tuple[int, dict]:
         with pytest.raises(SystemExit) as end:
             main([str(argument) for argument in arguments])
-        return end.value.code, json.loads(capsys.readouterr().out.splitlines()[-1])
+        printed[:] = capsys.readouterr().out.splitlines()
+        return end.value.code, json.loads(printed[-1])
 
     out, model = tmp_path / "table.safetensors", f"local-dir:{tmp_path / 'tiny'}"
     status, made = run(
@@ -177,6 +179,7 @@ def test_the_commands(network, files, tmp_path, capsys):
     )
     assert status == 1
     assert made == {"out": str(out), "files": 3, "made": 3, "failed": 1}
+    assert printed[:-1] == [f"{out}: 3 files, 3 of them read now, of which 1 failed"]
     status, answer = run("search", out, files[2], "--top", 1)
     assert status == 0
     (query,) = answer["queries"]

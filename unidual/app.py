@@ -312,11 +312,11 @@ def models(
     from unidual_zoo.progress import Progress
     from unidual_zoo.tabular import aligned_table, markdown_table
 
-    names = registered_names(pattern)
+    names, rows = registered_names(pattern), []
     with json_lines(output) as write:
-        rows = list(Progress(summarise(names), total=len(names), unit="model", leave=False))
-        for row in rows:
+        for row in Progress(summarise(names), total=len(names), unit="model", leave=False):
             write(row.to_dict())
+            rows.append(row)
     if markdown:
         header = ("name", "tag", "tasks", "parameters", "multiply-adds", "weights", "licence")
         typer.echo(markdown_table(header, [row.cells() for row in rows]), nl=False)

@@ -72,6 +72,7 @@ def features(
                 Progress.write(f"unidual: {printable(f'{row.path}: {row.error}')}", file=sys.stderr)
         result = {"out": str(out), "files": len(dict.fromkeys(paths)), "made": made, "failed": failed}
         write(result)
+    typer.echo(printable(f"{out}: {result['files']:,} files, {made:,} of them read now, of which {failed:,} failed"))
     typer.echo(json.dumps(result))
     if failed:
         raise typer.Exit(FAILED_FILES)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unidual.options import json_lines
+
+if TYPE_CHECKING:
+    from unidual_zoo.data.packing import Packed, Packing
 
 FAILED_FILES = 1  # exit status
 
@@ -27,6 +31,7 @@ def pack(
     """Pack labelled files in WebDataset shards with an index, which every command then reads in place of the folder.
 
     Stopped and called again, it goes on. Exit status 1 if a file cannot be read; the others are packed all the same.
+    Without --short-side or --gop files are copied without being decoded: check-data finds damaged ones.
     """
     from unidual_zoo.data.datasets import read_splits
     from unidual_zoo.data.packing import Packing, check_outside
@@ -46,6 +51,27 @@ def pack(
         )
     for failure in packed.failures:
         typer.echo(f"unidual: left out {printable(failure['file'])}: {printable(failure['error'])}", err=True)
+    for line in _summary(packed, packing, folder):
+        typer.echo(printable(line))
     typer.echo(json.dumps(result))
     if packed.failures:
         raise typer.Exit(FAILED_FILES)
+
+
+def _summary(packed: Packed, packing: Packing, folder: Path) -> Iterator[str]:
+    """The result for a reader: a line for each split, what is amiss, and where the shards are."""
+    from unidual_zoo.data.packing import WHOLE
+    from unidual_zoo.names import counted
+
+    unchanged = "copied unchanged" if packing.short_side else "copied unchanged, not decoded"
+    for split, about in packed.splits.items():
+        kinds = {"encoded anew": about["encoded"], unchanged: about["files"] - about["encoded"]}
+        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
+        there = f"{counted(about['files'], 'file')} in {counted(about['shards'], 'shard')}{told and f' ({told})'}"
+        before, after = about["source_bytes"] / 1e6, about["bytes"] / 1e6
+        yield f"{split or WHOLE}: {there}, {before:,.1f} MB before, {after:,.1f} MB packed"
+    if packed.failures:
+        yield f"left out: {counted(len(packed.failures), 'file')} that cannot be read"
+    if packed.warnings:
+        yield f"packed although reading warned: {counted(len(packed.warnings), 'file')}"
+    yield f"shards: {folder}" + (f" ({packed.kept:,} of them there before)" if packed.kept else "")

@@ -90,7 +90,13 @@ def test_progress_counts_files(source, tmp_path, monkeypatch, capsys, workers):
     assert workers > 1 or counts == [2, 3, 4, 5, 6, 7, 8]  # the one that was there is none that was done now
 
 
-@pytest.mark.parametrize("damage", ["", "{}", '{"bytes": 10240}', '{"bytes": 10240, "members": [], "failures": 0}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "", "{}", '{"bytes": 10240}', '{"bytes": 10240, "members": [], "failures": 0}',
+        '{"bytes": 10240, "members": [], "failures": [], "encoded": "1"}',
+    ],
+)  # fmt: skip
 def test_a_shard_with_a_damaged_index_is_packed_again(source, tmp_path, damage):
     packed(source, tmp_path / "out", per_shard=4)
     index = tmp_path / "out" / "train-000001.json"
@@ -201,7 +207,11 @@ def test_files_of_which_reading_warns_are_named_in_the_result_and_in_the_shards(
 def test_videos_are_encoded_anew(tmp_path):
     old = write_video(tmp_path / "a.avi", 12, size=(96, 128), codec="mpeg4")
     media = MediaSet("video", ("a",), (str(old),), (0,))
-    list(pack({"": media}, tmp_path / "out", Packing(short_side=49, gop=4)))
+    (done,) = pack({"": media}, tmp_path / "out", Packing(short_side=49, gop=4))
+    assert done.splits[""] == {
+        "files": 1, "encoded": 1, "source_bytes": old.stat().st_size, "shards": 1,
+        "bytes": (tmp_path / "out" / "all-000000.tar").stat().st_size,
+    }  # fmt: skip
     path = read_media(tmp_path / "out", modality="video").files[0]
     info = probe(path)
     assert (info.frames, info.width, info.height, info.rate) == (12, 64, 48, 25)
@@ -217,8 +227,16 @@ def test_images_are_made_smaller(tmp_path):
     (tmp_path / "in" / "a").mkdir(parents=True)
     Image.new("RGB", (40, 20), (200, 0, 0)).save(tmp_path / "in" / "a" / "large.png")
     Image.new("RGB", (12, 10)).save(tmp_path / "in" / "a" / "small.png")
-    packed(tmp_path / "in", tmp_path / "out", short_side=10)
+    sizes = [file.stat().st_size for file in (tmp_path / "in" / "a").iterdir()]
+    for _ in range(2):  # of shards that are there already the same is told
+        whole = packed(tmp_path / "in", tmp_path / "out", short_side=10).splits[""]
+        assert (whole["files"], whole["encoded"], whole["source_bytes"]) == (2, 1, sum(sizes))
     large, small = read_media(tmp_path / "out", modality="image").files
+    again = packed(tmp_path / "out", tmp_path / "smaller", short_side=8).splits[""]
+    assert (again["encoded"], again["source_bytes"]) == (
+        2,
+        sum(len(shards.read_packed(file)) for file in (large, small)),
+    )
     assert read_image(large).shape == (10, 20, 3)
     assert abs(read_image(large).astype(int) - (200, 0, 0)).max() < 4
     assert shards.read_packed(small) == (tmp_path / "in" / "a" / "small.png").read_bytes()

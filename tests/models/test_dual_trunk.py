@@ -1,16 +1,14 @@
 """UniDual on trunks of timm: images to the bit as timm has them, clips that start as the mean of their frames."""
 
 import copy
-import math
 from typing import ClassVar
 
 import pytest
 import timm
 import torch
 from models.base import FamilyTests
-from models.on_trunks import IN1K, MAPS, SIDE, SMALLER, TOKENS, TRUNKS, started, stirred, theirs
+from models.on_trunks import IN1K, MAPS, SIDE, TOKENS, TRUNKS, started, stirred, theirs
 from models.small import clips, close, images
-from timm.models import group_parameters
 from timm.models._hub import save_for_hf
 from torch import nn
 
@@ -18,7 +16,6 @@ from unidual_zoo import for_inference
 from unidual_zoo.explain import explain
 from unidual_zoo.models import dual_trunk
 from unidual_zoo.models.pathways import pathway_of
-from unidual_zoo.training.objective import JointObjective
 
 OPTIONS = dict(norms="shared", pixelwise=True, reduction=4.0)
 ORDERED = OPTIONS | dict(time_terms=3)
@@ -249,173 +246,6 @@ def test_an_image_network_is_where_a_dual_one_can_start(trunk, options):
     assert torch.equal(model(still := images(size=SIDE)), image(still))
 
 
-@pytest.mark.parametrize("coarse", [False, True])
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_what_is_at_a_block_learns_at_its_rate(trunk, coarse):
-    model = stirred(trunk, pixelwise=True, global_blocks=1 if trunk in TOKENS else 0)
-    layers = group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
-    network = timm.create_model(trunk, num_classes=7, **SMALLER.get(trunk, {}))
-    expected = group_parameters(network, network.group_matcher(coarse=coarse), reverse=True)
-    assert {name.removeprefix("trunk."): layer for name, layer in layers.items() if name.startswith("trunk.")} == {
-        name: layer for name, layer in expected.items() if not name.startswith(network.default_cfg["classifier"])
-    }
-    assert layers.keys() == {name for name, _ in model.named_parameters()}
-    for name, layer in layers.items():
-        if name.startswith("norms."):
-            assert layer == layers[name.removeprefix("norms.video.")], name
-        if name.startswith("units."):
-            block = next(of for of in model.block_names if name.startswith(f"units.{of}."))
-            assert layer == layers[next(key for key in layers if key.startswith(f"trunk.{block}."))], name
-        if name.startswith("heads."):
-            assert layer == max(layers.values())
-        if name.startswith("global_blocks."):
-            assert layer == layers[f"trunk.{model.block_names[-1]}.norm1.weight"]
-
-
-# ---- training -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("norms", ["split", "shared"])
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_a_frozen_trunk_keeps_the_logits_of_images_to_the_bit(trunk, norms):
-    model = stirred(trunk, freeze_trunk=True, norms=norms, drop_path_rate=0.5)
-    still, x = images(size=SIDE), clips(batch=4, size=SIDE)
-    with torch.no_grad():
-        before, clip_before = model(still), model(x)
-    objective = JointObjective(model, {"in1k.image": 0.0})
-    learning = [weight for name, weight in model.named_parameters() if not name.startswith("heads.image.")]
-    optimizer = torch.optim.SGD(learning, lr=0.1, momentum=0.9, weight_decay=0.1)
-    for _ in range(3):
-        objective.train()
-        optimizer.zero_grad()
-        objective({"in1k": (still, torch.tensor([0, 1])), "k400": (x, torch.tensor([0, 1, 2, 3]))})["total"].backward()
-        optimizer.step()
-        model.train()
-        model(x).square().mean().backward()
-        optimizer.step()
-    with torch.no_grad():
-        assert not torch.allclose(model.eval()(x), clip_before, rtol=1e-2)
-        assert torch.equal(model(still), before)
-    model.freeze_trunk(False)
-    assert all(weight.requires_grad for weight in model.parameters())
-    assert model.train().trunk.training
-
-
-def test_a_frozen_trunk_stays_frozen_in_a_saved_network_unless_it_is_asked_not_to(tmp_path):
-    save_for_hf(stirred("test_efficientnet", freeze_trunk=True), str(tmp_path), safe_serialization=True)
-    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
-    assert {name.split(".")[0] for name, weight in again.named_parameters() if not weight.requires_grad} == {"trunk"}
-    assert again.training
-    assert not again.trunk.training
-    free = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, freeze_trunk=False)
-    assert all(weight.requires_grad for weight in free.parameters())
-
-
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_joint_training_reaches_every_weight(trunk):
-    model = stirred(trunk, auxiliary=True, pixelwise=True)
-    batch = {
-        "in1k": (images(size=SIDE), torch.tensor([0, 1])),
-        "k400": (clips(size=SIDE), torch.tensor([2, 3])),
-    }
-    losses = JointObjective(model).train()(batch)
-    assert losses.keys() == {"in1k.image", "in1k.video", "k400.image", "k400.video", "total"}
-    losses["total"].backward()
-    assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
-
-
-@pytest.mark.parametrize("norms", ["split", "shared"])
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_gradient_checkpointing_changes_nothing(trunk, norms):
-    plain = stirred(trunk, norms=norms, pixelwise=True, auxiliary=True).train()
-    again = copy.deepcopy(plain)
-    again.set_grad_checkpointing()
-    for x in (images(size=SIDE), clips(size=SIDE)):
-        for model in (plain, again):
-            model(x).square().mean().backward()
-    for (name, a), b in zip(plain.named_parameters(), again.parameters(), strict=True):
-        assert (a.grad is None) == (b.grad is None)
-        if a.grad is not None:
-            torch.testing.assert_close(a.grad, b.grad, msg=name)
-    for (name, a), b in zip(plain.named_buffers(), again.buffers(), strict=True):
-        torch.testing.assert_close(a, b, msg=name)  # a batch is counted once
-
-
-# ---- timm's conventions ---------------------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_save_and_reload(trunk, tmp_path):
-    options = dict(trunk_args=SMALLER.get(trunk, {}) | {"drop_rate": 0.1}, pixelwise=True, norms="shared", reduction=4)
-    model = stirred(trunk, **options)
-    save_for_hf(model, str(tmp_path), safe_serialization=True)
-    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    assert (again.tasks, again.spec, again._model_args) == (model.tasks, model.spec, model._model_args)
-    assert again._model_args["trunk"] == trunk
-    for x in (images(size=SIDE), clips(size=SIDE)):
-        assert torch.equal(again(x), model(x))
-    assert timm.create_model(f"local-dir:{tmp_path}", pretrained=False, num_classes=5).num_classes == 5
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_intermediates_of_clips(trunk):
-    model, x = stirred(trunk), clips(size=SIDE)
-    final, taken = model.forward_intermediates(x)
-    assert torch.equal(final, model.forward_features(x))
-    assert len(taken) == len(model.feature_info)
-    for info, maps in zip(model.feature_info, taken, strict=True):
-        assert maps.shape == (2, info["num_chs"], 4, *[math.ceil(SIDE / info["reduction"])] * 2)
-    early = model.forward_intermediates(x, indices=[0, 2], stop_early=True, intermediates_only=True)
-    for a, b in zip(early, (taken[0], taken[2]), strict=True):
-        assert torch.equal(a, b)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("modality", ["image", "video"])
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_features_only(trunk, modality, tmp_path):
-    model = stirred(trunk, auxiliary=True)
-    x = images(size=SIDE) if modality == "image" else clips(size=SIDE)
-    save_for_hf(model, str(tmp_path), safe_serialization=True)
-    for indices in ((0, 1), (-1,)):
-        extractor = timm.create_model(
-            f"local-dir:{tmp_path}", pretrained=True, features_only=True, modality=modality, out_indices=indices
-        ).eval()
-        taken = model.forward_intermediates(x, modality=modality, indices=list(indices), intermediates_only=True)
-        assert extractor.feature_info.channels() == [model.feature_info[number]["num_chs"] for number in indices]
-        for a, b in zip(extractor(x), taken, strict=True):
-            close(a, b, 1e-6)
-        if indices == (0, 1):
-            assert sum(p.numel() for p in extractor.parameters()) < sum(p.numel() for p in model.parameters()) / 1.3
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("trunk", TRUNKS)
-@pytest.mark.parametrize("prune_head", [True, False])
-def test_pruned_networks_are_saved_as_they_are(trunk, prune_head, tmp_path):
-    model, x = stirred(trunk), clips(size=SIDE)
-    expected = model.forward_intermediates(x, indices=[1], stop_early=True)[0] if prune_head else model(x)
-    model.prune_intermediate_layers([1] if prune_head else [len(model.feature_info) - 1], prune_head=prune_head)
-    close(model(x), expected, 1e-6)
-    save_for_hf(model, str(tmp_path), safe_serialization=True)
-    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    assert again.state_dict().keys() == model.state_dict().keys()
-    assert (again.num_features, again.feature_info) == (model.num_features, model.feature_info)
-    assert torch.equal(again(x), model(x))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("trunk", TRUNKS)
-def test_grey_input_takes_timms_weights(trunk):
-    network = theirs(trunk)
-    grey = started(network, trunk, in_chans=1)
-    x = images(chans=1, size=network.default_cfg["input_size"][-1])
-    close(grey(x), network(x.expand(-1, 3, -1, -1)), 1e-4)
-    assert grey(clips(chans=1, size=SIDE)).shape == (2, 7)
-
-
 def test_a_clip_frame_average_needs_no_temporal_weights_at_all():
     assert not any(
         pathway_of(name)
@@ -498,10 +328,3 @@ def test_folded_networks_give_the_same(trunk, operator, norms):
 def test_refused(arguments, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         timm.create_model("unidual_trunk", **arguments)
-
-
-def test_hooks_are_refused_as_blocks_are_called_one_by_one():
-    with pytest.raises(
-        ValueError, match="feature_cls='hook' does not see the feature maps of unidual_trunk: use 'getter'"
-    ):
-        timm.create_model("unidual_trunk", trunk="test_efficientnet", features_only=True, feature_cls="hook")

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from models import tokennet
 from tiny import tiny_recipe
 
-from unidual.app import main
 from unidual_zoo.explain import explain
 from unidual_zoo.training.objective import JointObjective
 from unidual_zoo.training.rundir import LAST, LOG, load_checkpoint, read_log
@@ -19,19 +18,6 @@ from unidual_zoo.training.trainer import Trainer, train
 ARGUMENTS = {"width": 16, "depth": 2, "patch": 8}
 NETWORK = ("model=tokennet", f"model_args={json.dumps({**ARGUMENTS, 'auxiliary': True})}")
 TASKS = {"pictures": ("image", 2), "films": ("video", 2)}
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command line -> (exit status, standard output, standard error)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

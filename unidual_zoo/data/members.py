@@ -36,6 +36,11 @@ def member_facts(path: PathLike) -> tuple[int, bytes]:
     return len(data), hashlib.sha256(data).digest()
 
 
+def file_size(path: PathLike) -> int:
+    """The bytes of a file, wherever it lies. Raises MediaError of one within another that cannot be read."""
+    return member_facts(path)[0] if is_member(path) else os.path.getsize(path)
+
+
 def known_frames(path: PathLike) -> FrameIndex | None:
     """The index of frames that a shard has of a video in it; None where there is none that can be right."""
     text = find_packed(path).frames if is_packed(path) else None

@@ -36,7 +36,7 @@ from unidual_zoo.data.frame_text import to_text
 from unidual_zoo.data.images import read_image
 from unidual_zoo.data.layouts import find_layout
 from unidual_zoo.data.media import MediaError, PathLike, file_boundary
-from unidual_zoo.data.members import read_file
+from unidual_zoo.data.members import file_size, read_file
 from unidual_zoo.data.shards import (
     BLOCK,
     FORMAT,
@@ -73,7 +73,7 @@ TICK = 0.5  # seconds between two looks at what other processes have done
 
 @dataclass(frozen=True)
 class Packing:
-    """How files are packed: `per_shard` of them in a shard, as they are or made smaller.
+    """How files are packed: `per_shard` of them in a shard, as they are, without being decoded, or made smaller.
 
     `short_side`: images and videos are scaled down until their shorter side has so many pixels, and encoded anew: JPEG
     of quality 95, H.264 at crf 20 without sound. `gop`: videos are encoded anew with a key frame every so many frames,
@@ -109,18 +109,22 @@ class Job(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """What became of the files of a shard: how many are packed, in how many bytes; which could not be read, and of
-    which reading warned."""
+    """What became of the files of a shard: how many are packed, how many of these encoded anew, the bytes that they had
+    and those of the shard; which could not be read, and of which reading warned."""
 
     files: int
+    encoded: int
+    source_bytes: int
     bytes: int
     failures: list[dict[str, str]]
     warnings: list[dict[str, str]]
 
     @classmethod
     def of(cls, index: Mapping[str, Any]) -> Shard:
-        """What its index says of it; that of an older packing says nothing of warnings."""
-        return cls(len(index["members"]), index["bytes"], index["failures"], index.get("warnings", []))
+        """What its index says of it; that of an older packing says nothing of warnings, nor of what files were."""
+        files, size = len(index["members"]), index["bytes"]
+        encoded, source_bytes = index.get("encoded", 0), index.get("source_bytes", size)
+        return cls(files, encoded, source_bytes, size, index["failures"], index.get("warnings", []))
 
 
 Write = Callable[[Job, Callable[[], object]], Shard]  # and calls the function after every file
@@ -128,8 +132,9 @@ Write = Callable[[Job, Callable[[], object]], Shard]  # and calls the function a
 
 @dataclass(frozen=True)
 class Packed:
-    """What became of the files: by split how many are packed, in how many shards and bytes; which could not be read,
-    and which are packed although reading warned of them.
+    """What became of the files: by split how many `files` are packed, how many of these were `encoded` anew, how many
+    bytes they had (`source_bytes`), and in how many `shards` and `bytes` they are; which could not be read, and which
+    are packed although reading warned of them.
 
     `kept`: shards that were there already.
     """
@@ -176,7 +181,9 @@ def _pack(
     media: Mapping[str, MediaSet], folder: Path, packing: Packing, workers: int, progress: bool
 ) -> Iterator[Packed]:
     deals = {split: list(_deal(split, data, packing)) for split, data in media.items()}
-    splits = {split: {"files": 0, "shards": len(deals[split]), "bytes": 0} for split in media}
+    splits = {
+        split: {"files": 0, "encoded": 0, "source_bytes": 0, "shards": len(deals[split]), "bytes": 0} for split in media
+    }
     jobs = [(split, job) for split in media for job in deals[split]]
     modality = next(iter(media.values())).modality
     there = {job.name: _whole(folder, job.name) for _, job in jobs}
@@ -189,8 +196,8 @@ def _pack(
         for split, job in jobs:
             found = there[job.name]
             shard = next(written) if found is None else found
-            splits[split]["files"] += shard.files
-            splits[split]["bytes"] += shard.bytes
+            for name in ("files", "encoded", "source_bytes", "bytes"):
+                splits[split][name] += getattr(shard, name)
             failures += shard.failures
             warned += shard.warnings
             packed = replace(packed, kept=packed.kept + (found is not None))
@@ -369,15 +376,17 @@ def _whole(folder: Path, name: str) -> Shard | None:
 
 def _write_members(
     out: tarfile.TarFile, modality: str, packing: Packing, items: Iterable[Item], shard: int
-) -> dict[str, list[Any]]:
-    """What the index says of each file, which files cannot be read, and of which reading warns."""
+) -> dict[str, Any]:
+    """What the index says of each file, how many are encoded anew, the bytes that all had, which files cannot be read,
+    and of which reading warns."""
     members: list[dict[str, Any]] = []
+    encoded = source_bytes = 0
     failures: list[dict[str, str]] = []
     warned: list[dict[str, str]] = []
     for item in items:
         try:
             with file_boundary(item.file), collected() as found:
-                extension, data = prepare(item.file, modality, packing)
+                extension, data, encoded_from = prepare(item.file, modality, packing)
         except MediaError as error:
             failures.append({"file": error.path, "error": error.reason})
             continue
@@ -392,7 +401,11 @@ def _write_members(
         digest = hashlib.sha256(data).hexdigest()
         place = dict(name=key + extension, place=item.place, offset=offset, size=len(data), sha256=digest)
         members.append(place | about | _frames(key + extension, data, modality, packing))
-    return {"members": members, "failures": failures, "warnings": warned}
+        encoded += encoded_from is not None
+        source_bytes += len(data) if encoded_from is None else encoded_from
+    return {
+        "members": members, "encoded": encoded, "source_bytes": source_bytes, "failures": failures, "warnings": warned,
+    }  # fmt: skip
 
 
 def _frames(name: str, data: bytes, modality: str, packing: Packing) -> dict[str, str]:
@@ -416,8 +429,16 @@ def _add(out: tarfile.TarFile, name: str, data: bytes) -> None:
     out.addfile(info, io.BytesIO(data))
 
 
-def prepare(file: str, modality: str, packing: Packing) -> tuple[str, bytes]:
-    """The extension and the bytes of a file as it is packed.
+class Prepared(NamedTuple):
+    """A file as it is packed; of one that was encoded anew the bytes that it had."""
+
+    extension: str
+    data: bytes
+    encoded_from: int | None = None
+
+
+def prepare(file: str, modality: str, packing: Packing) -> Prepared:
+    """What a file is packed as.
 
     Raises:
         MediaError: it cannot be read, or is an entry of a stack, which has no bytes of its own.
@@ -425,12 +446,12 @@ def prepare(file: str, modality: str, packing: Packing) -> tuple[str, bytes]:
     if is_stacked(file):
         raise MediaError(file, "an entry of a stack is no file that could be packed")
     if _is_encoded_anew(modality, packing):
-        return ".mp4", smaller_video(file, short_side=packing.short_side, gop=packing.gop)
+        return Prepared(".mp4", smaller_video(file, short_side=packing.short_side, gop=packing.gop), file_size(file))
     if modality == IMAGE and packing.short_side:
         picture = read_image(file)
         if min(picture.shape[:2]) > packing.short_side:
-            return ".jpg", _smaller_image(picture, packing.short_side)
-    return os.path.splitext(file)[1].lower(), read_file(file)
+            return Prepared(".jpg", _smaller_image(picture, packing.short_side), file_size(file))
+    return Prepared(os.path.splitext(file)[1].lower(), read_file(file))
 
 
 def _smaller_image(picture: np.ndarray, short_side: int) -> bytes:

@@ -38,6 +38,7 @@ MANIFEST, PLAN = "shards.json", "packing.json"  # the plan comes first, the mani
 FORMAT = "unidual-shards-1"
 KEY_DIGITS, PLACE_DIGITS = 12, 6  # of a file's name; the last ones are its number in the shard
 MEMBER = {"name": str, "place": int, "offset": int, "size": int, "sha256": str, "labels": list, "group": str}
+SHARD = {"bytes": int, "encoded": int, "source_bytes": int, "failures": list, "warnings": list}
 FRAMES = "frames"  # of a member, if it has one: its index of frames
 _SHARD = re.compile(rf".+-\d{{6}}{re.escape(SUFFIX)}")  # train-000003.tar
 BLOCK = 512  # bytes of a tar's header
@@ -153,9 +154,8 @@ def index_of(found: Mapping[str, Any], path: str) -> Index:
         for number, member in enumerate(members):
             _check_member(member, number)
         spans = np.array([(member["offset"], member["size"]) for member in members], np.int64).reshape(-1, 2)
-        _check_kind(found, "bytes", int)
-        _check_kind(found, "failures", list)
-        _check_kind({"warnings": [], **found}, "warnings", list)  # older versions wrote none
+        for field, kind in SHARD.items():
+            _check_kind({"encoded": 0, "source_bytes": 0, "warnings": [], **found}, field, kind)  # older ones lack them
         digests = [bytes.fromhex(member["sha256"]) for member in members]
         return Index(spans, digests, found["bytes"], [member.get(FRAMES) for member in members])
     except (KeyError, TypeError, ValueError, OverflowError) as error:

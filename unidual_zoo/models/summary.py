@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ import timm
 import torch
 from timm.utils import natural_key
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from unidual_zoo.checks import nearest
 from unidual_zoo.models.arguments import resolve
@@ -175,7 +177,7 @@ def _resolved(architecture: str, tag: str | None) -> tuple[Family, InputSpec, di
 
 
 def _count_body(name: str) -> _Body:
-    with torch.device("meta"):
+    with torch.device("meta"), _Counter():  # within which weights that have no memory are not drawn either
         model = create_model(name)
     sizes = {
         pathway: multiply_adds(model, pathway) - _head_multiply_adds(model.heads, pathway) for pathway in model.pathways
@@ -212,7 +214,50 @@ def multiply_adds(model: TaskModel, pathway: str, modality: str | None = None) -
 def count_multiply_adds(model: nn.Module, *inputs: Any, **options: Any) -> int:
     """Multiply-adds of a call of any network, in its convolutions and matrix products."""
     was_training = model.training
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with _Counter() as counter, torch.no_grad():
         model.eval()(*inputs, **options)
     model.train(was_training)
-    return counter.get_total_flops() // 2
+    return counter.flops // 2
+
+
+_NORMS = (torch.ops.aten.native_batch_norm.default, torch.ops.aten.native_layer_norm.default)
+
+
+class _Counter(TorchDispatchMode):
+    """Counts what is called within it, by torch's own formulas.
+
+    Where tensors have no memory, norms and what happens in place are left out: they keep shapes, and the Python by
+    which torch finds that out takes longer than all else.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if formula := flop_registry.get(func._overloadpacket):
+            made = func(*args, **kwargs)
+            self.flops += formula(*args, **kwargs, out_val=made)
+            return made
+        if args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+            if func in _NORMS:
+                return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+            if _keeps_shape_in_place(func):
+                return args[0]
+        if _is_composite(func):
+            with self:
+                return func.decompose(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+@functools.cache
+def _is_composite(func: Any) -> bool:
+    """Whether a call is made of others; such come whole where there can be no gradients (torch.inference_mode)."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+@functools.cache
+def _keeps_shape_in_place(func: Any) -> bool:
+    schema = func._schema
+    return schema.is_mutable and schema.name.endswith("_") and torch.Tag.inplace_view not in func.tags

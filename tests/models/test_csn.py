@@ -82,6 +82,11 @@ def test_a_dual_network_starts_from_a_video_networks_file(tmp_path):
         dual = load("ipcsn152_dual", file, tasks={"in1k": ("image", 7), "k400": ("video", 400)}, **SIZE)
     close(dual(x), alone(x), 0)
     close(dual.forward_features(image), deflated.forward_features(image), 0)
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in theirs(format).items()}
+    coarse = load("ipcsn152_dual", save(halves, tmp_path / "halves.pth", format), **SIZE)
+    widened = {key: value.float() if value.is_floating_point() else value for key, value in halves.items()}
+    again = load("ipcsn152_dual", save(widened, tmp_path / "widened.pth", format), **SIZE)
+    close(coarse(image), again(image), 0)  # what is summed over time is summed in float32
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -30,7 +30,7 @@ _OF_NUMPY = re.compile(
 )
 _CLASS = re.compile(r"[\w.]+\._*[A-Z]\w*", re.ASCII)  # functions have small letters
 _REFUSED = re.compile(r"\bGLOBAL ([\w.]+)")  # in what torch says; it leaves out "builtins."
-_MOST = 100  # classes in a file
+_MOST = 50  # classes in a file
 
 
 def load_pickled(path: Path) -> Any:

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-_VALUES = {  # what of Python's own library only holds values
+_VALUES = {  # what of Python's own library only holds values, or names what is not called
     "argparse.Namespace", "types.SimpleNamespace", "collections.defaultdict", "collections.deque",
+    "builtins.getattr",  # how a class's method is named
     *(f"builtins.{kind}" for kind in ("bool", "dict", "float", "frozenset", "int", "list", "str", "tuple")),
     *(f"datetime.{kind}" for kind in ("date", "datetime", "timedelta", "timezone")),
     *(f"pathlib.{kind}Path" for kind in ("Posix", "PurePosix", "Windows", "PureWindows")),
@@ -52,7 +53,7 @@ def load_pickled(path: Path) -> Any:
         except (TypeError, ValueError, AttributeError) as error:  # an object is told to hold what a stand-in does not
             if not classes:
                 raise
-            raise UnpicklingError(f"GLOBAL {', '.join(classes)}") from error
+            raise UnpicklingError(f"GLOBAL {min(classes, key=_is_common)}") from error
         if others := [name for name in lacking if not _holds_values(name)]:
             raise UnpicklingError(f"GLOBAL {others[0]}")
         classes |= {name: _stand_in(name) for name in lacking}
@@ -73,6 +74,11 @@ def _holds_values(name: str) -> bool:
     if name.partition(".")[0] in sys.stdlib_module_names:
         return name in _VALUES
     return bool(_CLASS.fullmatch(name) or _OF_NUMPY.fullmatch(name))
+
+
+def _is_common(name: str) -> bool:
+    """Whether many files name it, so that it says little of this one."""
+    return name in _VALUES or bool(_OF_NUMPY.fullmatch(name))
 
 
 class _Nothing:

@@ -116,6 +116,19 @@ def test_the_norms_have_the_eps_of_the_formats_authors(tmp_path):
     assert (logits[2] - logits[0]).abs().max() > 1e-3 * logits[0].abs().max()
 
 
+@torch.inference_mode()
+def test_norms_of_scale_and_bias_alone(tmp_path):
+    """GluonCV's Affine: x * weight + bias, whose weights are (C, 1, 1, 1)."""
+    name, size, golden = GOLDEN["GluonCV"]
+    weights = theirs("GluonCV")
+    for norm in [key.removesuffix("running_var") for key in weights if key.endswith("running_var")]:
+        scale = weights[f"{norm}weight"] / (weights.pop(f"{norm}running_var") + 1e-3).sqrt()
+        bias = weights[f"{norm}bias"] - scale * weights.pop(f"{norm}running_mean")
+        weights |= {f"{norm}weight": scale[:, None, None, None], f"{norm}bias": bias[:, None, None, None]}
+    model = load(name, save(weights, tmp_path / "theirs.pth", "GluonCV"), **size)
+    close(model(seeded_clip(1, 3, 6, 48, 40))[0, : len(golden)], torch.tensor(golden))
+
+
 def test_files_that_do_not_fit_say_why(tmp_path):
     file = str(tmp_path / "theirs.pth")
     torch.save(theirs("VMZ (ir-CSN)", num_classes=359, **NARROW), file)

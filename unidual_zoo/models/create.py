@@ -40,6 +40,7 @@ from unidual_zoo.weights import (
     is_noncommercial,
     read_config,
     read_weights,
+    unwrap,
 )
 
 _SOURCES = ("state_dict", "file", "hf_hub_id", "url")  # of weights, as timm prefers them
@@ -274,7 +275,7 @@ def _find_weights(
     for given in places:
         kind = next((key for key in _SOURCES if given.get(key) and given[key] != published.get(key)), None)
         if kind == "state_dict":
-            return check_plain(given[kind], what=kind), kind
+            return check_plain(unwrap(given[kind]), what=kind), kind
         if kind == "file":
             return read_weights(given[kind]), str(given[kind])
         if kind == "hf_hub_id":

@@ -68,8 +68,7 @@ def _read_weights(path: Path, what: str) -> dict[str, Tensor]:
     if foreign := _foreign_format(path):
         raise CheckpointError(f"{what} {foreign}")
     try:
-        content = _load(path)
-        weights = clean_state_dict(clean_state_dict(_without_attribute(_table(content), content)))  # wrapped twice
+        weights = unwrap(_load(path))
     except Exception as error:  # torch, pickle and safetensors each raise their own
         raise CheckpointError(f"{what} {_unreadable(error)}") from error
     if not weights:
@@ -85,6 +84,12 @@ def _load(path: Path) -> dict[str, Any]:
     if is_pickle(path):
         return read_blobs(path, tables=_TABLES)
     return load_pickled(path)
+
+
+def unwrap(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights in what a training keeps, by the names that they have in the network (see `read_weights`)."""
+    weights = _without_attribute(_table(content), content)
+    return clean_state_dict(clean_state_dict(weights))  # of networks that were wrapped twice
 
 
 def _is_safetensors(path: Path) -> bool:

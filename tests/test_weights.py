@@ -9,7 +9,10 @@ import threading
 import time
 import warnings
 import zipfile
+from argparse import Namespace
+from collections import defaultdict
 from contextlib import suppress
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -45,17 +48,17 @@ CONTENT = bytes(range(256)) * 5000
 class Answers(BaseHTTPRequestHandler):
     """/whole.pth, /broken.pth that ends half-way, /endless.pth that states no length, /slow.pth that drips.
 
-    What is in /a and /b holds its own path; everything else is 404.
+    What is in /a and /b holds its own path, /page.pth is a page; everything else is 404.
     """
 
     requests: ClassVar[list[str]] = []
 
     def do_GET(self):
         self.requests.append(self.path)
-        if self.path.startswith(("/a/", "/b/")):
+        if self.path.startswith(("/a/", "/b/", "/page")):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(self.path.encode())
+            self.wfile.write(b"<html>too many visitors" if self.path == "/page.pth" else self.path.encode())
             return
         if self.path not in ("/whole.pth", "/broken.pth", "/endless.pth", "/slow.pth"):
             self.send_error(404)
@@ -166,6 +169,7 @@ def test_a_server_that_drips_is_given_up(server, tmp_path):
         ("broken.pth", None, f"the download broke off after {len(CONTENT) // 2} of {len(CONTENT)} bytes"),
         ("whole.pth", "12345678", "the server gives another file: its sha256 is .*, expected 12345678"),
         ("none.pth", None, "HTTP Error 404: Not Found"),
+        ("page.pth", None, "the server gives a web page"),
     ],
 )
 def test_failed_download_leaves_nothing_behind(server, tmp_path, name, sha256, cause):
@@ -206,6 +210,60 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, write):
     assert not (tmp_path / "ran").exists()
 
 
+class Settings(dict):
+    """As yacs has them: a dict with attributes."""
+
+    def __init__(self, **values):
+        super().__init__(values)
+        self.frozen = Evil  # a class, which is named alone
+
+
+class Curve:
+    """As mmengine logs it: arrays, dates, a file's place, and methods by name."""
+
+    def __init__(self):
+        self.values, self.best, self.written = np.arange(3.0), np.float64(0.5), datetime(2024, 5, 6)
+        self.folder, self.counts = Path("runs"), defaultdict(list, {"epoch": [1]})
+        self.methods = {"least": Curve.least}
+
+    def least(self):
+        return self.values.min()
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_what_a_training_pickled_beside_the_weights_is_left_out(tmp_path, archive):
+    weights, path = {"a": torch.ones(2), "b": torch.tensor(3)}, tmp_path / "epoch_3.pth"
+    counted = weights | {
+        "total_ops": torch.zeros(1),
+        "x.total_params": torch.zeros(1),
+        "data_preprocessor.mean": weights["a"],
+    }
+    around = {"message_hub": {"loss": Curve()}, "cfg": Settings(lr=0.1), "args": Namespace(lr=0.1), "epoch": 3}
+    for table in ("state_dict", "model_state_dict", "net"):
+        torch.save({**around, table: counted}, path, _use_new_zipfile_serialization=archive)
+        read = read_weights(path)
+        assert {key: value.tolist() for key, value in read.items()} == {"a": [1, 1], "b": 3}
+    torch.save({**around, "evil": Evil(tmp_path / "ran")}, path, _use_new_zipfile_serialization=archive)
+    with pytest.raises(CheckpointError, match=r"would run code when it is read \(\w+\.mkdir\): refused"):
+        read_weights(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "module.module."])
+def test_prefixes_of_wrapped_networks_are_taken_off(tmp_path, monkeypatch, prefix):
+    torch.save({"model": {f"{prefix}a.b": torch.ones(2)}}, tmp_path / "wrapped.pth")
+    assert [*read_weights(tmp_path / "wrapped.pth")] == ["a.b"]
+    lightning = {"pytorch-lightning_version": "2.5", "state_dict": {f"net.{prefix}a.b": torch.ones(2)}}
+    torch.save(lightning, tmp_path / "epoch=3.ckpt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [*read_weights("~/epoch=3.ckpt")] == ["a.b"]
+
+
+def test_safetensors_by_another_name(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    assert torch.equal(read_weights(tmp_path / "pytorch_model.bin")["a"], torch.ones(2))
+
+
 def test_damaged_and_strange_files(tmp_path):
     save_file({"a": torch.zeros(1000)}, tmp_path / "whole.safetensors")
     torch.save({"a": torch.zeros(1000)}, tmp_path / "whole.pth")
@@ -214,15 +272,11 @@ def test_damaged_and_strange_files(tmp_path):
     for name in ("whole.safetensors", "whole.pth", "old.pth"):
         content = (tmp_path / name).read_bytes()
         (tmp_path / f"half-{name}").write_bytes(content[: len(content) // 2])
-    (tmp_path / "page.safetensors").write_text("<html>404: not found, but with status 200</html>")
-    (tmp_path / "page.pth").write_text("<html>404: not found, but with status 200</html>")
     (tmp_path / "empty").mkdir()
     bad = [
         "half-whole.safetensors",
         "half-whole.pth",
         "half-old.pth",
-        "page.safetensors",
-        "page.pth",
         "list.pth",
         "empty",
     ]
@@ -233,6 +287,9 @@ def test_damaged_and_strange_files(tmp_path):
     with pytest.raises(CheckpointError, match=r"there is no file of weights .*none.pth"):
         read_weights(tmp_path / "none.pth")
     torch.save({"a": torch.zeros(2), "epoch": 3, "note": "x"}, tmp_path / "mixed.pth")
+    torch.save({"student": {"a": torch.zeros(2)}, "teacher": {"a": torch.zeros(2)}}, tmp_path / "two.pth")
+    with pytest.raises(CheckpointError, match=r"two.pth holds more than weights: student \(dict\), teacher \(dict\)"):
+        read_weights(tmp_path / "two.pth")
     with pytest.raises(CheckpointError, match=r"mixed.pth holds more than weights: epoch \(int\), note \(str\)"):
         read_weights(tmp_path / "mixed.pth")
 
@@ -267,6 +324,16 @@ FOREIGN = {
     "gz.pth": (lambda path: path.write_bytes(gzip.compress(b"x")), "is not a pickle of plain weights"),
     "tensor.pth": (lambda path: torch.save(torch.zeros(2), path), "it holds no table of names and tensors"),
     "numbers.pth": (lambda path: torch.save({0: torch.zeros(2)}, path), "it holds no table of names and tensors"),
+    "network.pth": (lambda path: torch.save(nn.Linear(2, 2), path), "holds no weights: .* save its state_dict"),
+    "page.pth": (
+        lambda path: path.write_text("\n<!DOCTYPE html><html>Sign in</html>"),
+        "is a web page, as servers give",
+    ),
+    "page.safetensors": (lambda path: path.write_text("<html>404, with status 200</html>"), "is a web page"),
+    "lfs.pth": (
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"),
+        "is a pointer of Git LFS to a file that was not fetched",
+    ),
     "vast.pth": (
         lambda path: torch.save({"a": torch.zeros(1).expand(10**12)}, path),
         r"holds more than weights: a \(4,000,000,000,000 bytes, of which 4 are stored\)",
@@ -304,7 +371,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkey
             replace(len(reads) + 1.0)
         return reads[-1]
 
-    name = "load_state_dict_from_path" if folder else "load_state_dict"
+    name = "load_state_dict_from_path" if folder else "load_file"
     load = getattr(fit, name)
     monkeypatch.setattr(fit, name, late)
     replace(1.0)

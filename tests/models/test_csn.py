@@ -82,6 +82,11 @@ def test_a_dual_network_starts_from_a_video_networks_file(tmp_path):
         dual = load("ipcsn152_dual", file, tasks={"in1k": ("image", 7), "k400": ("video", 400)}, **SIZE)
     close(dual(x), alone(x), 0)
     close(dual.forward_features(image), deflated.forward_features(image), 0)
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in theirs(format).items()}
+    coarse = load("ipcsn152_dual", save(halves, tmp_path / "halves.pth", format), **SIZE)
+    widened = {key: value.float() if value.is_floating_point() else value for key, value in halves.items()}
+    again = load("ipcsn152_dual", save(widened, tmp_path / "widened.pth", format), **SIZE)
+    close(coarse(image), again(image), 0)  # what is summed over time is summed in float32
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -109,6 +114,19 @@ def test_the_norms_have_the_eps_of_the_formats_authors(tmp_path):
     close(logits[1], logits[0], 0)
     close(logits[3], logits[2], 0)
     assert (logits[2] - logits[0]).abs().max() > 1e-3 * logits[0].abs().max()
+
+
+@torch.inference_mode()
+def test_norms_of_scale_and_bias_alone(tmp_path):
+    """GluonCV's Affine: x * weight + bias, whose weights are (C, 1, 1, 1)."""
+    name, size, golden = GOLDEN["GluonCV"]
+    weights = theirs("GluonCV")
+    for norm in [key.removesuffix("running_var") for key in weights if key.endswith("running_var")]:
+        scale = weights[f"{norm}weight"] / (weights.pop(f"{norm}running_var") + 1e-3).sqrt()
+        bias = weights[f"{norm}bias"] - scale * weights.pop(f"{norm}running_mean")
+        weights |= {f"{norm}weight": scale[:, None, None, None], f"{norm}bias": bias[:, None, None, None]}
+    model = load(name, save(weights, tmp_path / "theirs.pth", "GluonCV"), **size)
+    close(model(seeded_clip(1, 3, 6, 48, 40))[0, : len(golden)], torch.tensor(golden))
 
 
 def test_files_that_do_not_fit_say_why(tmp_path):

@@ -18,7 +18,6 @@ from unidual_zoo.weights import HEADS, KeyMap
 
 _BLOCKS = "transformer.resblocks."
 _PREFIX = "backbone."
-_LEFT_OUT = ("data_preprocessor.",)  # mmaction2's normalisation of pixels
 _BLOCK = "transformer.resblocks.{i}"
 _UNIT = f"units.blocks.{{i}}.{VIDEO}"
 _GLOBAL = f"global_blocks.{VIDEO}"
@@ -85,7 +84,7 @@ def from_clip_names(weights: Mapping[str, Tensor], *, first_global: int, task: s
     the order of `classes/kinetics400.txt`, and one of Kinetics-710 also gives a head of Kinetics-400, its first rows.
     A UniFormerV2 that was trained frozen has no gate: the query passes alone.
     """
-    theirs = {key.removeprefix(_PREFIX): value for key, value in weights.items() if not key.startswith(_LEFT_OUT)}
+    theirs = {key.removeprefix(_PREFIX): value for key, value in weights.items()}
     uniformer, original = "transformer.temporal_cls_token" in theirs, "transformer.proj.0.weight" in theirs
     table = _UNIFORMERV2 + (_ORIGINAL if original else _MMACTION) if uniformer else _ST_ADAPTER
     table = [(name, ours.replace("+first", f"+{first_global}")) for name, ours in table]

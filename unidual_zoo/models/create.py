@@ -40,6 +40,7 @@ from unidual_zoo.weights import (
     is_noncommercial,
     read_config,
     read_weights,
+    unwrap,
 )
 
 _SOURCES = ("state_dict", "file", "hf_hub_id", "url")  # of weights, as timm prefers them
@@ -212,11 +213,17 @@ def _load(
     try:
         if fresh and there and (lost := _lost_heads(there, here, fresh)):
             raise CheckpointError(f"the checkpoint has no weights for {', '.join(lost)}")
+        weights = {key: _computable(value) for key, value in weights.items()}
         model.load_state_dict(family.filter_fn(weights, model, task=task, fresh_heads=bool(fresh)))
     except (CheckpointError, ValueError) as error:  # a ValueError of `adopt`: there is nothing to start from
         name = name_with_heads(variant, there) if there != here else None
         hint = f"; the heads in it fit {name}" if name else ""
         raise CheckpointError(f"{where}: {error}{hint}") from None
+
+
+def _computable(value: Tensor) -> Tensor:
+    """A weight as it is computed with on the way to a model: of 16 bits it would be rounded at each step."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 def _warn_of_licence(name: str, license: str | None) -> None:
@@ -268,7 +275,7 @@ def _find_weights(
     for given in places:
         kind = next((key for key in _SOURCES if given.get(key) and given[key] != published.get(key)), None)
         if kind == "state_dict":
-            return check_plain(given[kind], what=kind), kind
+            return check_plain(unwrap(given[kind]), what=kind), kind
         if kind == "file":
             return read_weights(given[kind]), str(given[kind])
         if kind == "hf_hub_id":

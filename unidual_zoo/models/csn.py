@@ -319,7 +319,7 @@ class Format:
         return KeyMap(rows, task=task)
 
 
-_HEAD = "heads.video.{task}"
+_HEAD, _NORM_WEIGHTS = "heads.video.{task}", (".norm.video.weight", ".norm.video.bias")
 _MM = {
     "conv1": ("conv1.conv", "conv1.bn"),
     "conv3": ("conv3.conv", "conv3.bn"),
@@ -365,9 +365,20 @@ FORMATS: Mapping[str, Format] = {  # the first whose mark is there; "conv2.0" is
 
 
 def from_upstream(weights: Mapping[str, Tensor], format: Format, *, task: str) -> dict[str, Tensor]:
-    """Another code base's weights -> those of our video pathway, the classifier as the head of `task`."""
+    """Another code base's weights -> those of our video pathway, the classifier as the head of `task`.
+
+    GluonCV's norms of scale and bias alone (its `Affine`) get statistics that change nothing.
+    """
     ours = format.key_map(task).forward(weights)
-    return {key: value.squeeze(2) if _is_pointwise(key) and value.ndim == 5 else value for key, value in ours.items()}
+    ours = {key: value.squeeze(2) if _is_pointwise(key) and value.ndim == 5 else value for key, value in ours.items()}
+    for key in [key for key, value in ours.items() if key.endswith(_NORM_WEIGHTS) and value.ndim == 4]:
+        norm, flat = key.rpartition(".")[0], ours[key].flatten()
+        still = {
+            f"{norm}.running_mean": torch.zeros_like(flat),
+            f"{norm}.running_var": torch.full_like(flat, 1 - format.eps),
+        }
+        ours |= {key: flat, **still}
+    return ours
 
 
 def to_upstream(weights: Mapping[str, Tensor], format: Format, *, task: str) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ from unidual_zoo.models.pathways import (
 from unidual_zoo.models.residual import Block, ResidualNet, Shortcut, Stage, drop_paths
 from unidual_zoo.models.rows.unidual import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
-from unidual_zoo.weights import KeyMap, fit_to_model
+from unidual_zoo.weights import CheckpointError, KeyMap, fit_to_model
 
 STEM_CHANS, STEM_MID_CHANS, STEM_KERNEL = 64, 45, 7  # VMZ fixes 45; its formula would give 83
 BOTTLENECK_EXPANSION = 4
@@ -369,12 +369,18 @@ def checkpoint_filter_fn(
     Formats are told by their keys: our own, which is taken as it is, and torchvision's VideoResNet (R(2+1)D), whose
     classifier becomes the head of `task` (default: the model's first video task) and whose deflation becomes the image
     pathway where the model has one. `fresh_heads`: see `fit_to_model`.
+
+    Raises:
+        CheckpointError: the format is unknown, or what is in it does not fit.
     """
     if "stem.0.weight" in state_dict:
         video = from_video_resnet(state_dict, task or first_task(model.tasks, VIDEO) or "k400")
         if any(f"_norm.{SHARED}." in key for key in model.state_dict()):
             video = {key.replace(f"_norm.{VIDEO}.", f"_norm.{SHARED}."): value for key, value in video.items()}
         state_dict = {**deflate(video), **video} if IMAGE in model.pathways else video
+    elif model.state_dict().keys().isdisjoint(state_dict):
+        read = "this package's own, the R(2+1)D of torchvision, ig65m-pytorch and VMZ (PyTorch)"
+        raise CheckpointError(f"the weights are in no format that is read here: {read}")
     if len(model.pathways) == 1:
         state_dict = select_pathway(state_dict, model.pathways[0])
     return fit_to_model(state_dict, model, adaptable=("stem.spatial.weight",), fresh_heads=fresh_heads)

@@ -8,6 +8,7 @@ probe, as the authors evaluate.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from unidual_zoo.checks import check_known
 from unidual_zoo.models.attention import gather
 from unidual_zoo.models.base import LEARNING, TaskModel
 from unidual_zoo.models.create import build
-from unidual_zoo.models.family import Family
+from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.heads import init_head
 from unidual_zoo.models.pathways import SHARED, PerPathway
 from unidual_zoo.models.practice import TRANSFORMERS
@@ -34,6 +35,7 @@ from unidual_zoo.weights import HEADS, CheckpointError, fit_to_model
 
 PATCH = 16  # pixels of a patch's side
 TUBELET = 2  # frames of a clip that make one token
+PROBE_DEPTH = 4  # blocks of the authors' classifier
 POSITIONS = 15.0  # rows and columns count from 0 to this whatever the size: 256 / 16 - 1
 BASE = 10_000.0  # of the rotary frequencies
 EPS = 1e-6
@@ -141,7 +143,7 @@ class VJepa21(TaskModel):
         heads: Mapping[str, Sequence[str]] | None = None,
         norms: str = SHARED,
         token_pool: str = "mean",
-        probe_depth: int = 4,
+        probe_depth: int = PROBE_DEPTH,
         spec: InputSpec | Mapping[str, Any] | None = None,
         num_frames: int | None = None,
         in_chans: int = 3,
@@ -293,6 +295,8 @@ class VJepa21(TaskModel):
 # ---- checkpoints of other code bases --------------------------------------------------------------------------------
 
 _PREFIXES = ("module.", "backbone.", "encoder.", "classifier.", "pooler.")  # of the authors' training
+_IN_PROBE = "pooler."
+_PROBE_BLOCK = re.compile(r"pooler\.blocks\.(\d+)\.")
 _NAMES = {  # the authors' -> ours, where they differ; {probe} and {head} depend on the pathway and the task
     "patch_embed.proj.": "tokeniser.video.proj.",
     "patch_embed_img.proj.": "tokeniser.image.proj.",
@@ -314,7 +318,7 @@ def from_upstream(state_dict: Mapping[str, Tensor], *, pathway: str, task: str) 
     names = {"probe": f"probe.{pathway}", "head": f"{HEADS}{pathway}.{task}"}
     last_norm = max((key for key in state_dict if "norms_block." in key), default="").rpartition(".")[0]
     for key, value in state_dict.items():
-        name, in_probe = key, "pooler." in key
+        name, in_probe = key, _IN_PROBE in key
         for prefix in _PREFIXES:
             name = name.removeprefix(prefix)
         if name.startswith("norms_block."):
@@ -328,6 +332,15 @@ def from_upstream(state_dict: Mapping[str, Tensor], *, pathway: str, task: str) 
             name = f"{names['probe']}.{name}"
         ours[name] = value.flatten() if name.endswith(".modality") else value
     return ours
+
+
+def implied_arguments(state_dict: Mapping[str, Tensor], arguments: Arguments) -> dict[str, Any]:
+    """The probe of the authors' attentive classifier, if it is among the weights."""
+    if not any(_IN_PROBE in key for key in state_dict):
+        return {}
+    depth = 1 + len({found[1] for key in state_dict if (found := _PROBE_BLOCK.search(key))})
+    implied = {} if depth == arguments.get("probe_depth", PROBE_DEPTH) else {"probe_depth": depth}
+    return {"token_pool": "attentive", **implied}
 
 
 def checkpoint_filter_fn(
@@ -361,6 +374,7 @@ FAMILY = Family(
     architectures=ARCHITECTURES,
     checkpoints=CHECKPOINTS,
     filter_fn=checkpoint_filter_fn,
+    implied_arguments=implied_arguments,
     first_conv="tokeniser.image.proj",
     reduction=PATCH,
     about="[V-JEPA 2.1](https://github.com/facebookresearch/vjepa2), one transformer behind a tokeniser for each "

@@ -32,7 +32,7 @@ from timm.models._hub import get_cache_dir
 
 from unidual_zoo.checks import first_line
 from unidual_zoo.progress import Progress
-from unidual_zoo.weights.files import WEIGHTS_FILE, sha256_of
+from unidual_zoo.weights.files import WEIGHTS_FILE, found_in_place, sha256_of
 from unidual_zoo.weights.rows import Checkpoint, CheckpointError
 
 _TIMEOUT = 30  # seconds of silence
@@ -65,7 +65,8 @@ def fetch_url(
     has the hash. A server that gives next to nothing in `patience` seconds is given up.
 
     Raises:
-        CheckpointError: the server does not give the whole file in time, or another one than that of the hash.
+        CheckpointError: the server does not give the whole file in time, or a web page, or another file than that of
+            the hash.
     """
     folder, name = Path(cache_dir or get_cache_dir()), PurePosixPath(urlparse(url).path).name
     by_torch = folder / name
@@ -78,6 +79,8 @@ def fetch_url(
     partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
     try:
         _Download(url, partial).wait(patience)
+        if found := found_in_place(partial):
+            raise OSError(f"the server gives {found}")
         if sha256 and not (found := sha256_of(partial)).startswith(sha256):
             raise OSError(f"the server gives another file: its sha256 is {found}, expected {sha256}")
         os.replace(partial, path)

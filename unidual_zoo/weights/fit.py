@@ -16,7 +16,8 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from timm.models import clean_state_dict, load_state_dict
+from safetensors.torch import load_file
+from timm.models import clean_state_dict
 from timm.models._hub import load_state_dict_from_path
 from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
@@ -25,31 +26,40 @@ from unidual_zoo.checks import first_line, shorten
 from unidual_zoo.files import read_unchanged
 from unidual_zoo.names import counted
 from unidual_zoo.weights.blobs import is_pickle, read_blobs
+from unidual_zoo.weights.files import found_in_place
+from unidual_zoo.weights.records import load_pickled
 from unidual_zoo.weights.rows import CheckpointError
 
 HEADS = "heads."
 _COUNT = ".num_batches_tracked"
 _SAFETENSORS = ".safetensors"
-_TIMMS_TABLES = ("state_dict_ema", "model_ema", "state_dict", "model")  # where timm looks in files of torch
-_TABLES = (  # where a training keeps the weights to evaluate beside much else, and timm does not look; the first counts
+_TABLES = (  # where a training keeps the weights to evaluate beside much else; the first counts
+    "state_dict_ema", "model_ema", "state_dict", "model",  # as timm looks for them
     "model_state",  # PySlowFast, PyTorchVideo
+    "model_state_dict",  # PyTorch's tutorials
     "ema_encoder", "target_encoder", "encoder",  # V-JEPA
 )  # fmt: skip
+_DEPTH = 2  # tables within each other
+_BY_LIGHTNING = "pytorch-lightning_version"  # in its files; the network is an attribute of what it trains
+_NOT_WEIGHTS = re.compile(
+    r"data_preprocessor\.(mean|std)"  # of mmaction2: constants of the pixels, which are the spec's
+    r"|(.*\.)?total_(ops|params)"  # of thop, which counts operations
+)
 _LARGEST_VIEW = 1 << 28  # bytes that a tensor may claim beyond what is stored of it
 
 
 def read_weights(path: str | Path, *, what: str | None = None) -> dict[str, Tensor]:
     """The weights in a file or in a folder (its `model.safetensors` before others): safetensors, or a plain pickle.
 
-    A dict around them and DistributedDataParallel's prefix are taken off, as timm does; so are PySlowFast's dict, and
-    V-JEPA's, of whose encoders it is the average or the target. A pickle may also hold numpy's arrays, as Caffe2's do,
-    within the same dicts.
+    Dicts around them are taken off, with all that a training keeps beside them (of V-JEPA's encoders the average or the
+    target is taken), and so are the prefixes of DistributedDataParallel, torch.compile and Lightning. A pickle may also
+    hold numpy's arrays, as Caffe2's do, within the same dicts, and settings and logs, which are not read.
     `what` names the weights in errors.
 
     Raises:
         CheckpointError: there is none, it is damaged, it holds more than weights, or it is replaced again and again.
     """
-    path, what = Path(path), what or str(path)
+    path, what = Path(path).expanduser(), what or str(path)
     return read_unchanged(path, lambda: _read_weights(path, what), error=CheckpointError)
 
 
@@ -59,20 +69,55 @@ def _read_weights(path: Path, what: str) -> dict[str, Tensor]:
     if foreign := _foreign_format(path):
         raise CheckpointError(f"{what} {foreign}")
     try:
-        weights = _load(path)
-        tables = (weights.get(name) for name in _TABLES)
-        weights = clean_state_dict(next((dict(table) for table in tables if isinstance(table, Mapping)), weights))
+        weights = unwrap(_load(path))
     except Exception as error:  # torch, pickle and safetensors each raise their own
         raise CheckpointError(f"{what} {_unreadable(error)}") from error
+    if not weights:
+        raise CheckpointError(f"{what} holds no weights: if it is a pickled network, {_ADVICE}")
     return check_plain(weights, what=what)
 
 
 def _load(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return load_state_dict_from_path(path, weights_only=True)
-    if path.suffix != _SAFETENSORS and is_pickle(path):
-        return read_blobs(path, tables=(*_TIMMS_TABLES, *_TABLES))
-    return load_state_dict(str(path), weights_only=True)
+    if path.suffix == _SAFETENSORS or _is_safetensors(path):
+        return load_file(path)
+    if is_pickle(path):
+        return read_blobs(path, tables=_TABLES)
+    return load_pickled(path)
+
+
+def unwrap(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights in what a training keeps, by the names that they have in the network (see `read_weights`)."""
+    weights = _without_attribute(_table(content), content)
+    return clean_state_dict(clean_state_dict(weights))  # of networks that were wrapped twice
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, whatever it is called: with the length of a JSON object, and that."""
+    with path.open("rb") as file:
+        length, brace = int.from_bytes(file.read(8), "little"), file.read(1)
+    return brace == b"{" and length < path.stat().st_size
+
+
+def _table(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights within what a file holds: in a dict of a known name, or in the only one that holds tensors alone."""
+    for _ in range(_DEPTH):
+        tables = {name: value for name, value in content.items() if isinstance(value, Mapping)}
+        known = [tables[name] for name in _TABLES if tables.get(name)]
+        plain = [table for table in tables.values() if table and not any(map(_oddity, table.values()))]
+        if not known and (len(plain) != 1 or any(isinstance(value, Tensor) for value in content.values())):
+            break
+        content = (known or plain)[0]
+    return content
+
+
+def _without_attribute(weights: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights in a file of Lightning without the name of the attribute that all of them begin with."""
+    prefixes = {key.partition(".")[0] for key in weights}
+    if _BY_LIGHTNING not in content or len(prefixes) != 1:
+        return dict(weights)
+    return {key.partition(".")[2]: value for key, value in weights.items()}
 
 
 _ZIP = b"PK\3\4"  # how a file begins that torch takes for one of its own
@@ -81,7 +126,11 @@ _ADVICE = "save its state_dict() with safetensors or torch.save"
 
 def _foreign_format(path: Path) -> str | None:
     """What a file is instead of weights, as the end of a sentence; of some, torch would advise to run their code."""
-    if not path.is_file() or path.suffix == _SAFETENSORS:
+    if not path.is_file():
+        return None
+    if found := found_in_place(path):
+        return f"is {found}"
+    if path.suffix == _SAFETENSORS:
         return None
     with path.open("rb") as file:
         zipped = file.read(len(_ZIP)) == _ZIP
@@ -120,10 +169,14 @@ def _unreadable(error: BaseException) -> str:
 
 
 def check_plain(weights: Mapping[str, Any], *, what: str) -> dict[str, Tensor]:
-    """The weights, if they are plain tensors and nothing else, else a CheckpointError."""
+    """The weights, if they are plain tensors and nothing else, else a CheckpointError.
+
+    Left out are tensors that some code base keeps among them and that are none: counts, and constants of the input.
+    """
+    weights = {key: value for key, value in weights.items() if not _NOT_WEIGHTS.fullmatch(str(key))}
     if others := [f"{key} ({odd})" for key, value in weights.items() if (odd := _oddity(value))]:
         raise CheckpointError(f"{what} holds more than weights: {shorten(others)}")
-    return dict(weights)
+    return weights
 
 
 def _oddity(value: Any) -> str | None:

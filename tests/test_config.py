@@ -206,3 +206,9 @@ def test_any_family_is_checked_by_what_its_class_declares():
     ):
         check_size(Derived, {"width": 2000}, cfg=cfg, weights=weights)
     nn.Linear(2000, 2000, device="meta")  # the limits hold for that network alone
+
+
+def test_a_check_of_size_changes_no_hooks_under_another_thread_that_builds():
+    hooks = iter(torch.nn.modules.module._global_parameter_registration_hooks.values())
+    check_size(Derived, {"width": 30}, cfg={"source": "local-dir", "file": "x"})
+    assert list(hooks)  # an OrderedDict that was changed meanwhile raises RuntimeError

@@ -232,20 +232,32 @@ class _TooLargeError(ValueError):
     """A network goes beyond what it was allowed."""
 
 
+_LIMITS = threading.local()
+
+
 @contextmanager
 def _limited(most_weights: int, most_tensors: int) -> Iterator[None]:
     """Within it, this thread cannot give modules more weights and tensors than so many."""
-    thread, weights, tensors = threading.get_ident(), 0, 0
+    weights = tensors = 0
 
-    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    def count(parameter: nn.Parameter) -> None:
         nonlocal weights, tensors
-        if threading.get_ident() == thread:
-            weights, tensors = weights + parameter.numel(), tensors + 1
-            if weights > most_weights or tensors > most_tensors:
-                raise _TooLargeError(f"it would have over {most_weights:,} weights, or over {most_tensors:,} tensors")
+        weights, tensors = weights + parameter.numel(), tensors + 1
+        if weights > most_weights or tensors > most_tensors:
+            raise _TooLargeError(f"it would have over {most_weights:,} weights, or over {most_tensors:,} tensors")
 
-    handle = register_module_parameter_registration_hook(count)
+    _LIMITS.count = count
     try:
         yield
     finally:
-        handle.remove()
+        _LIMITS.count = None
+
+
+def _count_where_limited(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    if count := getattr(_LIMITS, "count", None):
+        count(parameter)
+
+
+# Once and for good: torch goes through its hooks without a lock, so that one more or less while another thread builds
+# a network ends that thread.
+register_module_parameter_registration_hook(_count_where_limited)

@@ -211,7 +211,7 @@ def test_a_configuration_does_not_lead_to_other_weights(answers):
 
 
 def test_details_of_files_that_are_no_weights_or_do_not_fit(answers):
-    assert "is damaged or not a file of weights: Error while deserializing header" in answers["page"]["message"]
+    assert "is a web page, as servers give in the place of a file" in answers["page"]["message"]
     assert "does not fit UniDual: missing: stem.norm.image.weight" in answers["misfit"]["message"]
 
 

@@ -22,10 +22,11 @@ def gather(queries: Tensor, tokens: Tensor, *, key: Affine, value: Affine, num_h
     where the queries are fewer than a head's channels.
     """
     q = queries.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B, heads, Q, d)
+    q = q * q.shape[-1] ** -0.5
     weight, bias = (part.unflatten(0, (num_heads, -1)) for part in key)  # (heads, d, C), (heads, d)
     shift = q @ bias.unsqueeze(-1)  # (B, heads, Q, 1), the same for all tokens
     scores = (q @ weight).flatten(1, 2) @ tokens.transpose(1, 2) + shift.flatten(1, 2)  # (B, heads*Q, N)
-    gathered = (scores * q.shape[-1] ** -0.5).softmax(-1).to(tokens.dtype) @ tokens  # (B, heads*Q, C)
+    gathered = scores.softmax(-1).to(tokens.dtype) @ tokens  # (B, heads*Q, C)
     weight, bias = (part.unflatten(0, (num_heads, -1)) for part in value)
     values = gathered.unflatten(1, (num_heads, -1)) @ weight.transpose(1, 2) + bias.unsqueeze(1)  # (B, heads, Q, d)
     return values.transpose(1, 2).flatten(2)

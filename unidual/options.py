@@ -32,10 +32,18 @@ FileSeconds = Annotated[
 
 @contextlib.contextmanager
 def json_lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Writes lines of JSON to a file, which is opened before the work begins and emptied by the first line."""
+    """Writes lines of JSON to a file, which is opened before the work begins and emptied by the first line.
+
+    Raises:
+        ValueError: the file is `-`, which elsewhere means standard output; here it would be a file of that name.
+    """
     if path is None:
         yield lambda row: None
         return
+    if str(path) == "-":
+        raise ValueError(
+            "--json takes a file, not -: name one, or /dev/stdout for lines of JSON among what else is printed"
+        )
     file = path.open("a", encoding="utf-8")
     begun = False
 

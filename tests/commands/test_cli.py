@@ -73,6 +73,14 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(run, files, m
     assert "out.jsonl" in one_sentence(err)
 
 
+def test_standard_output_is_not_a_file_named_by_a_dash(run, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run("predict", files / "a.jpg", "--json", "-")
+    assert status == 2
+    assert "/dev/stdout" in one_sentence(err)
+    assert not (tmp_path / "-").exists()
+
+
 def test_an_error_leaves_the_output_of_before(run, model, files, tmp_path):
     (tmp_path / "out.jsonl").write_text("of before\n")
     assert run("predict", files / "a.jpg", "--model", "unidual11", "--json", tmp_path / "out.jsonl")[0] == 2

@@ -12,6 +12,11 @@ import typer
 
 DEFAULT_MODEL = "unidual_efficientnet_lite0"  # it ships with the package and knows ImageNet's classes
 
+PROTOCOL_HELP = (  # all of unidual_zoo.scoring.PROTOCOLS, which help does without: it would have to import torch
+    "The views of a video: unidual34 (10 clips), one_clip, unidual152, torchvision, vmz, nonlocal, timesformer, csn, "
+    "uniformerv2_4x3, uniformerv2_2x3, uniformerv2_1x3, uniformerv2_10x3, uniformerv2_3x1, st_adapter_3x1."
+)
+
 HELP = {"help_option_names": ["-h", "--help"]}
 
 

@@ -9,7 +9,9 @@ from fakes import grey_image
 from said import CLASSES, lines, one_sentence
 
 from unidual.app import main
+from unidual.options import PROTOCOL_HELP
 from unidual_zoo import __version__
+from unidual_zoo.scoring import PROTOCOLS
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -117,6 +119,11 @@ def test_help(run, command):
     status, text, _ = run(command, "--help")
     assert status == 0
     assert f"unidual {command}" in text
+
+
+def test_help_names_every_protocol():
+    named = PROTOCOL_HELP.partition(": ")[2].rstrip(".").split(", ")
+    assert [name.partition(" ")[0] for name in named] == list(PROTOCOLS)
 
 
 def test_usage_errors(run):

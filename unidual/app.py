@@ -25,7 +25,7 @@ from unidual.features import features, search
 from unidual.options import DEFAULT_MODEL, HELP, PROTOCOL_HELP, FileSeconds, json_lines
 from unidual.packing import pack
 from unidual.serve import serve
-from unidual.sources import BENCHMARKS, find_media
+from unidual.sources import BENCHMARKS, find_media, learnt_from
 from unidual.training import TrainCommand, finetune, train
 from unidual.ways import Actors, Address, Clips, Engine, Sampler, engine_of, salient_of
 
@@ -402,11 +402,9 @@ def _origin(model: str, checkpoint: Path | None) -> dict[str, str]:
 
 def _in_training(model: str, files: Sequence[str]) -> dict[str, int]:
     """A fact for the report where a saved network has learnt from some of the files, as far as it knows."""
-    from unidual_zoo.data.learnt import LEARNT, count_learnt
     from unidual_zoo.report.page import IN_TRAINING
 
-    source, _, folder = model.partition(":")
-    count = count_learnt(files, Path(folder, LEARNT)) if source == "local-dir" else 0
+    count = learnt_from(model, files)
     return {IN_TRAINING: count} if count else {}
 
 

@@ -9,8 +9,9 @@ from fakes import grey_image, grey_video
 from models.small import close, small
 
 from unidual.app import DTYPES, _origin, main
-from unidual.export import FORMATS, _accuracy
+from unidual.export import FORMATS, _accuracy, _caution
 from unidual_zoo import calibration, export, for_inference
+from unidual_zoo.calibration import Calibration
 from unidual_zoo.data import normalize
 from unidual_zoo.dtypes import FLOATS
 from unidual_zoo.engines import ENGINES, Call
@@ -154,6 +155,13 @@ def test_int8_is_near_and_says_what_it_costs(tmp_path, monkeypatch, capsys):
     assert 0 < made.difference < 0.2
     graph = load_exported(tmp_path / "int8")
     assert for_inference(graph) is graph
+
+
+def test_accuracies_of_files_that_are_known_are_said_to_be_so():
+    apart, same = Calibration("x", ["a"], ["b", "c"]), Calibration("x", ["a", "b"], ["a", "b"])
+    assert _caution(apart, 0) is None
+    assert "has learnt from 1 of 2 files in training" in (_caution(apart, 1) or "")
+    assert "int8 was calibrated on the files" in (_caution(same, 0) or "")
 
 
 def test_int8_says_how_many_files_got_another_answer(monkeypatch):

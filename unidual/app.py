@@ -22,10 +22,10 @@ from unidual.demo import demo
 from unidual.devices import device_of, workers_of
 from unidual.export import export
 from unidual.features import features, search
-from unidual.options import DEFAULT_MODEL, HELP, FileSeconds, json_lines
+from unidual.options import DEFAULT_MODEL, HELP, PROTOCOL_HELP, FileSeconds, json_lines
 from unidual.packing import pack
 from unidual.serve import serve
-from unidual.sources import BENCHMARKS, find_media
+from unidual.sources import BENCHMARKS, find_media, learnt_from
 from unidual.training import TrainCommand, finetune, train
 from unidual.ways import Actors, Address, Clips, Engine, Sampler, engine_of, salient_of
 
@@ -52,7 +52,7 @@ Model = Annotated[
 ]
 Checkpoint = Annotated[Path | None, typer.Option(help="A file of weights in place of the published ones.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="The head [default: the model's first for the modality].")]
-ProtocolName = Annotated[str, typer.Option("--protocol", help="The views of a video, see unidual_zoo.evaluation.")]
+ProtocolName = Annotated[str, typer.Option("--protocol", help=PROTOCOL_HELP)]
 BatchSize = Annotated[int, typer.Option(help="Views that go through the network together.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that decode ahead [default: 0 on a CPU, else up to 8].")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps … [default: cuda if it is there].")]
@@ -306,7 +306,8 @@ def models(
 ) -> None:
     """The models: tasks, parameters, multiply-adds of one image or clip, where weights come from, licence.
 
-    The table is cut to the terminal; --json and --markdown have everything.
+    Every network is built to be counted, which takes a while for all of them: give a pattern where you can. The table
+    is cut to the terminal; --json and --markdown have everything.
     """
     from unidual_zoo.models.summary import registered_names, summarise
     from unidual_zoo.progress import Progress
@@ -401,11 +402,9 @@ def _origin(model: str, checkpoint: Path | None) -> dict[str, str]:
 
 def _in_training(model: str, files: Sequence[str]) -> dict[str, int]:
     """A fact for the report where a saved network has learnt from some of the files, as far as it knows."""
-    from unidual_zoo.data.learnt import LEARNT, count_learnt
     from unidual_zoo.report.page import IN_TRAINING
 
-    source, _, folder = model.partition(":")
-    count = count_learnt(files, Path(folder, LEARNT)) if source == "local-dir" else 0
+    count = learnt_from(model, files)
     return {IN_TRAINING: count} if count else {}
 
 

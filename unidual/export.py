@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.sources import learnt_from
+
+if TYPE_CHECKING:
+    from unidual_zoo.calibration import Calibration
 
 FORMATS = ("onnx", "openvino", "torch")
 
@@ -65,8 +69,24 @@ def export(
     typer.echo(f"{folder}: {made.call}, {made.dtype}, logits within {made.difference:.1e} of the model's")
     if made.accuracy:
         typer.echo(_accuracy(dict(made.accuracy)))
+        if calibration is not None and (caution := _caution(calibration, learnt_from(model, calibration.measured))):
+            typer.echo(f"unidual: {caution}", err=True)
     shown = {key: value for key, value in result.items() if key not in ("classes", "spec")}
     typer.echo(json.dumps(shown))
+
+
+def _caution(calibration: Calibration, learnt: int) -> str | None:
+    """Why both accuracies may be too good, if they may: the network knows `learnt` files, or int8 all of them."""
+    from unidual_zoo.names import counted
+
+    if learnt:
+        count = f"{learnt} of {counted(len(calibration.measured), 'file')}"
+        return (
+            f"this network has learnt from {count} in training: the accuracies are no test of what it makes of others"
+        )
+    if set(calibration.measured) <= set(calibration.files):
+        return "int8 was calibrated on the files that the accuracies are of: there are no others"
+    return None
 
 
 def _accuracy(found: dict) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unidual.devices import device_of, workers_of
-from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.options import DEFAULT_MODEL, PROTOCOL_HELP, json_lines
 from unidual.ways import Actors, Address, Engine, engine_of
 
 FAILED_FILES = 1  # exit status
@@ -32,7 +32,7 @@ def features(
     ] = True,
     modality: Annotated[str | None, typer.Option(help="image or video files alone.")] = None,
     pathway: Annotated[str | None, typer.Option(help="image or video [default: the file's modality].")] = None,
-    protocol: Annotated[str, typer.Option(help="The views of a video, see unidual_zoo.evaluation.")] = "unidual34",
+    protocol: Annotated[str, typer.Option(help=PROTOCOL_HELP)] = "unidual34",
     engine: Engine = "local",
     address: Address = None,
     actors: Actors = 1,

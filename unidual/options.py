@@ -12,6 +12,11 @@ import typer
 
 DEFAULT_MODEL = "unidual_efficientnet_lite0"  # it ships with the package and knows ImageNet's classes
 
+PROTOCOL_HELP = (  # all of unidual_zoo.scoring.PROTOCOLS, which help does without: it would have to import torch
+    "The views of a video: unidual34 (10 clips), one_clip, unidual152, torchvision, vmz, nonlocal, timesformer, csn, "
+    "uniformerv2_4x3, uniformerv2_2x3, uniformerv2_1x3, uniformerv2_10x3, uniformerv2_3x1, st_adapter_3x1."
+)
+
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -32,10 +37,18 @@ FileSeconds = Annotated[
 
 @contextlib.contextmanager
 def json_lines(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Writes lines of JSON to a file, which is opened before the work begins and emptied by the first line."""
+    """Writes lines of JSON to a file, which is opened before the work begins and emptied by the first line.
+
+    Raises:
+        ValueError: the file is `-`, which elsewhere means standard output; here it would be a file of that name.
+    """
     if path is None:
         yield lambda row: None
         return
+    if str(path) == "-":
+        raise ValueError(
+            "--json takes a file, not -: name one, or /dev/stdout for lines of JSON among what else is printed"
+        )
     file = path.open("a", encoding="utf-8")
     begun = False
 

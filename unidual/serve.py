@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from unidual.devices import device_of
-from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.options import DEFAULT_MODEL, PROTOCOL_HELP, json_lines
 
 MEGABYTE = 2**20
 
@@ -21,7 +21,7 @@ def serve(
     checkpoint: Annotated[Path | None, typer.Option(help="A file of weights in place of the published ones.")] = None,
     task: Annotated[str | None, typer.Option(help="The head [default: the model's first for the modality].")] = None,
     top: Annotated[int, typer.Option(help="Labels for each file.")] = 5,
-    protocol: Annotated[str, typer.Option(help="The views of a video, see unidual_zoo.evaluation.")] = "unidual34",
+    protocol: Annotated[str, typer.Option(help=PROTOCOL_HELP)] = "unidual34",
     batch_size: Annotated[int, typer.Option(help="Views that go through the network together.")] = 16,
     device: Annotated[str | None, typer.Option(help="As of predict [default: cuda if it is there].")] = None,
     dtype: Annotated[str | None, typer.Option(help="As of predict.")] = None,

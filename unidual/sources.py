@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
@@ -110,3 +111,11 @@ def _benchmark_data(row: Benchmark, data: str | None, split: str | None, skip: P
     return read_media(
         data, modality=row.modality, split=split, skip=skip
     ), data if split is None else f"{data}, {split}"
+
+
+def learnt_from(model: str, files: Sequence[str]) -> int:
+    """How many of the files a saved network has learnt from, as far as it knows."""
+    from unidual_zoo.data.learnt import LEARNT, count_learnt
+
+    source, _, folder = model.partition(":")
+    return count_learnt(files, Path(folder, LEARNT)) if source == "local-dir" else 0

@@ -261,7 +261,13 @@ def _run(recipe: Recipe, *, out: Path, resume: bool, plan: Plan | None = None, l
         for line in (*lines, *_taught_lines(recipe)) if end is None else [_finished_line(recipe, out, end["epochs"])]:
             typer.echo(f"unidual: {printable(line)}", err=True)
     if end is None:
-        reports = run(recipe, out=out, resume=resume, plan=plan)
+        try:
+            reports = run(recipe, out=out, resume=resume, plan=plan)
+        except KeyboardInterrupt:
+            if PartialState().is_main_process:
+                stopped = f"stopped: the same command with --resume goes on in {out}, another --out begins anew"
+                typer.echo(printable(f"unidual: {stopped}"), err=True)
+            raise
         scores = {task: report.metrics() for task, report in reports.items()}
         end = {"scores": scores, "reports": {task: report.to_dict() for task, report in reports.items()}}
         if PartialState().is_main_process:

@@ -9,7 +9,9 @@ from fakes import grey_image
 from said import CLASSES, lines, one_sentence
 
 from unidual.app import main
+from unidual.options import PROTOCOL_HELP
 from unidual_zoo import __version__
+from unidual_zoo.scoring import PROTOCOLS
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -73,6 +75,14 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(run, files, m
     assert "out.jsonl" in one_sentence(err)
 
 
+def test_standard_output_is_not_a_file_named_by_a_dash(run, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run("predict", files / "a.jpg", "--json", "-")
+    assert status == 2
+    assert "/dev/stdout" in one_sentence(err)
+    assert not (tmp_path / "-").exists()
+
+
 def test_an_error_leaves_the_output_of_before(run, model, files, tmp_path):
     (tmp_path / "out.jsonl").write_text("of before\n")
     assert run("predict", files / "a.jpg", "--model", "unidual11", "--json", tmp_path / "out.jsonl")[0] == 2
@@ -109,6 +119,11 @@ def test_help(run, command):
     status, text, _ = run(command, "--help")
     assert status == 0
     assert f"unidual {command}" in text
+
+
+def test_help_names_every_protocol():
+    named = PROTOCOL_HELP.partition(": ")[2].rstrip(".").split(", ")
+    assert [name.partition(" ")[0] for name in named] == list(PROTOCOLS)
 
 
 def test_usage_errors(run):

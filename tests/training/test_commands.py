@@ -48,6 +48,18 @@ def test_train(media, tmp_path):
     assert result["scores"]["films"].keys() == {"clip@1", "video@1"}
 
 
+def test_control_c_says_how_the_run_goes_on(media, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unidual_zoo.training.trainer.train", interrupted)
+    settings = [part for setting in QUICK for part in ("--set", setting)]
+    options = ["--images", str(media / "pictures"), "--model", "unidual10", "--out", str(tmp_path / "run"), *settings]
+    result = CliRunner().invoke(app, ["finetune", *options])
+    assert result.exit_code not in (0, 2)
+    assert f"the same command with --resume goes on in {tmp_path / 'run'}" in result.stderr
+
+
 def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, monkeypatch):
     """A run there is neither begun anew nor, once it is finished, gone on with; another `publish` is published."""
     options = ["--images", media / "pictures", "--model", "unidual10", "--out", tmp_path]

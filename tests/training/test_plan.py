@@ -48,6 +48,19 @@ def test_a_plan_of_files(media):
     ]
 
 
+def test_what_a_reader_of_the_figures_has_to_know(tmp_path):
+    for name in ("often/0.png", "often/1.png", "often/2.png", "once/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"same")
+    data = DataSettings(tasks={"t": "image"}, data={"t": str(tmp_path)}, hold_out=0.2)
+    with pytest.warns(UserWarning, match="t: 1 of 2 classes without a test file: once"):
+        (task,) = make_plan(data, seed=0).tasks
+    untested, copied = task.notes()
+    assert untested == "1 of 2 classes without a test file: once"
+    assert copied.startswith("a test file is a copy of training files")
+    assert len(task.lines()) == 2  # the first has been said as a warning
+
+
 @pytest.mark.parametrize(
     ("plans", "given", "settings"),
     [

@@ -255,6 +255,12 @@ def test_the_log_of_a_resumed_run_goes_on_from_its_checkpoint(tmp_path):
     assert len(list((tmp_path / rundir.TENSORBOARD).iterdir())) == 2
 
 
+def test_a_file_is_no_directory_for_a_run(tmp_path):
+    (tmp_path / "mine").touch()
+    with pytest.raises(RunError, match="mine is a file: choose another name"):
+        rundir.check_unused(tmp_path / "mine")
+
+
 def test_a_run_is_not_begun_twice(tmp_path):
     begun(tmp_path, {"lr": 1}, resume=False)[0].close()
     with pytest.raises(RunError, match="holds a run already"):

@@ -28,7 +28,7 @@ def run_page(
     unreadable: Mapping[str, str],
 ) -> Page:
     """The page of the run in that directory, of its final reports. `unreadable` are training files and why."""
-    copies = {task.task: line for task in plan if (line := task.copies_line())}
+    notes = {task.task: task.notes() for task in plan}
     return Page(
         title=f"{recipe.model.model}, trained on {' and '.join(recipe.data.tasks)}",
         facts=_facts(recipe, plan),
@@ -40,7 +40,7 @@ def run_page(
                 title=task,
                 report=report,
                 baselines=report.facts.get("baselines", {}),
-                notes=[copies[task]] if task in copies else [],
+                notes=notes.get(task, []),
             )
             for task, report in reports.items()
         ],

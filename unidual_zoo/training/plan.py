@@ -21,7 +21,7 @@ from unidual_zoo.scoring import PROTOCOLS
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.training.fitting import MOST
 from unidual_zoo.training.recipes import DataSettings, Recipe
-from unidual_zoo.training.sources import TOY, read_sources, share_line
+from unidual_zoo.training.sources import TOY, read_sources, share_line, untested_line
 
 SPARABLE = 1000  # training files of a task: from here a part of them can be spared to choose by
 VALIDATION, PATIENCE = 0.1, 5
@@ -38,7 +38,7 @@ IMBALANCE = 3.0  # files of the largest class to one of the smallest, from which
 class TaskPlan:
     """A task's files: training files by class (the largest first), test files, where those are from, and copies.
 
-    `copies` are pairs (test file, training file) of equal bytes.
+    `copies` are pairs (test file, training file) of equal bytes, `untested` a sentence on classes without a test file.
     """
 
     task: str
@@ -46,6 +46,7 @@ class TaskPlan:
     num_tests: int
     split: str
     copies: Sequence[tuple[str, str]] = ()
+    untested: str | None = None
 
     @property
     def num_files(self) -> int:
@@ -76,6 +77,10 @@ class TaskPlan:
         count = "a test file is a copy" if len(self.copies) == 1 else f"{len(self.copies)} test files are copies"
         more = "; …" if len(self.copies) > LISTED else ""
         return f"{count} of training files, which flatters figures: {first}{more}"
+
+    def notes(self) -> list[str]:
+        """What a reader of the figures has to know."""
+        return [line for line in (self.untested, self.copies_line()) if line]
 
     def lines(self) -> list[str]:
         """The plan for a reader, its lines beginning with the task."""
@@ -110,7 +115,13 @@ def task_plans(
 ) -> list[TaskPlan]:
     """What the files of each task that is tested are; for copies they are not searched."""
     return [
-        TaskPlan(task=task, counts=class_counts(media[task]), num_tests=len(tests), split=_split(settings, task))
+        TaskPlan(
+            task=task,
+            counts=class_counts(media[task]),
+            num_tests=len(tests),
+            split=_split(settings, task),
+            untested=untested_line(media[task], tests),
+        )
         for task, tests in test_media.items()
     ]
 

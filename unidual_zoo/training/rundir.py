@@ -193,7 +193,9 @@ class RunDirectory:
 
 
 def check_unused(path: Path) -> None:
-    """Raises a RunError if the directory holds a run."""
+    """Raises a RunError if the directory holds a run, or is a file."""
+    if path.is_file():
+        raise RunError(f"{path} is a file: choose another name for the directory of the run")
     if (path / LAST).exists() or (path / RECIPE).exists():
         raise RunError(f"{path} holds a run already: go on with --resume, or choose another directory")
 

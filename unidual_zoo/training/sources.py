@@ -220,13 +220,18 @@ def _warn_of_classes(task: str, train: MediaSet, test: MediaSet) -> None:
     """Warns of what makes figures say little: a single class, and classes that are not tested."""
     if len(train.classes) == 1:
         warnings.warn(f"{task}: {train.classes[0]!r} is the only class, there is nothing to tell apart", stacklevel=3)
+    if line := untested_line(train, test):
+        warnings.warn(f"{task}: {line}", stacklevel=3)
+
+
+def untested_line(train: MediaSet, test: MediaSet) -> str | None:
+    """The classes that no test file is of, for a reader; None if there is one of each."""
     tested = set(test.labels)
-    if untested := [name for label, name in enumerate(train.classes) if label not in tested]:
-        named = ", ".join(untested[:LISTED]) + (", …" if len(untested) > LISTED else "")
-        warnings.warn(
-            f"{task}: {len(untested)} of {counted(len(train.classes), 'class')} without a test file: {named}",
-            stacklevel=3,
-        )
+    untested = [name for label, name in enumerate(train.classes) if label not in tested]
+    if not untested:
+        return None
+    named = ", ".join(untested[:LISTED]) + (", …" if len(untested) > LISTED else "")
+    return f"{len(untested)} of {counted(len(train.classes), 'class')} without a test file: {named}"
 
 
 def _train_split(task: str, source: str) -> str | None:

@@ -16,13 +16,22 @@ def test_few_queries_gather_what_attention_gathers() -> None:
     projected = (queries, F.linear(tokens, *key), F.linear(tokens, *value))
     q, k, v = (x.unflatten(-1, (2, 4)).transpose(1, 2) for x in projected)
     expected = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-    torch.testing.assert_close(gather(queries, tokens, key=key, value=value, num_heads=2), expected)
+    torch.testing.assert_close(gather(queries, tokens, key=key[0], value=value, num_heads=2), expected)
+
+
+def test_float16_holds_large_scores() -> None:
+    """Of the scores 40,000 and 0, which a product of 80,000 would have to be halved to."""
+    tokens = torch.tensor([[[200.0, 0, 0, 0], [0, 1, 2, 3]]]).half()
+    queries = torch.tensor([[[400.0, 0, 0, 0]]]).half()
+    value = torch.eye(4).half(), torch.zeros(4).half()
+    gathered = gather(queries, tokens, key=torch.eye(4).half(), value=value, num_heads=1)
+    assert gathered.tolist() == [[[200, 0, 0, 0]]]
 
 
 def test_every_weight_has_a_gradient() -> None:
     """One without would be an unused parameter, with which processes that train together stop."""
     attention = nn.MultiheadAttention(8, 2)
-    key, value = zip(attention.in_proj_weight.chunk(3)[1:], attention.in_proj_bias.chunk(3)[1:], strict=True)
+    (key, _), value = zip(attention.in_proj_weight.chunk(3)[1:], attention.in_proj_bias.chunk(3)[1:], strict=True)
     gather(torch.randn(2, 1, 8), torch.randn(2, 5, 8), key=key, value=value, num_heads=2).sum().backward()
     assert attention.in_proj_weight.grad is not None
     assert attention.in_proj_bias.grad is not None

@@ -7,6 +7,7 @@ from timm.layers.mlp import Mlp
 from torch import nn
 
 from unidual_zoo.models.attention import fold_quick_gelu, gather
+from unidual_zoo.models.timesformer import TemporalAttention
 
 
 def test_few_queries_gather_what_attention_gathers() -> None:
@@ -47,3 +48,24 @@ def test_quick_gelu_becomes_silu_and_shared_weights_are_scaled_once() -> None:
     assert [type(mlp.act) for mlp in network] == [nn.SiLU, nn.SiLU, nn.GELU]
     for mlp, output in zip(network, expected, strict=True):
         torch.testing.assert_close(mlp(x), output)
+
+
+def test_what_has_hooks_is_not_folded() -> None:
+    torch.manual_seed(0)
+    mlp, x = Mlp(4, 8, act_layer=QuickGELU), torch.randn(3, 4)
+    mlp.fc2.register_forward_hook(lambda layer, inputs, output: output + inputs[0].sum())
+    expected = mlp(x)
+    fold_quick_gelu(nn.ModuleList([mlp]))
+    torch.testing.assert_close(mlp(x), expected)
+
+
+def test_attention_over_time_is_folded_once() -> None:
+    """A copy that serves may be copied again."""
+    torch.manual_seed(0)
+    attention, x = TemporalAttention(8, 2, drop_path=0.0).eval().requires_grad_(False), torch.randn(2, 3, 4, 8)
+    nn.init.normal_(attention.fc.weight)
+    expected = attention(x)
+    for _ in range(2):
+        attention.fold()
+        torch.testing.assert_close(attention(x), expected)
+    assert isinstance(attention.attn.proj, nn.Identity)

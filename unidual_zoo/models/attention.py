@@ -31,12 +31,22 @@ def gather(queries: Tensor, tokens: Tensor, *, key: Tensor, value: Affine, num_h
     return values.transpose(1, 2).flatten(2)
 
 
+def is_plain(layer: nn.Module) -> bool:
+    """Whether nothing but a layer's weights tells what it gives, so that they can be folded: no hook, no
+    parametrisation, no adapter around it."""
+    return type(layer) in (nn.Linear, nn.Conv2d) and not (layer._forward_hooks or layer._forward_pre_hooks)
+
+
 def fold_quick_gelu(network: nn.Module) -> None:
     """Makes each QuickGELU of a network that is to serve a SiLU in place: the layers around it take the factor."""
     mlps: list[Any] = [
         module
         for module in network.modules()
-        if isinstance(module, Mlp) and isinstance(module.act, QuickGELU) and isinstance(module.norm, nn.Identity)
+        if isinstance(module, Mlp)
+        and isinstance(module.act, QuickGELU)
+        and isinstance(module.norm, nn.Identity)
+        and is_plain(module.fc1)
+        and is_plain(module.fc2)
     ]
     scaled: dict[Tensor, float] = {}  # each weight once, though two pathways may share it
     for mlp in mlps:

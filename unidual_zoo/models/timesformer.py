@@ -25,6 +25,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.models.attention import is_plain
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
@@ -73,6 +74,8 @@ class TemporalAttention(nn.Module):
     def fold(self) -> None:
         """Makes one layer of two: the attention's projection and the one behind it."""
         first, second = self.attn.proj, self.fc
+        if not (is_plain(first) and is_plain(second)):  # folded before, for one
+            return
         weight, bias = second.weight.double(), first.bias.double()
         with torch.no_grad():
             second.bias.add_(weight @ bias)

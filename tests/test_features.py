@@ -179,7 +179,7 @@ def test_the_commands(network, files, tmp_path, capsys):
     )
     assert status == 1
     assert made == {"out": str(out), "files": 3, "made": 3, "failed": 1}
-    assert printed[:-1] == [f"{out}: 3 files, 3 of them read now, of which 1 failed"]
+    assert printed[:-1] == [f"{out}: 3 files, 3 read now, of which 1 failed"]
     status, answer = run("search", out, files[2], "--top", 1)
     assert status == 0
     (query,) = answer["queries"]

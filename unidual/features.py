@@ -49,7 +49,7 @@ def features(
     The same command goes on with a run that was killed. Exit status 1 if a file failed; its row says why.
     """
     from unidual_zoo.features import Extractor, check_table, load_reproducibly, weights_digest, write_features
-    from unidual_zoo.names import printable
+    from unidual_zoo.names import counted, printable
     from unidual_zoo.progress import Progress
 
     check_table(out)
@@ -72,7 +72,8 @@ def features(
                 Progress.write(f"unidual: {printable(f'{row.path}: {row.error}')}", file=sys.stderr)
         result = {"out": str(out), "files": len(dict.fromkeys(paths)), "made": made, "failed": failed}
         write(result)
-    typer.echo(printable(f"{out}: {result['files']:,} files, {made:,} of them read now, of which {failed:,} failed"))
+    now = f"{made:,} read now, of which {failed:,} failed"
+    typer.echo(printable(f"{out}: {counted(result['files'], 'file')}, {now}"))
     typer.echo(json.dumps(result))
     if failed:
         raise typer.Exit(FAILED_FILES)

@@ -1,5 +1,6 @@
 """Files that a network has learnt from are known again, and others are not."""
 
+import pytest
 from fakes import grey_image
 
 from unidual_zoo.data import MediaSet, learnt, read_media
@@ -25,6 +26,14 @@ def test_files_are_known_by_their_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(learnt, "MOST", 2)
     write_learnt([files[name] for name in "abcd"], tmp_path / "learnt")
     assert [count_learnt([files[name]], tmp_path / "learnt") for name in "abcd"] == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("text", ['{"fingerprints": ["", 1, null, "0123456789abcdef"]}', "[" * 100_000])
+def test_what_is_no_fingerprint_ends_no_training(text, tmp_path):
+    """The list of the network before it is read when all is learnt."""
+    (tmp_path / "before").write_text(text)
+    write_learnt([], tmp_path / "learnt", before=read_learnt(tmp_path / "before"))
+    assert read_learnt(tmp_path / "learnt") == ({"0123456789abcdef"} if "0123" in text else set())
 
 
 def test_a_packed_file_is_the_file(tmp_path):

@@ -94,3 +94,14 @@ def test_multiply_adds_by_hand(device, inference):
     assert counted == tokens * (4 * 27 + 4 * 12 + 2 * tokens * 4)
     assert network.training
     assert device == "meta" or not x.any(), "what has memory is computed, also in place"
+
+
+def test_norms_without_memory_lay_out_what_they_give_as_others_do() -> None:
+    """A view that is possible with memory is so without; and what was in evaluation mode alone stays so."""
+    for device in ("meta", "cpu"):
+        with torch.device(device):
+            network = nn.ModuleDict({"norm": nn.LayerNorm(8), "frozen": nn.BatchNorm2d(8), "fc": nn.Linear(32, 2)})
+        network["frozen"].eval()
+        network.forward = lambda x, net=network: net["fc"](net["norm"](net["frozen"](x).movedim(1, 3)).view(1, 32))
+        assert count_multiply_adds(network, torch.empty(1, 8, 2, 2, device=device)) == 64
+        assert [network.training, network["frozen"].training] == [True, False]

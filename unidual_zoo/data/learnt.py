@@ -49,10 +49,11 @@ def write_learnt(files: Sequence[str], path: Path, *, before: Collection[str] = 
 
 
 def read_learnt(path: Path) -> frozenset[str]:
-    """The fingerprints that `write_learnt` wrote; none where it wrote none."""
+    """The fingerprints that `write_learnt` wrote; none where it wrote none, and nothing else that may stand there."""
     try:
-        return frozenset(json.loads(path.read_bytes())["fingerprints"])
-    except (OSError, ValueError, LookupError, TypeError):
+        found = json.loads(path.read_bytes())["fingerprints"]
+        return frozenset(each for each in found if isinstance(each, str) and len(each) == _DIGITS)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return frozenset()
 
 

@@ -15,6 +15,7 @@ import timm
 import torch
 from timm.utils import natural_key
 from torch import nn
+from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -212,15 +213,22 @@ def multiply_adds(model: TaskModel, pathway: str, modality: str | None = None) -
 
 
 def count_multiply_adds(model: nn.Module, *inputs: Any, **options: Any) -> int:
-    """Multiply-adds of a call of any network, in its convolutions and matrix products."""
-    was_training = model.training
-    with _Counter() as counter, torch.no_grad():
-        model.eval()(*inputs, **options)
-    model.train(was_training)
+    """Multiply-adds of a call of any network, in its convolutions and matrix products.
+
+    It is made in evaluation mode; afterwards every module is in the mode in which it was.
+    """
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with _Counter() as counter, torch.no_grad():
+            model.eval()(*inputs, **options)
+    finally:
+        for module, training in modes.items():
+            module.training = training
     return counter.flops // 2
 
 
-_NORMS = (torch.ops.aten.native_batch_norm.default, torch.ops.aten.native_layer_norm.default)
+_LAYER_NORM = torch.ops.aten.native_layer_norm.default
+_NORMS = (torch.ops.aten.native_batch_norm.default, _LAYER_NORM)
 
 
 class _Counter(TorchDispatchMode):
@@ -242,7 +250,9 @@ class _Counter(TorchDispatchMode):
             return made
         if args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
             if func in _NORMS:
-                return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+                layout = torch.contiguous_format if func is _LAYER_NORM else suggest_memory_format(args[0])
+                made = torch.empty_like(args[0], memory_format=layout)
+                return made, args[0].new_empty(0), args[0].new_empty(0)
             if _keeps_shape_in_place(func):
                 return args[0]
         if _is_composite(func):

@@ -168,7 +168,7 @@ class GlobalBlock(nn.Module):
 
     def _attend(self, query: Tensor, tokens: Tensor) -> Tensor:
         weights, biases = self.attn.in_proj_weight.chunk(3), self.attn.in_proj_bias.chunk(3)
-        asked, key, value = zip(weights, biases, strict=True)
+        asked, (key, _), value = zip(weights, biases, strict=True)
         gathered = gather(F.linear(query, *asked), tokens, key=key, value=value, num_heads=self.attn.num_heads)
         return self.attn.out_proj(gathered)
 

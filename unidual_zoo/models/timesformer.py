@@ -25,6 +25,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from unidual_zoo.checks import check_known
+from unidual_zoo.models.attention import is_plain
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
@@ -73,12 +74,13 @@ class TemporalAttention(nn.Module):
     def fold(self) -> None:
         """Makes one layer of two: the attention's projection and the one behind it."""
         first, second = self.attn.proj, self.fc
-        if not isinstance(first, nn.Linear):  # it serves already
+        if not (is_plain(first) and is_plain(second)):  # folded before, for one
             return
-        weight, bias = second.weight.double(), first.bias.double()
         with torch.no_grad():
-            second.bias.add_(weight @ bias)
-            second.weight.copy_(weight @ first.weight.double())
+            weights = (first.weight, first.bias, second.weight, second.bias)
+            inner, shift, outer, bias = (weight.to("cpu", torch.float64) for weight in weights)  # some devices lack it
+            second.weight.copy_(outer @ inner)
+            second.bias.copy_(outer @ shift + bias)
         self.attn.proj = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
 
 

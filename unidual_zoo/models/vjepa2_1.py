@@ -88,7 +88,7 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(dim, 2 * dim)
 
     def forward(self, queries: Tensor, x: Tensor) -> Tensor:
-        key, value = zip(self.kv.weight.chunk(2), self.kv.bias.chunk(2), strict=True)
+        (key, _), value = zip(self.kv.weight.chunk(2), self.kv.bias.chunk(2), strict=True)
         return gather(self.q(queries), x, key=key, value=value, num_heads=self.num_heads)
 
 

@@ -49,6 +49,7 @@ class Meter:
         self.step, self.per_epoch, self.examples, self.every = step, per_epoch, examples, every
         self.bar = Progress(total=total, initial=step, unit="step", shown=accelerator.is_main_process and total > 0)
         self._total, self._timed = total, min(TIMED_STEPS, max(1, (total - step) // 4))
+        self._before = f", {step} of them done before" if step else ""
         self._ends: list[float] = []  # when the first steps of this process ended
         self._losses: list[dict[str, Tensor]] = []
         self._lr = 0.0
@@ -124,7 +125,7 @@ class Meter:
         if len(self._ends) > self._timed:
             pace = statistics.median(after - before for before, after in pairwise(self._ends))
             self.bar.write(
-                f"{counted(self._total, 'step')}, {self.per_epoch} in an epoch, at {pace:.2g} s each: about "
+                f"{counted(self._total, 'step')}{self._before}, {self.per_epoch} in an epoch, at {pace:.2g} s each: about "
                 f"{in_words(pace * left)} to go, without the evaluations",
                 file=sys.stderr,
             )

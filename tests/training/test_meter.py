@@ -12,7 +12,8 @@ from unidual_zoo.training.meter import Meter
 @pytest.mark.parametrize(
     ("first", "total", "told"),
     [(0, 60, {6: "60 steps, 60 in an epoch, at 2 s each: about 2 min to go"}), (0, 6, {2: "about 8 s to go"}),
-     (0, 3, {2: "about 2 s to go"}), (0, 2, {}), (50, 60, {53: "60 steps, 50 of them done before, 60 in an epoch, at 2 s each: about 14 s to go"})],
+     (0, 3, {2: "about 2 s to go"}), (0, 2, {}),
+     (50, 60, {53: "60 steps, 50 of them done before, 60 in an epoch, at 2 s each: about 14 s"})],
 )  # fmt: skip
 def test_the_time_to_go_is_told_while_there_is_some(first, total, told, monkeypatch, capsys):
     now = [0.0]

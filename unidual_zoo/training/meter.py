@@ -125,8 +125,8 @@ class Meter:
         if len(self._ends) > self._timed:
             pace = statistics.median(after - before for before, after in pairwise(self._ends))
             self.bar.write(
-                f"{counted(self._total, 'step')}{self._before}, {self.per_epoch} in an epoch, at {pace:.2g} s each: about "
-                f"{in_words(pace * left)} to go, without the evaluations",
+                f"{counted(self._total, 'step')}{self._before}, {self.per_epoch} in an epoch, at {pace:.2g} s each: "
+                f"about {in_words(pace * left)} to go, without the evaluations",
                 file=sys.stderr,
             )
 

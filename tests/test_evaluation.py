@@ -338,10 +338,8 @@ def test_the_report_says_how_it_came_about(videos):
     )
     lines, row = report.table().splitlines(), report.to_dict()
     assert "protocol" + 10 * " " + "four (4 clips a video, centre crop)" in lines
-    meaning = (
-        "clip@1: of single clips; video@1: of videos, by the mean of their clips; video@5: of videos, whether the "
-    )
-    assert lines[-1] == f"{meaning}class is among the best five"
+    meaning = "clip@1: single clips answered rightly; video@1: videos, by the mean of their clips; "
+    assert lines[-1] == f"{meaning}video@5: videos whose class is among the best five"
     assert json.loads(json.dumps(row)) is not None
     expected = dict(
         model="GreyNet", modality="video", pathway="video", task="greys", protocol="four", clips=4, crops=1, frames=2,

@@ -35,8 +35,8 @@ __all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluat
 TOP = 5
 MAIN = {IMAGE: "top-1", VIDEO: "video@1"}  # the one metric of a modality by which results are compared
 MEANING = {
-    "clip@1": "of single clips", "video@1": "of videos, by the mean of their clips",
-    "video@5": "of videos, whether the class is among the best five",
+    "clip@1": "single clips answered rightly", "video@1": "videos, by the mean of their clips",
+    "video@5": "videos whose class is among the best five",
 }  # fmt: skip
 FEW = 1000  # files, below which a share is told with its standard error
 _CODE = re.compile(r"[a-z]\d+")

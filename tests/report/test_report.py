@@ -95,7 +95,7 @@ def test_a_page_says_what_was_counted():
     assert "top-5" not in text  # of three classes
     assert "clip@1:" not in text
     videos = dataclasses.replace(REPORT, modality="video")
-    assert ". clip@1: of single clips; video@1: of videos, by the mean of their clips.</p>" in render(
+    assert ". clip@1: single clips answered rightly; video@1: videos, by the mean of their clips.</p>" in render(
         evaluation_page("net.tag", {"acts": videos})
     )
     learnt = Report("image", FILES, RESULTS, seconds=1.0, facts={"in_training": 3}, classes=("a", "b", "c"))

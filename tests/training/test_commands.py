@@ -214,10 +214,8 @@ def test_finetune_says_what_it_does_and_what_came_of_it(media, tmp_path, picture
     assert last["baselines"]["videos"]["always 'circle'"] == 40
     assert "is no better than always 'circle' (40.0%)" in result.stdout.splitlines()[1]
     assert "video@5" not in result.stdout.splitlines()[0]  # of two classes
-    assert (
-        result.stdout.splitlines()[2]
-        == "clip@1: single clips answered rightly; video@1: videos, by the mean of their clips"
-    )
+    meaning = result.stdout.splitlines()[2]
+    assert meaning == "clip@1: single clips answered rightly; video@1: videos, by the mean of their clips"
     assert " of 5 files (beside it: always 'circle' 40.00%, " in result.stdout.splitlines()[0]
     assert f"unidual predict FILES --model local-dir:{last['export']}" in result.stdout
     page = (tmp_path / "run/report.html").read_text()

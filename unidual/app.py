@@ -211,7 +211,7 @@ def evaluate(
     from unidual_zoo.evaluation import evaluate as measure
     from unidual_zoo.inference import for_inference, load_model
     from unidual_zoo.names import printable
-    from unidual_zoo.report.page import IN_TRAINING, check_page, evaluation_page, learnt_line, write_page
+    from unidual_zoo.report.page import check_page, evaluation_page, in_training_line, write_page
     from unidual_zoo.scoring import score_files
 
     if page is not None:
@@ -250,8 +250,8 @@ def evaluate(
             reports[f"{source}: {media.modality}s"] = report
             write(report.to_dict())
             typer.echo(report.table())
-            if IN_TRAINING in report.facts:
-                typer.echo(f"unidual: {learnt_line(report)}", err=True)
+            if line := in_training_line(report):
+                typer.echo(f"unidual: {line}", err=True)
             typer.echo(json.dumps(report.to_dict()))
             if len(report.failures) == len(report.files):
                 unreadable = report.failures[0]["error"]

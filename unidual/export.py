@@ -77,13 +77,10 @@ def export(
 
 def _caution(calibration: Calibration, learnt: int) -> str | None:
     """Why both accuracies may be too good, if they may: the network knows `learnt` files, or int8 all of them."""
-    from unidual_zoo.names import counted
+    from unidual_zoo.data.learnt import learnt_line
 
     if learnt:
-        count = f"{learnt} of {counted(len(calibration.measured), 'file')}"
-        return (
-            f"this network has learnt from {count} in training: the accuracies are no test of what it makes of others"
-        )
+        return learnt_line(learnt, len(calibration.measured), figures="accuracies")
     if set(calibration.measured) <= set(calibration.files):
         return "int8 was calibrated on the files that the accuracies are of: there are no others"
     return None

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
@@ -115,7 +114,7 @@ def _benchmark_data(row: Benchmark, data: str | None, split: str | None, skip: P
 
 def learnt_from(model: str, files: Sequence[str]) -> int:
     """How many of the files a saved network has learnt from, as far as it knows."""
-    from unidual_zoo.data.learnt import LEARNT, count_learnt
+    from unidual_zoo.data.learnt import count_learnt, learnt_place
 
-    source, _, folder = model.partition(":")
-    return count_learnt(files, Path(folder, LEARNT)) if source == "local-dir" else 0
+    place = learnt_place(model)
+    return count_learnt(files, place) if place else 0

@@ -135,8 +135,8 @@ class Report:
     def spread(self) -> float | None:
         """The standard error of the main metric in percentage points; None of many files, and of no or only right
         answers, which tell none."""
-        share, files = self.metrics()[MAIN[self.modality]], len(self.files)
-        return standard_error(share, files) or None if files < FEW else None
+        files = len(self.files)
+        return standard_error(main_score(self), files) or None if files < FEW else None
 
     def scores(self) -> dict[str, str]:
         """The metrics for a reader, the main one with its standard error if there is one: "87.50% ± 2.34"."""
@@ -304,6 +304,11 @@ def map_labels(classes: Sequence[str], model: TaskModel | GraphModel, task: str)
         f"{len(strange)} of the data's {len(classes)} classes are not among the {num_classes} of task {task!r}: "
         f"the first is {strange[0]!r}, {f'nearest: {near}' if near else f'allowed: {names[0]!r}, {names[-1]!r} …'}"
     )
+
+
+def main_score(report: Report) -> float:
+    """The one number by which results and checkpoints are compared: top-1 of images, video@1 of videos."""
+    return report.metrics()[MAIN[report.modality]]
 
 
 def standard_error(percent: float, files: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 LISTED = 5  # names in a message
 LONGEST = 100  # bytes of a name that becomes part of a file's, which most file systems limit to 255
@@ -48,6 +48,11 @@ def tidy_all(names: Iterable[str], *, where: object, what: str) -> dict[str, str
 def counted(number: float, noun: str) -> str:
     """So many of what the noun names: "1 file", "2,000 files", "0 classes"."""
     return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def named(names: Sequence[str]) -> str:
+    """The first of some names for a message: "a, b, …"."""
+    return ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")
 
 
 def printable(text: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from unidual_zoo.data.media import MediaError, check_file
 from unidual_zoo.data.members import is_member, read_member
 from unidual_zoo.data.shards import is_remote
+from unidual_zoo.names import counted
 
 LEARNT = "learnt_from.json"  # beside config.json; what is published on the Hub is without it
 MOST = 50_000  # files of a training that are remembered; of more as many, from the first to the last in equal steps
@@ -38,6 +39,18 @@ def fingerprint(file: str) -> str | None:
     except (OSError, ValueError, MediaError):
         return None
     return hashlib.sha256(f"{size} ".encode() + ends).hexdigest()[:_DIGITS]
+
+
+def learnt_place(model: str) -> Path | None:
+    """Where the list of a saved network lies, by the name that loads it; None of other networks."""
+    source, _, folder = model.partition(":")
+    return Path(folder, LEARNT) if source == "local-dir" else None
+
+
+def learnt_line(count: int, files: int, *, figures: str = "figures") -> str:
+    """That so many of the files that `figures` are of were in the training of their network, for a reader."""
+    of = f"{count} of {counted(files, 'file')}"
+    return f"this network has learnt from {of} in training: the {figures} are no test of what it makes of others"
 
 
 def write_learnt(files: Sequence[str], path: Path, *, before: Collection[str] = ()) -> None:

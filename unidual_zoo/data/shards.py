@@ -154,8 +154,9 @@ def index_of(found: Mapping[str, Any], path: str) -> Index:
         for number, member in enumerate(members):
             _check_member(member, number)
         spans = np.array([(member["offset"], member["size"]) for member in members], np.int64).reshape(-1, 2)
+        complete = {"encoded": 0, "source_bytes": 0, "warnings": [], **found}  # older ones lack them
         for field, kind in SHARD.items():
-            _check_kind({"encoded": 0, "source_bytes": 0, "warnings": [], **found}, field, kind)  # older ones lack them
+            _check_kind(complete, field, kind)
         digests = [bytes.fromhex(member["sha256"]) for member in members]
         return Index(spans, digests, found["bytes"], [member.get(FRAMES) for member in members])
     except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -11,16 +11,15 @@ from torch import Tensor, nn
 
 QUICK_GELU = 1.702  # x·σ(1.702x)
 
-Affine = tuple[Tensor, Tensor]  # weight (C, C) and bias (C,)
 
-
-def gather(queries: Tensor, tokens: Tensor, *, key: Tensor, value: Affine, num_heads: int) -> Tensor:
+def gather(queries: Tensor, tokens: Tensor, *, key: Tensor, value: tuple[Tensor, Tensor], num_heads: int) -> Tensor:
     """Queries (B, Q, C), already projected, -> what they gather (B, Q, C) from tokens (B, N, C) by attention.
 
     Keys and values of the tokens are never computed, two of the C×C products a token and the memory of their results:
     of a head with the queries q, q·(Wx) is (qW)·x, and the values' sum by the weights a is W(ax). It is the faster form
     where the queries are fewer than a head's channels. `key` is a weight (C, C) alone: a bias of the keys adds the same
     to the scores of all tokens, which no softmax sees, and in half precision it would cost the scores their last bits.
+    `value` is a weight and a bias (C,).
     """
     q = queries.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # (B, heads, Q, d)
     q = q * q.shape[-1] ** -0.5  # before the products, which float16 can hold then as long as it holds the scores

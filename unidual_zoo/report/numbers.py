@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from unidual_zoo.evaluation import MAIN, FileResult, Report, standard_error
+from unidual_zoo.evaluation import MAIN, FileResult, Report, main_score, standard_error
 from unidual_zoo.names import counted
 
 ALWAYS = "always"  # how baselines are called that give one answer
@@ -124,7 +124,7 @@ def guessing_line(report: Report, baselines: Mapping[str, float]) -> str | None:
 
     It is if more than two standard errors lie between the two, by the larger of theirs.
     """
-    score, files = report.metrics()[MAIN[report.modality]], len(report.files)
+    score, files = main_score(report), len(report.files)
     for name, share in baselines.items():
         error = max(standard_error(score, files), standard_error(share, files))
         if name.startswith(ALWAYS) and score - share <= 2 * error:

@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from unidual_zoo.data.learnt import learnt_line
 from unidual_zoo.data.shards import name_before
 from unidual_zoo.evaluation import MAIN, FileResult, Report
 from unidual_zoo.names import counted, printable
@@ -79,16 +80,16 @@ def evaluation_page(model: str, reports: Mapping[str, Report]) -> Page:
     sections = []
     for title, report in reports.items():
         baselines = numbers.majority_baseline([result.label for result in report.results], report)
-        notes = [learnt_line(report)] if report.facts.get(IN_TRAINING) else []
+        notes = [line] if (line := in_training_line(report)) else []
         sections.append(Section(title=title, report=report, baselines=baselines, notes=notes))
     modalities = list(dict.fromkeys(report.modality for report in reports.values()))
     return Page(title=f"{model}, evaluated", sections=sections, commands=next_commands(model, modalities=modalities))
 
 
-def learnt_line(report: Report) -> str:
-    """That files of a report were in the training of its network."""
-    count = f"{report.facts[IN_TRAINING]} of {counted(len(report.files), 'file')}"
-    return f"this network has learnt from {count} in training: the figures are no test of what it makes of others"
+def in_training_line(report: Report) -> str | None:
+    """That files of a report were in the training of its network; None if none is known to be."""
+    count = report.facts.get(IN_TRAINING)
+    return learnt_line(count, len(report.files)) if count else None
 
 
 def render(page: Page) -> str:

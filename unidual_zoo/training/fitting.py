@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from unidual_zoo.data.datasets import MediaSet
 from unidual_zoo.evaluation import evaluation_mode
 from unidual_zoo.models.base import TaskModel
-from unidual_zoo.names import LISTED, counted
+from unidual_zoo.names import counted, named
 from unidual_zoo.progress import Progress
 from unidual_zoo.scoring import PROTOCOLS, ViewRoute, score_files
 from unidual_zoo.training.kept import KeptViews
@@ -226,11 +226,9 @@ def _warn_of_unseen(task: str, media: MediaSet, failed: Collection[str], looks: 
     """Warns of classes of which every file that was looked at could not be read."""
     lacking = {label for path, label in zip(media.files, media.labels, strict=True) if path in failed}
     if lost := sorted(lacking - {look.label for look in looks}):
-        named = ", ".join(media.classes[label] for label in lost[:LISTED]) + (", …" if len(lost) > LISTED else "")
-        warnings.warn(
-            f"{task}: no training file can be read of {len(lost)} of {counted(len(media.classes), 'class')}: {named}",
-            stacklevel=3,
-        )
+        of = f"{len(lost)} of {counted(len(media.classes), 'class')}"
+        names = named([media.classes[label] for label in lost])
+        warnings.warn(f"{task}: no training file can be read of {of}: {names}", stacklevel=3)
 
 
 def _some(count: int, seed: int) -> list[int]:

@@ -16,7 +16,7 @@ from unidual_zoo.data.layouts import find_layout
 from unidual_zoo.data.listing import files_below
 from unidual_zoo.data.media import is_image, is_video
 from unidual_zoo.data.synthetic import toy
-from unidual_zoo.names import LISTED, check_fits_file_names, counted
+from unidual_zoo.names import check_fits_file_names, counted, named
 from unidual_zoo.spec import IMAGE
 from unidual_zoo.training.recipes import DataSettings
 
@@ -204,8 +204,7 @@ def _check_parted(pairs: Mapping[str, tuple[MediaSet, MediaSet]]) -> None:
             if both:
                 _warn_of_both(task, f"the training files{of_other} hold {counted(len(both), 'test file')}")
         if groups := sorted(set(train.groups) & set(test.groups) - {""}):
-            listed = ", ".join(groups[:LISTED]) + (", …" if len(groups) > LISTED else "")
-            _warn_of_both(task, f"training and test files are in {counted(len(groups), 'group')} ({listed})")
+            _warn_of_both(task, f"training and test files are in {counted(len(groups), 'group')} ({named(groups)})")
 
 
 def _warn_of_both(task: str, what: str) -> None:
@@ -230,8 +229,7 @@ def untested_line(train: MediaSet, test: MediaSet) -> str | None:
     untested = [name for label, name in enumerate(train.classes) if label not in tested]
     if not untested:
         return None
-    named = ", ".join(untested[:LISTED]) + (", …" if len(untested) > LISTED else "")
-    return f"{len(untested)} of {counted(len(train.classes), 'class')} without a test file: {named}"
+    return f"{len(untested)} of {counted(len(train.classes), 'class')} without a test file: {named(untested)}"
 
 
 def _train_split(task: str, source: str) -> str | None:

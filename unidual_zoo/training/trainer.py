@@ -35,10 +35,10 @@ from unidual_zoo.cores import limit_threads
 from unidual_zoo.data.augment import RandAugment
 from unidual_zoo.data.datasets import LABEL, PATH, MediaSet
 from unidual_zoo.data.joint import JointBatch, JointDataset, JointLoader, JointSampler
-from unidual_zoo.data.learnt import LEARNT, read_learnt, write_learnt
+from unidual_zoo.data.learnt import LEARNT, learnt_place, read_learnt, write_learnt
 from unidual_zoo.data.shards import is_remote
 from unidual_zoo.data.transforms import train_transform
-from unidual_zoo.evaluation import MAIN, PROTOCOLS, Report, evaluate
+from unidual_zoo.evaluation import PROTOCOLS, Report, evaluate, main_score
 from unidual_zoo.memory import keep_freed_memory
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.pathways import to_channels_last
@@ -606,10 +606,10 @@ def make_model(
 
 def learnt_before(settings: ModelSettings) -> frozenset[str]:
     """What knows the files again that the weights which a run starts from have learnt from, if it lies beside them."""
-    source, _, folder = settings.model.partition(":")
     if settings.init is not None:
         return read_learnt(Path(settings.init, EXPORT, LEARNT))
-    return read_learnt(Path(folder, LEARNT)) if settings.pretrained and source == "local-dir" else frozenset()
+    place = learnt_place(settings.model) if settings.pretrained else None
+    return read_learnt(place) if place else frozenset()
 
 
 def make_average(model: TaskModel, *, decay: float) -> ModelEmaV3 | None:
@@ -678,11 +678,6 @@ def prepare(
         if isinstance(module, DistributedDataParallel):
             module.broadcast_buffers = False  # else each step gives all the first process's BatchNorm statistics
     return wrapped, stepper
-
-
-def main_score(report: Report) -> float:
-    """The one number by which checkpoints are compared: top-1 of images, video@1 of videos."""
-    return report.metrics()[MAIN[report.modality]]
 
 
 def _scores(reports: Mapping[str, Report]) -> dict[str, float]:

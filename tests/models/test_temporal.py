@@ -7,8 +7,12 @@ import torch
 from models.on_trunks import SIDE, stir, stirred
 from models.small import clips, close
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
-from unidual_zoo.models.temporal import Adapter, centred, cosine_terms, temporal_projection
+from unidual_zoo.models.csn import ClipConv
+from unidual_zoo.models.temporal import Adapter, GlobalBlock, centred, cosine_terms, temporal_projection
+from unidual_zoo.models.trunks import Frames
 
 
 def test_cosine_terms_by_hand():
@@ -114,3 +118,28 @@ def upstream(block: nn.Module, query: torch.Tensor, y: torch.Tensor, *, frames: 
 
 def test_centred_filters():
     assert centred(torch.tensor([[[[3.0]]]])).flatten().tolist() == [0, 3, 0]
+
+
+class ConvolvedClips(TorchFunctionMode):
+    """Whether the clips that 3-D convolutions were given were contiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contiguous: list[bool] = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.conv3d:
+            self.contiguous.append(args[0].is_contiguous())
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("device", "contiguous"), [("cuda", True), ("cpu", False)])
+def test_depthwise_convolutions_get_clips_as_the_device_takes_them_fastest(device, contiguous):
+    """No GPU is needed: tensors that know their device and memory, but hold nothing."""
+    with FakeTensorMode(), ConvolvedClips() as convolved, torch.device(device):
+        frames = torch.randn(2 * 4, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+        ClipConv(8, 8, 3, 1, 1, groups=8)(frames, 2)
+        patches, query = torch.randn(2 * 4, 1 + 9, 8), torch.randn(2, 1, 8)
+        GlobalBlock(8, 2)(query, patches, Frames(batch=2, grid=(3, 3), prefix=1))
+        ClipConv(8, 4, 3, 1, 1)(frames, 2)
+    assert convolved.contiguous == [contiguous, contiguous, False]  # the last mixes channels

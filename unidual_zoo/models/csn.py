@@ -28,6 +28,7 @@ from unidual_zoo.models.pathways import (
     PathwayNorm,
     PerPathway,
     fold_frames,
+    for_depthwise,
     pathway_of,
     time_to_batch,
     time_to_rows,
@@ -51,11 +52,12 @@ BLOCKS = (INTERACTION_REDUCED, INTERACTION_PRESERVED)
 class ClipConv(nn.Conv3d):
     """Convolution over clips of folded frames: (B*T, C, H, W) -> (B*T', C', H', W').
 
-    Frames folded in channels_last memory are clips in channels_last_3d, so nothing is copied.
+    Frames folded in channels_last memory are clips in channels_last_3d, so nothing is copied but for `for_depthwise`.
     """
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
-        return fold_frames(super().forward(unfold_frames(x, batch)))
+        clips = unfold_frames(x, batch)
+        return fold_frames(super().forward(for_depthwise(clips) if self.groups > 1 else clips))
 
 
 class ConvNorm(nn.Module):

@@ -180,3 +180,12 @@ def fold_frames(x: Tensor) -> Tensor:
 def unfold_frames(x: Tensor, batch: int) -> Tensor:
     """(B*T, C, H, W) -> (B, C, T, H, W), a view."""
     return x.unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def for_depthwise(clips: Tensor) -> Tensor:
+    """Clips (B, C, T, H, W) in the memory in which a depthwise Conv3d is fastest: contiguous on CUDA, else as they are.
+
+    CUDA's own kernel takes contiguous clips alone. What has channels last goes to cuDNN, which takes twice as long
+    and in training four times (`docs/results/speed.md`).
+    """
+    return clips.contiguous() if clips.is_cuda else clips

@@ -13,7 +13,7 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from unidual_zoo.models.attention import gather
-from unidual_zoo.models.pathways import TEMPORAL_KERNEL, TemporalConv
+from unidual_zoo.models.pathways import TEMPORAL_KERNEL, TemporalConv, for_depthwise
 from unidual_zoo.models.trunks import Frames
 
 ADAPTER_REDUCTION, MHRA_REDUCTION = 2.0, 1.5  # ST-Adapter's 768 -> 384, UniFormerV2's 768 -> 512
@@ -160,7 +160,7 @@ class GlobalBlock(nn.Module):
     def forward(self, query: Tensor, x: Tensor, frames: Frames) -> Tensor:
         first, patches = x[:, : frames.prefix], x[:, frames.prefix :]
         maps = patches.unflatten(1, frames.grid).unflatten(0, (frames.batch, -1))  # (B, T, H', W', C)
-        seen = self.dpe(maps.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        seen = self.dpe(for_depthwise(maps.permute(0, 4, 1, 2, 3))).permute(0, 2, 3, 4, 1)
         patches = patches + seen.flatten(2, 3).flatten(0, 1)
         tokens = torch.cat([first, patches], 1).unflatten(0, (frames.batch, -1)).flatten(1, 2)  # (B, T*L, C)
         query = query + self._attend(self.norm1(query), self.norm_tokens(tokens))

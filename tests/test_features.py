@@ -185,5 +185,5 @@ def test_the_commands(network, files, tmp_path, capsys):
     (query,) = answer["queries"]
     assert query["query"] == query["nearest"][0]["file"] == files[2]
     assert query["nearest"][0]["score"] == pytest.approx(1)
-    status, made = run("features", *files, "--out", out, "--model", model, "--modality", "image")
-    assert (status, made["files"]) == (0, 1)
+    status, made = run("features", *files, "absent.mp4", "--out", out, "--model", model, "--modality", "image")
+    assert (status, made["files"], made["failed"]) == (1, 2, 1)

@@ -17,7 +17,7 @@ from unidual.app import app
 from unidual_zoo.data.datasets import read_media
 from unidual_zoo.data.learnt import count_learnt
 from unidual_zoo.evaluation import FileResult, Report
-from unidual_zoo.training.plots import plot_confusion, plot_curves
+from unidual_zoo.training.plots import curve_pictures, plot_confusion, plot_curves
 from unidual_zoo.training.recipes import RECIPES, ModelSettings
 from unidual_zoo.training.trainer import learnt_before, write_predictions
 
@@ -288,6 +288,17 @@ def test_pictures(tmp_path):
         names = [f"class {number}" for number in range(count)]
         plot_confusion(np.random.default_rng(0).integers(count, size=(50, 2)), names, tmp_path / "c.png", title="task")
         assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_legend_names_curves_in_words(tmp_path):
+    losses = {f"loss/{name}": 1.0 for name in ("cats.image", "my.cats.video", "total")}
+    lines = [{"event": "train", "step": 1, "epoch": 1.0, "lr": 0.1, **losses}]
+    lines += [{"event": "evaluate", "step": 1, "epoch": 1.0, "cats/top-1": 10.0}]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    losses, scores = (picture.decode() for picture in curve_pictures(tmp_path / "log.jsonl").values())
+    for words in ("cats, image pathway", "my.cats, video pathway", "total"):
+        assert f"<!-- {words} -->" in losses  # before the outlines of its letters
+    assert "<!-- cats, top-1 -->" in scores
 
 
 ODD = ["$_$", "$\\frac$", "$a$b$c$", "_hidden", "\udcff", "\0", "a\nb", "x" * 300, "猫", "%s"]

@@ -109,8 +109,10 @@ def test_a_killed_run_goes_on_and_no_row_is_lost_or_doubled(tmp_path, ending):
         (tmp_path / name).write_text(name)
     paths = [str(tmp_path / name) for name in names]
     out, facts = tmp_path / f"table{ending}", {"model": "fake", "layer": None}
-    extract = FakeExtract(most=3)
     with pytest.raises(Killed):
+        list(write_features(paths, out, FakeExtract(most=0), facts=facts | {"layer": 1}))
+    extract = FakeExtract(most=3)
+    with pytest.raises(Killed):  # another run, since the one before made nothing
         list(write_features(paths, out, extract, facts=facts))
     assert not out.exists()
     log = out.with_name(f".{out.name}.rows")

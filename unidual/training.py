@@ -265,8 +265,7 @@ def _run(recipe: Recipe, *, out: Path, resume: bool, plan: Plan | None = None, l
             reports = run(recipe, out=out, resume=resume, plan=plan)
         except KeyboardInterrupt:
             if PartialState().is_main_process:
-                stopped = f"stopped: the same command with --resume goes on in {out}, another --out begins anew"
-                typer.echo(printable(f"unidual: {stopped}"), err=True)
+                typer.echo(printable(f"unidual: {_stopped_line(out)}"), err=True)
             raise
         scores = {task: report.metrics() for task, report in reports.items()}
         end = {"scores": scores, "reports": {task: report.to_dict() for task, report in reports.items()}}
@@ -284,6 +283,15 @@ def _taught_lines(recipe: Recipe) -> list[str]:
         f"{task} is learnt from {teacher}: labels and folder names of its files are not used, nor are any tested"
         for task, teacher in recipe.data.teachers.items()
     ]
+
+
+def _stopped_line(out: Path) -> str:
+    """How a run that was stopped goes on."""
+    from unidual_zoo.training.rundir import RunDirectory
+
+    if RunDirectory(out).has_checkpoint():
+        return f"stopped: the same command with --resume goes on in {out}, another --out begins anew"
+    return f"stopped before the first checkpoint: this command or a corrected one may begin in {out}"
 
 
 def _finished_line(recipe: Recipe, out: Path, epochs: int) -> str:

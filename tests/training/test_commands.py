@@ -19,6 +19,7 @@ from unidual_zoo.data.learnt import count_learnt
 from unidual_zoo.evaluation import FileResult, Report
 from unidual_zoo.training.plots import curve_pictures, plot_confusion, plot_curves
 from unidual_zoo.training.recipes import RECIPES, ModelSettings
+from unidual_zoo.training.rundir import LAST
 from unidual_zoo.training.trainer import learnt_before, write_predictions
 
 QUICK = [setting for setting in SETTINGS if not setting.startswith(("tasks", "epochs"))] + [
@@ -48,8 +49,18 @@ def test_train(media, tmp_path):
     assert result["scores"]["films"].keys() == {"clip@1", "video@1"}
 
 
-def test_control_c_says_how_the_run_goes_on(media, tmp_path, monkeypatch):
-    def interrupted(*_, **__):
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ((), "stopped before the first checkpoint: this command or a corrected one may begin in {}"),
+        ((LAST,), "stopped: the same command with --resume goes on in {}, another --out"),
+    ],
+)
+def test_control_c_says_how_the_run_goes_on(media, tmp_path, monkeypatch, written, told):
+    def interrupted(*_, out, **__):
+        out.mkdir()
+        for name in written:
+            (out / name).touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr("unidual_zoo.training.trainer.train", interrupted)
@@ -57,7 +68,7 @@ def test_control_c_says_how_the_run_goes_on(media, tmp_path, monkeypatch):
     options = ["--images", str(media / "pictures"), "--model", "unidual10", "--out", str(tmp_path / "run"), *settings]
     result = CliRunner().invoke(app, ["finetune", *options])
     assert result.exit_code not in (0, 2)
-    assert f"the same command with --resume goes on in {tmp_path / 'run'}" in result.stderr
+    assert told.format(tmp_path / "run") in result.stderr
 
 
 def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.blending import Blender, Course, Level, blend, described, warn_of_few
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.fitting import fit_heads
-from unidual_zoo.training.kept import FEATURES, GIGABYTE, ROWS, FeatureKeeper, KeptScores, KeptViews, written_to
+from unidual_zoo.training.kept import GIGABYTE, FeatureKeeper, KeptScores, KeptViews, written_to
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective, balanced_weights
@@ -61,7 +61,7 @@ from unidual_zoo.training.page import REPORT, run_page
 from unidual_zoo.training.plan import Plan, TaskPlan, task_plans
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
-from unidual_zoo.training.rundir import CURVES, END, LOG, RunDirectory, RunError, end_of, write_whole
+from unidual_zoo.training.rundir import CURVES, END, FEATURES, LOG, ROWS, RunDirectory, RunError, end_of, write_whole
 from unidual_zoo.training.sources import read_sources, set_aside
 from unidual_zoo.training.teachers import Teacher, find_teacher
 from unidual_zoo.weights import EXPORT

@@ -109,7 +109,9 @@ def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, mo
     )
     assert json.loads(finished.stdout) == result
     for more in (["--set", "eval_every=1", "--set", "publish=best"], ["--set", "epochs=2"]):
-        assert isinstance(invoke("--resume", *more).exception, Begun)
+        resumed = invoke("--resume", *more)
+        assert isinstance(resumed.exception, Begun)
+        assert resumed.output == ""  # the plan was told when the run began
     (tmp_path / "log.jsonl").write_text("".join((tmp_path / "log.jsonl").read_text().splitlines(True)[:-1]))
     assert isinstance(invoke("--resume").exception, Begun)
 

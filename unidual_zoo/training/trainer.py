@@ -61,7 +61,18 @@ from unidual_zoo.training.page import REPORT, run_page
 from unidual_zoo.training.plan import Plan, TaskPlan, task_plans
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
-from unidual_zoo.training.rundir import CURVES, END, FEATURES, LOG, RECIPE, ROWS, RunDirectory, RunError, end_of, write_whole
+from unidual_zoo.training.rundir import (
+    CURVES,
+    END,
+    FEATURES,
+    LOG,
+    RECIPE,
+    ROWS,
+    RunDirectory,
+    RunError,
+    end_of,
+    write_whole,
+)
 from unidual_zoo.training.sources import read_sources, set_aside
 from unidual_zoo.training.teachers import Teacher, find_teacher
 from unidual_zoo.weights import EXPORT

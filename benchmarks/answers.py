@@ -220,7 +220,7 @@ def report(case: Case, rows: Sequence[Row], ours: Sequence[Tensor], plain: Seque
     difference = None
     if plain:
         difference = max(float((a - b).abs().max() / a.max()) for a, b in zip(ours, plain, strict=True))
-        print(f"difference {difference:.1e}")
+        print(f"difference {difference:.1e} of the largest probability")
     else:
         print(f"{PLAIN}: left out (torchcodec is not installed, or nobody else has this network)")
     return dict(

@@ -238,7 +238,7 @@ def report(case: dict[str, str], rows: list[Row], failed: dict[str, str]) -> dic
     print("\n" + " ".join(case.values()))
     print(
         f"{'':28} {'ms':>9} {'CPU ms':>9} {'GFLOP/s':>9} {'share':>6} {'ours is':>8} {'by CPU':>8} {'memory':>9} "
-        f"{'warm-up':>8}  difference"
+        f"{'warm-up':>8}  difference (of the largest logit)"
     )
     found = []
     for row in rows:

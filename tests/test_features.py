@@ -109,8 +109,10 @@ def test_a_killed_run_goes_on_and_no_row_is_lost_or_doubled(tmp_path, ending):
         (tmp_path / name).write_text(name)
     paths = [str(tmp_path / name) for name in names]
     out, facts = tmp_path / f"table{ending}", {"model": "fake", "layer": None}
-    extract = FakeExtract(most=3)
     with pytest.raises(Killed):
+        list(write_features(paths, out, FakeExtract(most=0), facts=facts | {"layer": 1}))
+    extract = FakeExtract(most=3)
+    with pytest.raises(Killed):  # another run, since the one before made nothing
         list(write_features(paths, out, extract, facts=facts))
     assert not out.exists()
     log = out.with_name(f".{out.name}.rows")
@@ -185,5 +187,5 @@ def test_the_commands(network, files, tmp_path, capsys):
     (query,) = answer["queries"]
     assert query["query"] == query["nearest"][0]["file"] == files[2]
     assert query["nearest"][0]["score"] == pytest.approx(1)
-    status, made = run("features", *files, "--out", out, "--model", model, "--modality", "image")
-    assert (status, made["files"]) == (0, 1)
+    status, made = run("features", *files, "absent.mp4", "--out", out, "--model", model, "--modality", "image")
+    assert (status, made["files"], made["failed"]) == (1, 2, 1)

@@ -15,9 +15,9 @@ from torch import nn
 from unidual_zoo import scoring
 from unidual_zoo.data.datasets import load_sized_image
 from unidual_zoo.data.media import MediaWarning
-from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of, to_rows
+from unidual_zoo.inference import Predictor, find_files, for_inference, load_model, modality_of, of_modality, to_rows
 from unidual_zoo.scoring import Protocol
-from unidual_zoo.spec import InputSpec
+from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 
 TASKS = {"in1k": ("image", 7), "k400": ("video", 6)}
 TWO = Protocol(name="two", clips=2)
@@ -304,7 +304,10 @@ def test_find_files(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=r"has no image or video in it$"):
             find_files([argument, argument])
         with pytest.warns(UserWarning, match=r"has no image or video in it$"):  # and reading it will say so again
-            assert find_files(["d/a.jpg", argument]) == ["d/a.jpg", argument]
+            found = find_files(["d/a.jpg", "d/b.mp4", argument])
+        assert found == ["d/a.jpg", "d/b.mp4", argument]
+        assert of_modality(found, VIDEO) == ["d/b.mp4", argument]  # what found nothing is not passed over in silence
+        assert of_modality(found, IMAGE) == ["d/a.jpg", argument]
     for name in ("shards.json", "val-000000.tar"):
         Path("empty", name).touch()
         with pytest.raises(

@@ -1,6 +1,7 @@
 """Progress where nobody sees a bar: plain lines, as often as somebody may read them."""
 
 import io
+import os
 import sys
 import time
 
@@ -62,6 +63,17 @@ def test_time_that_was_not_the_works_slows_no_step(clock, capsys):
     bar.update()
     bar.close()
     assert capsys.readouterr().err == "25% 1/4 [00:40<02:00, 40.00s/step]\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such terminals")
+def test_a_terminal_that_does_not_know_its_size_has_a_bar(monkeypatch):
+    outer, inner = os.openpty()  # of 0 columns
+    with os.fdopen(inner, "w") as stderr, os.fdopen(outer, "rb", buffering=0) as screen:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        for _ in Progress(range(3), unit="file"):
+            pass
+        stderr.flush()
+        assert b"3/3" in screen.read(4096)
 
 
 def test_a_terminal_has_a_bar(monkeypatch):

@@ -130,10 +130,12 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     grey_video(tmp_path / "in/deep/a.mp4", [3] * 30)
     (tmp_path / "in/torn.mp4").write_text("a text file called .mp4")
     grey_image(tmp_path / "in/a.png", 1)
+    files = [str(tmp_path / name) for name in ("in", "absent.gif")]
     with pytest.raises(SystemExit) as end:
-        main(["predict", str(tmp_path / "in"), "--timeline", str(tmp_path / "out"), "--window", "0.4", "--smooth", "0"])
+        main(["predict", *files, "--timeline", str(tmp_path / "out"), "--window", "0.4", "--smooth", "0"])
     assert end.value.code == 1
-    a, deep, torn = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    a, deep, torn, absent = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert absent == {"file": files[1], "error": "there is no such file"}  # it might have been a video
     assert [segment["label"] for segment in a["routes"]["video"]["segments"]] == ["grey 0", "grey 5", "grey 2"]
     assert [segment["label"] for segment in deep["routes"]["video"]["segments"]] == ["grey 3"]
     assert torn.keys() == {"file", "error"}

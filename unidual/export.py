@@ -66,7 +66,8 @@ def export(
         )  # fmt: skip
         result = {"out": str(folder), **made.to_dict()}
         write(result)
-    typer.echo(f"{folder}: {made.call}, {made.dtype}, logits within {made.difference:.1e} of the model's")
+    near = f"logits within {made.difference:.1e} of the model's, relative to the largest"
+    typer.echo(f"{folder}: {made.call}, {made.dtype}, {near}")
     if made.accuracy:
         typer.echo(_accuracy(dict(made.accuracy)))
         if calibration is not None and (caution := _caution(calibration, learnt_from(model, calibration.measured))):

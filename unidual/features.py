@@ -120,7 +120,7 @@ def search(
 def _files(arguments: list[str], modality: str | None) -> list[str]:
     """The files meant, of one modality or of both."""
     from unidual_zoo.checks import check_known
-    from unidual_zoo.inference import find_files, modality_of
+    from unidual_zoo.inference import find_files, of_modality
     from unidual_zoo.names import counted
     from unidual_zoo.spec import MODALITIES
 
@@ -128,7 +128,7 @@ def _files(arguments: list[str], modality: str | None) -> list[str]:
     if modality is None:
         return paths
     check_known("modality", modality, MODALITIES)
-    if not (kept := [path for path in paths if modality_of(path) == modality]):
+    if not (kept := of_modality(paths, modality)):
         raise ValueError(f"none of {counted(len(paths), 'file')} is of the modality {modality}")
     return kept
 

@@ -31,10 +31,10 @@ def write_timelines(
     `windowing` is (seconds, stride, smooth), `options` go to the Predictor. Exit status 1 if a file failed.
 
     Raises:
-        ValueError: none of the files is a video.
+        ValueError: every file is there, and none is a video.
     """
     from unidual_zoo.data import MediaError
-    from unidual_zoo.inference import Predictor, find_files, load_model, modality_of
+    from unidual_zoo.inference import Predictor, find_files, load_model, of_modality
     from unidual_zoo.names import counted, printable
     from unidual_zoo.progress import Progress
     from unidual_zoo.spec import VIDEO
@@ -43,7 +43,7 @@ def write_timelines(
     seconds, stride, smooth = windowing
     cut = Windowing(seconds=seconds, stride=stride, smooth=smooth)
     found = find_files(files)
-    if not (paths := [path for path in found if modality_of(path) == VIDEO]):
+    if not (paths := of_modality(found, VIDEO)):
         raise ValueError(f"a timeline is of videos, and none of {counted(len(found), 'file')} is one")
     folder.mkdir(parents=True, exist_ok=True)
     failed, name = 0, ""

@@ -247,26 +247,28 @@ def _by_task(given: Sequence[str], tasks: Iterable[str]) -> dict[str, str]:
 
 def _run(recipe: Recipe, *, out: Path, resume: bool, plan: Plan | None = None, lines: Sequence[str] = ()) -> None:
     """Says in `lines` and more what is going to happen, does it, and says what came of it; of a finished run that it is
-    one."""
+    one. Where a run goes on from a checkpoint, the training says from which step, and `lines` have been said before."""
     from accelerate import PartialState
 
     from unidual_zoo.names import printable
     from unidual_zoo.training.page import REPORT
+    from unidual_zoo.training.rundir import RunDirectory
     from unidual_zoo.training.trainer import finished
     from unidual_zoo.training.trainer import train as run
     from unidual_zoo.weights import EXPORT
 
     end = finished(recipe, out=out) if resume else None
-    if PartialState().is_main_process:
-        for line in (*lines, *_taught_lines(recipe)) if end is None else [_finished_line(recipe, out, end["epochs"])]:
+    told = [*lines, *_taught_lines(recipe)] if end is None else [_finished_line(recipe, out, end["epochs"])]
+    goes_on = end is None and resume and RunDirectory(out).has_checkpoint()
+    if PartialState().is_main_process and not goes_on:
+        for line in told:
             typer.echo(f"unidual: {printable(line)}", err=True)
     if end is None:
         try:
             reports = run(recipe, out=out, resume=resume, plan=plan)
         except KeyboardInterrupt:
             if PartialState().is_main_process:
-                stopped = f"stopped: the same command with --resume goes on in {out}, another --out begins anew"
-                typer.echo(printable(f"unidual: {stopped}"), err=True)
+                typer.echo(printable(f"unidual: {_stopped_line(out)}"), err=True)
             raise
         scores = {task: report.metrics() for task, report in reports.items()}
         end = {"scores": scores, "reports": {task: report.to_dict() for task, report in reports.items()}}
@@ -284,6 +286,15 @@ def _taught_lines(recipe: Recipe) -> list[str]:
         f"{task} is learnt from {teacher}: labels and folder names of its files are not used, nor are any tested"
         for task, teacher in recipe.data.teachers.items()
     ]
+
+
+def _stopped_line(out: Path) -> str:
+    """How a run that was stopped goes on."""
+    from unidual_zoo.training.rundir import RunDirectory
+
+    if RunDirectory(out).has_checkpoint():
+        return f"stopped: the same command with --resume goes on in {out}, another --out begins anew"
+    return f"stopped before the first checkpoint: this command or a corrected one may begin in {out}"
 
 
 def _finished_line(recipe: Recipe, out: Path, epochs: int) -> str:

@@ -138,7 +138,7 @@ def export(
     Raises:
         ValueError: there is no such format, pathway or head, or the format has no int8.
         RuntimeError: the network cannot be exported, the graph's float32 logits differ from the model's by more than
-            `MAX_DIFFERENCE`, or what the format needs is not installed.
+            `MAX_DIFFERENCE` of the largest, or what the format needs is not installed.
     """
     engine, kind = _check_format(format, dtype)
     call = Call.of(model, modality, pathway=pathway, task=task)
@@ -166,8 +166,8 @@ def export(
         made = dataclasses.replace(made, difference=_difference(_opened(made, file), inputs, expected))
         if not made.difference <= MAX_DIFFERENCE:
             raise RuntimeError(
-                f"the {format} graph of {made.model} is not the model: logits differ by {made.difference:.1e}, "
-                f"allowed is {MAX_DIFFERENCE:.0e}"
+                f"the {format} graph of {made.model} is not the model: logits differ by {made.difference:.1e} of the "
+                f"largest, allowed is {MAX_DIFFERENCE:.0e}"
             )
         if calibrated:
             file, made = _quantize(made, file, inputs, expected, calibrated)

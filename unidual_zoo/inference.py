@@ -15,7 +15,9 @@ from unidual_zoo.data.images import read_image
 from unidual_zoo.data.listing import files_below, files_matching, is_pattern, warn_of_left_out
 from unidual_zoo.data.loaders import Reading
 from unidual_zoo.data.media import MediaError, is_image, is_media, is_video
+from unidual_zoo.data.members import is_member
 from unidual_zoo.data.shards import holds_shards
+from unidual_zoo.data.stacks import is_stacked
 from unidual_zoo.dtypes import dtype_name
 from unidual_zoo.engines import GraphModel
 from unidual_zoo.export import is_exported, load_exported, serve_with_engine
@@ -264,6 +266,15 @@ def modality_of(path: str) -> str:
     except MediaError:
         return VIDEO
     return IMAGE
+
+
+def of_modality(paths: Sequence[str], modality: str) -> list[str]:
+    """Those paths whose files are of a modality, and those at which there is no file: they fail as such."""
+    return [path for path in paths if not _is_there(path) or modality_of(path) == modality]
+
+
+def _is_there(path: str) -> bool:
+    return os.path.isfile(path) or is_member(path) or is_stacked(path)
 
 
 def find_files(arguments: Sequence[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -10,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 LOG_SECONDS = 30.0  # between two lines; work that takes less has none
+USUAL_TERMINAL = {"ncols": 80, "nrows": 24}
 
 
 class Progress(tqdm):
@@ -23,7 +26,7 @@ class Progress(tqdm):
         self.begun = self.told = time.monotonic()
         self.format = {name: options.get(name) for name in ("unit", "unit_scale") if name in options}
         self.first = options.get("initial", 0)
-        super().__init__(iterable, disable=not shown or self.logged, **options)
+        super().__init__(iterable, disable=not shown or self.logged, **_unknown_size(), **options)
         self.desc, self.postfix = options.get("desc") or "", None  # which tqdm forgets if it is to be silent
 
     def __iter__(self) -> Iterator[Any]:
@@ -61,3 +64,12 @@ class Progress(tqdm):
         """What there is to tell after so many seconds."""
         told: dict[str, Any] = dict(prefix=self.desc.removesuffix(": "), postfix=self.postfix, initial=self.first)
         return self.format_meter(self.n, self.total, seconds, ncols=0, **told, **self.format).strip()
+
+
+def _unknown_size() -> dict[str, int]:
+    """The usual size for a terminal that says that it has 0 columns, as those of containers may: tqdm would believe
+    it, and draw nothing."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # what is no terminal has no size
+        if 0 in os.get_terminal_size(sys.stderr.fileno()):
+            return USUAL_TERMINAL
+    return {}

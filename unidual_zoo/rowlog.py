@@ -44,6 +44,8 @@ class RowLog:
         try:
             header, self._places, end = _scan(self._file)
             facts = {"format": _FORMAT, **json.loads(json.dumps(facts))}
+            if header is not None and header.get("format") == _FORMAT and not self._places:
+                header, end = None, 0  # stopped before the first row: nothing is lost by other facts
             self._check(facts if header is None else header, facts)
             self._file.truncate(end)
             if header is None:

@@ -56,6 +56,18 @@ def test_packing_goes_on_where_it_was_stopped(source, tmp_path):
         packed(source, source)
 
 
+def test_another_packing_may_begin_where_one_was_stopped_before_its_first_shard(source, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_write_shard", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            packed(source, tmp_path / "out", per_shard=3)
+    assert packed(source, tmp_path / "out", per_shard=2).kept == 0
+    assert read_splits(tmp_path / "out")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_progress_counts_files(source, tmp_path, monkeypatch, capsys, workers):
     packed(source, tmp_path / "out", per_shard=7)

@@ -17,8 +17,9 @@ from unidual.app import app
 from unidual_zoo.data.datasets import read_media
 from unidual_zoo.data.learnt import count_learnt
 from unidual_zoo.evaluation import FileResult, Report
-from unidual_zoo.training.plots import plot_confusion, plot_curves
+from unidual_zoo.training.plots import curve_pictures, plot_confusion, plot_curves
 from unidual_zoo.training.recipes import RECIPES, ModelSettings
+from unidual_zoo.training.rundir import LAST
 from unidual_zoo.training.trainer import learnt_before, write_predictions
 
 QUICK = [setting for setting in SETTINGS if not setting.startswith(("tasks", "epochs"))] + [
@@ -48,8 +49,18 @@ def test_train(media, tmp_path):
     assert result["scores"]["films"].keys() == {"clip@1", "video@1"}
 
 
-def test_control_c_says_how_the_run_goes_on(media, tmp_path, monkeypatch):
-    def interrupted(*_, **__):
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ((), "stopped before the first checkpoint: this command or a corrected one may begin in {}"),
+        ((LAST,), "stopped: the same command with --resume goes on in {}, another --out"),
+    ],
+)
+def test_control_c_says_how_the_run_goes_on(media, tmp_path, monkeypatch, written, told):
+    def interrupted(*_, out, **__):
+        out.mkdir()
+        for name in written:
+            (out / name).touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr("unidual_zoo.training.trainer.train", interrupted)
@@ -57,7 +68,7 @@ def test_control_c_says_how_the_run_goes_on(media, tmp_path, monkeypatch):
     options = ["--images", str(media / "pictures"), "--model", "unidual10", "--out", str(tmp_path / "run"), *settings]
     result = CliRunner().invoke(app, ["finetune", *options])
     assert result.exit_code not in (0, 2)
-    assert f"the same command with --resume goes on in {tmp_path / 'run'}" in result.stderr
+    assert told.format(tmp_path / "run") in result.stderr
 
 
 def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, monkeypatch):
@@ -98,7 +109,9 @@ def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, mo
     )
     assert json.loads(finished.stdout) == result
     for more in (["--set", "eval_every=1", "--set", "publish=best"], ["--set", "epochs=2"]):
-        assert isinstance(invoke("--resume", *more).exception, Begun)
+        resumed = invoke("--resume", *more)
+        assert isinstance(resumed.exception, Begun)
+        assert resumed.output == ""  # the plan was told when the run began
     (tmp_path / "log.jsonl").write_text("".join((tmp_path / "log.jsonl").read_text().splitlines(True)[:-1]))
     assert isinstance(invoke("--resume").exception, Begun)
 
@@ -288,6 +301,17 @@ def test_pictures(tmp_path):
         names = [f"class {number}" for number in range(count)]
         plot_confusion(np.random.default_rng(0).integers(count, size=(50, 2)), names, tmp_path / "c.png", title="task")
         assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_legend_names_curves_in_words(tmp_path):
+    losses = {f"loss/{name}": 1.0 for name in ("cats.image", "my.cats.video", "total")}
+    lines = [{"event": "train", "step": 1, "epoch": 1.0, "lr": 0.1, **losses}]
+    lines += [{"event": "evaluate", "step": 1, "epoch": 1.0, "cats/top-1": 10.0}]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    losses, scores = (picture.decode() for picture in curve_pictures(tmp_path / "log.jsonl").values())
+    for words in ("cats, image pathway", "my.cats, video pathway", "total"):
+        assert f"<!-- {words} -->" in losses  # before the outlines of its letters
+    assert "<!-- cats, top-1 -->" in scores
 
 
 ODD = ["$_$", "$\\frac$", "$a$b$c$", "_hidden", "\udcff", "\0", "a\nb", "x" * 300, "猫", "%s"]

@@ -13,10 +13,10 @@ from unidual_zoo.models.dual_trunk import DualTrunk
 from unidual_zoo.rowlog import Row, RowLog, RowTable
 from unidual_zoo.training import kept
 from unidual_zoo.training import trainer as trainer_module
-from unidual_zoo.training.kept import FEATURES, ROWS, KeptViews, draws_to_keep, views_to_keep
+from unidual_zoo.training.kept import KeptViews, draws_to_keep, views_to_keep
 from unidual_zoo.training.objective import JointObjective
 from unidual_zoo.training.optimizers import freeze
-from unidual_zoo.training.rundir import LOG, RunError, read_log
+from unidual_zoo.training.rundir import FEATURES, LOG, ROWS, RunError, read_log
 from unidual_zoo.training.trainer import Trainer, train
 
 TINY = {"embed_dim": 32, "depth": 1, "num_heads": 2, "probe_depth": 1}

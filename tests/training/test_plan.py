@@ -3,7 +3,7 @@
 import pytest
 from tiny import tiny_recipe
 
-from unidual_zoo.data.identity import copies
+from unidual_zoo.data.identity import copies, with_two_labels
 from unidual_zoo.training.finetune import finetune_recipe, scalable_network
 from unidual_zoo.training.meter import in_words
 from unidual_zoo.training.plan import (
@@ -27,6 +27,15 @@ def test_copies_are_equal_bytes(tmp_path):
     files = {name: str(tmp_path / name) for name in contents}
     found = copies([files[name] for name in "abc"], [*(files[name] for name in "defg"), str(tmp_path / "absent")])
     assert found == [(files["d"], files["a"]), (files["g"], files["a"])]
+
+
+def test_files_in_two_classes_are_equal_bytes(tmp_path):
+    contents = {"a": b"same", "b": b"same", "c": b"", "d": b"same", "e": b"", "f": b"sane", "g": b"once", "h": b"once"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    files = {name: str(tmp_path / name) for name in (*contents, "absent")}
+    found = with_two_labels([*files.values()], [0, 0, 0, 1, 1, 1, 2, 2, 0])
+    assert found == [(files[one], files[other]) for one, other in ("ad", "bd", "da")]
 
 
 def test_a_plan_of_files(media):
@@ -55,10 +64,13 @@ def test_what_a_reader_of_the_figures_has_to_know(tmp_path):
     data = DataSettings(tasks={"t": "image"}, data={"t": str(tmp_path)}, hold_out=0.2)
     with pytest.warns(UserWarning, match="t: 1 of 2 classes without a test file: once"):
         (task,) = make_plan(data, seed=0).tasks
-    untested, copied = task.notes()
+    untested, copied, ambiguous = task.notes()
     assert untested == "1 of 2 classes without a test file: once"
     assert copied.startswith("a test file is a copy of training files")
-    assert len(task.lines()) == 2  # the first has been said as a warning
+    told = "3 training files stand in two classes, byte by byte the same: "
+    assert ambiguous.startswith(told + str(tmp_path / "often"))
+    assert f" = {tmp_path / 'once/0.png'}; check-data names all" in ambiguous
+    assert len(task.lines()) == 3  # the first has been said as a warning
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,12 @@ def begun(path, recipe, **kwargs):
     return run, state
 
 
+def begun_and_saved(path, recipe):
+    run, _ = begun(path, recipe, resume=False)
+    run.save({"progress": {"step": 1}}, best=False)
+    run.close()
+
+
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     save_checkpoint(tmp_path / LAST, STATE)
     assert same(load_checkpoint(tmp_path / LAST), STATE)
@@ -262,7 +268,7 @@ def test_a_file_is_no_directory_for_a_run(tmp_path):
 
 
 def test_a_run_is_not_begun_twice(tmp_path):
-    begun(tmp_path, {"lr": 1}, resume=False)[0].close()
+    begun_and_saved(tmp_path, {"lr": 1})
     with pytest.raises(RunError, match="holds a run already"):
         begun(tmp_path, {"lr": 1}, resume=False)
     with pytest.raises(RunError, match=r"another recipe \(lr was 1 and is 2\)"):
@@ -271,8 +277,39 @@ def test_a_run_is_not_begun_twice(tmp_path):
     assert json.loads((tmp_path / rundir.RECIPE).read_text()) == {"lr": 1, "workers": 3}
 
 
-def test_a_run_of_an_older_version_goes_on_if_a_new_field_has_its_default(tmp_path):
+@pytest.mark.parametrize("resume", [False, True])
+def test_where_no_checkpoint_was_written_another_run_may_begin(tmp_path, resume):
+    run, _ = begun(tmp_path, {"lr": 1}, resume=False)
+    run.log("heads", step=0)
+    run.close()
+    features = tmp_path / rundir.FEATURES / f"0{rundir.ROWS}"
+    features.parent.mkdir()
+    features.touch()
+    (tmp_path / ".last.safetensors.0123.partial").touch()
+    begun(tmp_path, {"lr": 1, "workers": 3}, resume=resume)[0].close()
+    assert features.exists()  # the same run computes none twice
+    rundir.check_unused(tmp_path)
+    run, state = begun(tmp_path, {"lr": 2}, resume=resume)
+    run.log("begin", step=0)
+    run.close()
+    assert (state, features.exists()) == (None, False)
+    assert json.loads((tmp_path / rundir.RECIPE).read_text()) == {"lr": 2}
+    assert [line["event"] for line in read_log(tmp_path / rundir.LOG)] == ["begin"]
+
+
+@pytest.mark.parametrize("name", [LAST, BEST, "export", "notes.txt"])
+def test_where_something_would_be_lost_none_begins(tmp_path, name):
     begun(tmp_path, {"lr": 1}, resume=False)[0].close()
+    (tmp_path / name).touch()
+    with pytest.raises(RunError, match="holds a run already"):
+        rundir.check_unused(tmp_path)
+    if name != LAST:
+        with pytest.raises(RunError, match="another recipe"):
+            begun(tmp_path, {"lr": 2}, resume=True)
+
+
+def test_a_run_of_an_older_version_goes_on_if_a_new_field_has_its_default(tmp_path):
+    begun_and_saved(tmp_path, {"lr": 1})
     with pytest.raises(RunError, match=r"\(ema was 0 and is 1\)"):
         begun(tmp_path, {"lr": 1, "ema": 1}, resume=True, update=lambda saved: {"lr": 5, "ema": 0, **saved})
     begun(tmp_path, {"lr": 1, "ema": 0}, resume=True, update=lambda saved: {"lr": 5, "ema": 0, **saved})[0].close()
@@ -291,7 +328,7 @@ def test_a_run_at_work_keeps_others_out(tmp_path):
 
 
 def test_a_run_that_is_refused_keeps_no_one_out(tmp_path):
-    begun(tmp_path, {"lr": 1}, resume=False)[0].close()
+    begun_and_saved(tmp_path, {"lr": 1})
     for _ in range(2):
         with pytest.raises(RunError, match="another recipe"):
             begun(tmp_path, {"lr": 2}, resume=True)

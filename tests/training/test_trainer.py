@@ -84,7 +84,7 @@ def test_it_learns(media, tmp_path):
     assert reports["pictures"].metrics()["top-1"] == 100
 
 
-def test_a_resumed_run_has_the_same_losses(media, tmp_path, monkeypatch):
+def test_a_resumed_run_has_the_same_losses(media, tmp_path, monkeypatch, capsys):
     options = ("ema=0.5", "accumulate=2", "save_every=2", "mixup=0.2", 'model_args={"width":0.0625,"drop_rate":0.5}')
     whole = run(media, tmp_path / "whole", *options)
     step = Trainer.training_step
@@ -99,16 +99,20 @@ def test_a_resumed_run_has_the_same_losses(media, tmp_path, monkeypatch):
         run(media, tmp_path / "part", *options)
     monkeypatch.setattr(Trainer, "training_step", step)
     assert load_checkpoint(tmp_path / "part" / LAST)["progress"]["step"] == 6
+    assert "goes on" not in capsys.readouterr().err
     assert run(media, tmp_path / "part", *options, resume=True) == whole
+    told = f"{tmp_path / 'part'} goes on after step 6 of 8, in epoch 2 of 2, with the files and settings"
+    assert capsys.readouterr().err.startswith(told)
     a, b = (load_checkpoint(tmp_path / name / LAST) for name in ("whole", "part"))
     assert a["progress"] == b["progress"]
     for kind in ("model", "ema"):
         assert all(torch.equal(value, b[kind][key]) for key, value in a[kind].items())
 
 
-def test_a_finished_run_can_be_resumed_and_another_recipe_cannot(media, tmp_path):
+def test_a_finished_run_can_be_resumed_and_another_recipe_cannot(media, tmp_path, capsys):
     whole = run(media, tmp_path, "epochs=1")
     assert run(media, tmp_path, "epochs=1", resume=True) == whole
+    assert f"{tmp_path} has no steps left to make: what it learnt is" in capsys.readouterr().err
     with pytest.raises(RunError, match="another recipe"):
         run(media, tmp_path, "epochs=2", resume=True)
     with pytest.raises(RunError, match="--resume"):

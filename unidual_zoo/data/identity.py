@@ -54,50 +54,83 @@ def bundles(files: Sequence[str], groups: Sequence[str] = ()) -> list[int]:
     return [numbers.setdefault(root(key), len(numbers)) for key in ids]
 
 
-def copies(first: Iterable[str], second: Iterable[str]) -> list[tuple[str, str]]:
+class Contents:
+    """What tells whether files hold the same: their sizes and, of few, their digests, each found once.
+
+    Those in shards are never read, for their indices tell, and those in Parquet always. Entries of stacks, and files
+    that cannot be read or are empty, are copies of nothing: their size is 0.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+        self._digests: dict[str, bytes] = {}
+
+    def size(self, file: str) -> int:
+        """Bytes of a file."""
+        if file not in self._sizes:
+            self._sizes[file] = 0
+            with contextlib.suppress(OSError, ValueError, MediaError):
+                if is_member(file):
+                    self._sizes[file], self._digests[file] = member_facts(file)
+                elif not is_stacked(file):
+                    self._sizes[file] = os.stat(file).st_size
+        return self._sizes[file]
+
+    def digest(self, file: str) -> bytes:
+        """The SHA-256 of a file, nothing of one that cannot be read."""
+        if file not in self._digests:
+            self._digests[file] = b""
+            with contextlib.suppress(OSError), open(file, "rb") as stream:
+                self._digests[file] = hashlib.file_digest(stream, "sha256").digest()
+        return self._digests[file]
+
+
+def copies(first: Iterable[str], second: Iterable[str], *, contents: Contents | None = None) -> list[tuple[str, str]]:
     """Pairs of a file of the second list and one of the first that has the same bytes, in the second list's order.
 
-    Only files whose sizes agree are read; those in shards never, for their indices tell, and those in Parquet always.
-    Entries of stacks, and files that cannot be read, are copies of nothing.
+    Only files whose sizes agree are read.
     """
-    digests: dict[str, bytes] = {}
-
-    def size_of(file: str) -> int:
-        if not is_member(file):
-            return _size(file)
-        with contextlib.suppress(MediaError):
-            size, digests[file] = member_facts(file)
-            return size
-        return -1
-
+    contents = contents or Contents()
     by_size: dict[int, list[str]] = {}
     for file in first:
-        by_size.setdefault(size_of(file), []).append(file)
-    by_size.pop(0, None)  # empty ones are copies in no sense that matters
-    by_size.pop(-1, None)
+        by_size.setdefault(contents.size(file), []).append(file)
+    by_size.pop(0, None)
+    by_digest: dict[int, dict[bytes, str]] = {}
     pairs = []
     for file in second:
-        alike = by_size.get(size_of(file), [])
-        for other in (*alike, file) if alike else ():
-            if other not in digests:
-                digests[other] = _digest(other)
-        twin = next((other for other in alike if digests[other] and digests[other] == digests[file]), None)
-        if twin is not None:
-            pairs.append((file, twin))
+        if (size := contents.size(file)) not in by_size:
+            continue
+        if size not in by_digest:  # of equal ones the first
+            by_digest[size] = {contents.digest(other): other for other in reversed(by_size[size])}
+        digest = contents.digest(file)
+        if digest and digest in by_digest[size]:
+            pairs.append((file, by_digest[size][digest]))
     return pairs
 
 
-def _size(file: str) -> int:
-    """Bytes of a file, -1 of what is none."""
-    with contextlib.suppress(OSError, ValueError):
-        return -1 if is_stacked(file) else os.stat(file).st_size
-    return -1
+def with_two_labels(
+    files: Sequence[str], labels: Sequence[int], *, contents: Contents | None = None
+) -> list[tuple[str, str]]:
+    """Pairs of a file and the first one that has the same bytes and another label, in the list's order.
 
-
-def _digest(file: str) -> bytes:
-    with contextlib.suppress(OSError), open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
-    return b""
+    Only files are read whose size one of another label has.
+    """
+    contents = contents or Contents()
+    of_size: dict[int, set[int]] = {}
+    for file, label in zip(files, labels, strict=True):
+        of_size.setdefault(contents.size(file), set()).add(label)
+    of_size.pop(0, None)
+    alike = [number for number, file in enumerate(files) if len(of_size.get(contents.size(file), ())) > 1]
+    firsts: dict[bytes, dict[int, str]] = {}  # the first file of each label
+    for number in alike:
+        firsts.setdefault(contents.digest(files[number]), {}).setdefault(labels[number], files[number])
+    firsts.pop(b"", None)
+    pairs = []
+    for number in alike:
+        of_label = firsts.get(contents.digest(files[number]), {})
+        others = [file for label, file in of_label.items() if label != labels[number]]
+        pairs += [(files[number], other) for other in others[:1]]
+    return pairs
 
 
 def _identity(file: str, folders: dict[str, str]) -> Hashable:

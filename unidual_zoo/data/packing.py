@@ -265,14 +265,16 @@ def _kept_to_this_process(folder: Path) -> Iterator[None]:
 
 def _begin(folder: Path, plan: Mapping[str, Any]) -> None:
     path = folder / PLAN
-    if path.is_file():
+    others = any(other != path and not other.name.startswith(".") for other in folder.iterdir())
+    if others and path.is_file():
         found = read_json(str(path))
         if different := [name for name in plan if plan[name] != found.get(name)]:
             raise ValueError(f"{folder} holds another packing, with other {', '.join(different)}: choose a new folder")
         remove_partial(folder)
-    elif any(not path.name.startswith(".") for path in folder.iterdir()):
+    elif others:
         raise ValueError(f"{folder} is not empty, and holds no packing that could go on: choose a new folder")
-    else:
+    else:  # new, or of a packing that was stopped before its first shard
+        remove_partial(folder)
         _write_json(path, plan)
 
 

@@ -28,7 +28,6 @@ from unidual_zoo.training.objective import JointObjective
 from unidual_zoo.training.recipes import Recipe
 from unidual_zoo.training.rundir import RunError
 
-FEATURES, ROWS = "features", ".rows"  # the folder in the run directory until the network is published, its logs
 GIGABYTE = 10**9
 _LABEL = "label"
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from unidual_zoo.data.datasets import TESTS, MediaSet, find_split
-from unidual_zoo.data.identity import copies
+from unidual_zoo.data.identity import Contents, copies, with_two_labels
 from unidual_zoo.data.joint import mix_weights
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.summary import multiply_adds
@@ -38,7 +38,8 @@ IMBALANCE = 3.0  # files of the largest class to one of the smallest, from which
 class TaskPlan:
     """A task's files: training files by class (the largest first), test files, where those are from, and copies.
 
-    `copies` are pairs (test file, training file) of equal bytes, `untested` a sentence on classes without a test file.
+    `copies` are pairs (test file, training file) of equal bytes, `ambiguous` pairs of a training file and one of equal
+    bytes in another class, `untested` is a sentence on classes without a test file.
     """
 
     task: str
@@ -46,6 +47,7 @@ class TaskPlan:
     num_tests: int
     split: str
     copies: Sequence[tuple[str, str]] = ()
+    ambiguous: Sequence[tuple[str, str]] = ()
     untested: str | None = None
 
     @property
@@ -78,13 +80,21 @@ class TaskPlan:
         more = "; …" if len(self.copies) > LISTED else ""
         return f"{count} of training files, which flatters figures: {first}{more}"
 
+    def ambiguous_line(self) -> str | None:
+        """How many training files stand in two classes, for a reader, and one of them by name; None without any."""
+        if not self.ambiguous:
+            return None
+        one, other = self.ambiguous[0]
+        count = f"{counted(len(self.ambiguous), 'training file')} stand in two classes, byte by byte the same"
+        return f"{count}: {one} = {other}" + ("; check-data names all" if len(self.ambiguous) > 2 else "")
+
     def notes(self) -> list[str]:
         """What a reader of the figures has to know."""
-        return [line for line in (self.untested, self.copies_line()) if line]
+        return [line for line in (self.untested, self.copies_line(), self.ambiguous_line()) if line]
 
     def lines(self) -> list[str]:
         """The plan for a reader, its lines beginning with the task."""
-        return [f"{self.task}: {line}" for line in (self.line(), self.copies_line()) if line]
+        return [f"{self.task}: {line}" for line in (self.line(), self.copies_line(), self.ambiguous_line()) if line]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +107,25 @@ class Plan:
 
 
 def make_plan(settings: DataSettings, *, seed: int) -> Plan:
-    """Reads which files there are, and looks for test files that are copies of training files.
+    """Reads which files there are, and looks for copies: of training files among the test files and in other classes.
 
     Raises:
         ValueError: what `read_sources` raises.
     """
     media, test_media = read_sources(settings, seed=seed)
     tasks = [
-        dataclasses.replace(plan, copies=copies(media[plan.task].files, test_media[plan.task].files))
-        for plan in task_plans(settings, media, test_media)
+        _with_copies(plan, media[plan.task], test_media[plan.task]) for plan in task_plans(settings, media, test_media)
     ]
     return Plan(media=media, test_media=test_media, tasks=tasks)
+
+
+def _with_copies(plan: TaskPlan, train: MediaSet, test: MediaSet) -> TaskPlan:
+    contents = Contents()
+    return dataclasses.replace(
+        plan,
+        copies=copies(train.files, test.files, contents=contents),
+        ambiguous=with_two_labels(train.files, train.labels, contents=contents),
+    )
 
 
 def task_plans(

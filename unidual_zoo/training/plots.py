@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unidual_zoo.names import printable
+from unidual_zoo.spec import MODALITIES
 from unidual_zoo.training.objective import TOTAL
 from unidual_zoo.training.rundir import read_log
 
@@ -77,7 +78,7 @@ def _draw_panel(axes: Axes, panel: Panel, lines: Sequence[Mapping[str, Any]]) ->
         names = [name for name in names if name != f"{panel.prefix}{TOTAL}"]
     for name in names:
         points = [(row["epoch"], row[name]) for row in rows if name in row]
-        shown = _shown(name.removeprefix(panel.prefix))
+        shown = _legend(name.removeprefix(panel.prefix))
         axes.plot(*zip(*points, strict=True), marker="." if len(points) < MOST_MARKED else "", label=shown)
     axes.set(xlabel="epoch", ylabel=panel.label, xlim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
@@ -86,10 +87,22 @@ def _draw_panel(axes: Axes, panel: Panel, lines: Sequence[Mapping[str, Any]]) ->
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if names:
-        longest = max(len(_shown(name)) for name in names)
+        longest = max(len(_legend(name.removeprefix(panel.prefix))) for name in names)
         columns = max(1, min(len(names), LEGEND_LETTERS // (longest + 4)))
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, frameon=False)
     return bool(names)
+
+
+def _legend(name: str) -> str:
+    """A curve's name in words: of the loss `images.video` "images, video pathway", of `images/top-1` "images, top-1".
+
+    Other names, such as that of the losses' sum, stay as they are.
+    """
+    task, dot, pathway = name.rpartition(".")
+    if dot and pathway in MODALITIES:
+        return f"{_shown(task)}, {pathway} pathway"
+    task, slash, metric = name.rpartition("/")
+    return f"{_shown(task)}, {metric}" if slash else _shown(name)
 
 
 def plot_confusion(pairs: Iterable[tuple[int, int]], classes: Sequence[str], picture: Path, *, title: str) -> None:

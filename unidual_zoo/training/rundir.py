@@ -25,12 +25,22 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from unidual_zoo.checks import shorten
-from unidual_zoo.files import make_readable, partial_name, read_unchanged, remove_partial, sync_file, sync_folder
+from unidual_zoo.files import (
+    PARTIAL,
+    make_readable,
+    partial_name,
+    read_unchanged,
+    remove_partial,
+    sync_file,
+    sync_folder,
+)
 from unidual_zoo.lock import Lock, LockedError
 from unidual_zoo.weights import EXPORT
 
 RECIPE, LOG, CURVES, TENSORBOARD, LOCK = "recipe.json", "log.jsonl", "curves.png", "tensorboard", "run.lock"
 LAST, BEST = "last.safetensors", "best.safetensors"
+FEATURES, ROWS = "features", ".rows"  # the folder of what frozen layers make of the files, until the end, and its logs
+BEFORE_CHECKPOINTS = frozenset({RECIPE, LOG, TENSORBOARD, LOCK, FEATURES})  # what a run leaves that ends before them
 # Of the recipe, when a run is resumed. Data may lie elsewhere: what counts is in `files`.
 MAY_CHANGE = frozenset({"data", "test_data", "workers", "file_seconds", "max_failed", "log_every", "publish"})
 END = "end"  # the last event of a run that has published its network
@@ -67,7 +77,7 @@ class RunDirectory:
         """Opens the directory for a run of this recipe; the state to go on from, None for a start from scratch.
 
         `update` brings the recipe of a run that an older version began up to date. A recipe.json or a log.jsonl that
-        cannot be read is warned of and written anew.
+        cannot be read is warned of and written anew. What a run left that has no checkpoint yet keeps no other out.
 
         Raises:
             RunError: there is a run already and `resume` is False, its recipe is another one, its checkpoint is
@@ -80,13 +90,16 @@ class RunDirectory:
             saved = state.pop(_RECIPE_OF_STATE, None) if state else None
             if self.writes:
                 saved = self._recipe_begun_with(saved, has_checkpoint=state is not None)
-                if saved is not None:
+                if is_fresh(self.path):
+                    if saved is None or _differing(update(saved), recipe):
+                        self._remove_features()
+                elif saved is not None:
                     _check_same(self.path, update(saved), recipe)
                 write_whole(self.path / RECIPE, lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"))
             self._recipe = recipe
             self.kept = state["progress"]["step"] if state else None
             if self.writes:
-                self._open_logs(self.kept or 0)
+                self._open_logs(self.kept)
         except BaseException:
             self.close()
             raise
@@ -183,21 +196,32 @@ class RunDirectory:
         warnings.warn(f"{file} cannot be read ({reason}): {consequence}", stacklevel=4)
         return in_checkpoint
 
-    def _open_logs(self, step: int) -> None:
-        """Logs that go on from `step`: what a killed run wrote after its last checkpoint is cut off."""
+    def _remove_features(self) -> None:
+        """Removes what another recipe's frozen layers made of the files."""
+        for file in (self.path / FEATURES).glob(f"*{ROWS}"):
+            file.unlink()
+
+    def _open_logs(self, step: int | None) -> None:
+        """Logs that go on from `step`: what a killed run wrote after its checkpoint is cut off, without one all."""
         file = self.path / LOG
-        kept = [line for line in read_log(file) if line["step"] <= step]
+        kept = [] if step is None else [line for line in read_log(file) if line["step"] <= step]
         write_whole(file, lambda path: path.write_text("".join(json.dumps(line) + "\n" for line in kept)))
         self._log = file.open("a")
-        self._board = SummaryWriter(str(self.path / TENSORBOARD), purge_step=step)
+        self._board = SummaryWriter(str(self.path / TENSORBOARD), purge_step=step or 0)
 
 
 def check_unused(path: Path) -> None:
-    """Raises a RunError if the directory holds a run, or is a file."""
+    """Raises a RunError if the directory holds a run that got as far as a checkpoint, or is a file."""
     if path.is_file():
         raise RunError(f"{path} is a file: choose another name for the directory of the run")
-    if (path / LAST).exists() or (path / RECIPE).exists():
+    if any((path / name).exists() for name in (RECIPE, LAST, BEST, EXPORT)) and not is_fresh(path):
         raise RunError(f"{path} holds a run already: go on with --resume, or choose another directory")
+
+
+def is_fresh(path: Path) -> bool:
+    """Whether a directory holds nothing, or only what a run left that ended before its first checkpoint."""
+    names = [file.name for file in path.iterdir()] if path.is_dir() else []
+    return all(name in BEFORE_CHECKPOINTS or (name.startswith(".") and name.endswith(PARTIAL)) for name in names)
 
 
 def end_of(
@@ -359,9 +383,13 @@ def _put_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return [_put_tensors(item, tensors) for item in value] if isinstance(value, list) else value
 
 
+def _differing(saved: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    """The settings that may not change and have."""
+    return sorted(key for key in {*saved, *recipe} - MAY_CHANGE if saved.get(key) != recipe.get(key))
+
+
 def _check_same(path: Path, saved: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
-    differing = sorted(key for key in {*saved, *recipe} - MAY_CHANGE if saved.get(key) != recipe.get(key))
-    if differing:
+    if differing := _differing(saved, recipe):
         changes = [change for key in differing for change in _changes(key, saved.get(key), recipe.get(key))]
         raise RunError(f"{path} was begun with another recipe ({shorten(changes)}); resume it with the same one")
 

@@ -52,7 +52,7 @@ from unidual_zoo.spec import IMAGE, VIDEO, InputSpec
 from unidual_zoo.training.blending import Blender, Course, Level, blend, described, warn_of_few
 from unidual_zoo.training.engine import DTYPES, engine_facts, make_accelerator
 from unidual_zoo.training.fitting import fit_heads
-from unidual_zoo.training.kept import FEATURES, GIGABYTE, ROWS, FeatureKeeper, KeptScores, KeptViews, written_to
+from unidual_zoo.training.kept import GIGABYTE, FeatureKeeper, KeptScores, KeptViews, written_to
 from unidual_zoo.training.meter import Meter
 from unidual_zoo.training.network import build_model, export, recompute_norms, trained_weights
 from unidual_zoo.training.objective import TOTAL, JointObjective, balanced_weights
@@ -61,7 +61,18 @@ from unidual_zoo.training.page import REPORT, run_page
 from unidual_zoo.training.plan import Plan, TaskPlan, task_plans
 from unidual_zoo.training.plots import plot_confusion, plot_curves
 from unidual_zoo.training.recipes import DataSettings, ModelSettings, OptimSettings, Recipe, current_names
-from unidual_zoo.training.rundir import CURVES, END, LOG, RunDirectory, RunError, end_of, write_whole
+from unidual_zoo.training.rundir import (
+    CURVES,
+    END,
+    FEATURES,
+    LOG,
+    RECIPE,
+    ROWS,
+    RunDirectory,
+    RunError,
+    end_of,
+    write_whole,
+)
 from unidual_zoo.training.sources import read_sources, set_aside
 from unidual_zoo.training.teachers import Teacher, find_teacher
 from unidual_zoo.weights import EXPORT
@@ -148,6 +159,8 @@ class Trainer:
             examples=recipe.data.batch_size * world,
             every=recipe.run.log_every,
         )
+        if self.run.writes and self.run.kept is not None:
+            self.meter.bar.write(printable(self._resumed_line()), file=sys.stderr)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -204,6 +217,14 @@ class Trainer:
                 f"{self.run.path} must be one directory that all machines share"
             )
         self.run.log("begin", step=self.done, **engine_facts(self.accelerator))
+
+    def _resumed_line(self) -> str:
+        """Where a resumed run is, for a reader."""
+        if self.done >= self.total_steps or self.ends_early:
+            return f"{self.run.path} has no steps left to make: what it learnt is evaluated and published"
+        epoch = f"epoch {self.done // self.steps_per_epoch + 1} of {self.recipe.optim.epochs}"
+        steps = f"step {self.done:,} of {self.total_steps:,}, in {epoch}"
+        return f"{self.run.path} goes on after {steps}, with the files and settings that it began with ({RECIPE})"
 
     def fit(self) -> None:
         """The steps from `done` to the last, with a checkpoint now and then and an evaluation after every epoch."""

@@ -42,7 +42,7 @@ ORDERED_HEADS = 'model_args={"operator": "none", "time_terms": 6}'  # as many as
 UNIDUAL = 'model_args={"time_terms": 6}'
 AUXILIARY = 'model_args={"time_terms": 6, "auxiliary": true}'
 FROZEN = 'model_args={"time_terms": 6, "freeze_trunk": true}'
-POINTWISE = 'model_args={"time_terms": 6, "auxiliary": true, "operator": "pointwise"}'
+POINTWISE = ('model_args={"time_terms": 6, "auxiliary": true, "operator": "pointwise"}', "lr=0.0001")  # as `finetune`
 SCRATCH = ("pretrained=false", "freeze_norms=false", "layer_decay=null", "fit_heads=false")  # as `finetune` does then
 
 
@@ -125,7 +125,7 @@ TABLE = Table(
         Row(name="multitask without own operators", model=NETWORK, sources=BOTH, settings=(MULTITASK,)),
         Row(name="UniDual", model=NETWORK, sources=BOTH, settings=(UNIDUAL,)),
         Row(name="UniDual-Aux", model=NETWORK, sources=BOTH, settings=(AUXILIARY,)),
-        Row(name="UniDual-Aux with point-wise units", model=NETWORK, sources=BOTH, settings=(POINTWISE,)),
+        Row(name="UniDual-Aux with point-wise units", model=NETWORK, sources=BOTH, settings=POINTWISE),
         Row(name="UniDual with frozen trunk", model=NETWORK, sources=BOTH, settings=(FROZEN,)),
         Row(name="images alone from scratch", model=NETWORK, sources=(IMAGES,), settings=SCRATCH),
         Row(name="videos alone from scratch", model=NETWORK, sources=(CLIPS,), settings=(UNIDUAL, *SCRATCH)),

@@ -7,7 +7,7 @@ import timm
 from typer.testing import CliRunner
 
 from unidual.app import app
-from unidual_zoo.models.practice import CONVNEXTS, TRANSFORMERS
+from unidual_zoo.models.practice import CONVNEXTS, POINTWISE_UNITS, TRANSFORMERS
 from unidual_zoo.training.finetune import finetune_recipe, practice_line, scalable_network
 from unidual_zoo.training.network import export
 from unidual_zoo.training.recipes import find_recipe
@@ -71,6 +71,8 @@ SMALL = {"embed_dim": 32, "depth": 1, "num_heads": 2}
         ("timesformer_base", SMALL, TRANSFORMERS),
         ("vjepa2_1_vit_base", SMALL, TRANSFORMERS),
         ("unidual_trunk", {"trunk": "test_convnext"}, CONVNEXTS),
+        ("unidual_trunk", {"trunk": "test_efficientnet", "operator": "pointwise"}, POINTWISE_UNITS),
+        ("unidual_trunk", {"trunk": "test_vit", "operator": "pointwise"}, TRANSFORMERS),
         ("unidual_trunk", {"trunk": "test_resnet"}, None),
         ("unidual_efficientnet_lite0", {}, None),
         ("unidual10", {}, None),

@@ -28,6 +28,7 @@ from unidual_zoo.models.create import build
 from unidual_zoo.models.family import Arguments, Family
 from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.pathways import SHARED, PerPathway, fold_frames, pathway_of, unfold_frames
+from unidual_zoo.models.practice import POINTWISE_UNITS
 from unidual_zoo.models.rows.dual_trunk import ARCHITECTURES, CHECKPOINTS, CLIP, NAMES
 from unidual_zoo.models.temporal import (
     ADAPTER_REDUCTION,
@@ -194,7 +195,8 @@ class DualTrunk(TaskModel):
         )  # fmt: skip
         self.trunk: Network = network
         self.kind, self.operator, self.frame_mean, self.time_terms = kind, operator, frame_mean, time_terms
-        self.fully_convolutional, self.practice = not kind.tokens, kind.practice
+        units = operator == POINTWISE and VIDEO in self.pathways
+        self.fully_convolutional, self.practice = not kind.tokens, kind.practice or (POINTWISE_UNITS if units else None)
         self._check_options()
         if stages is not None:
             kind.cut(network, stages - 1, neck=neck)

@@ -49,7 +49,7 @@ class TrunkKind(ABC):
 
     network_class: ClassVar[type[nn.Module]]
     tokens: ClassVar[bool] = False  # (N, L, C) with prefix tokens in front, in place of maps (N, C, H, W)
-    practice: ClassVar[Practice | None] = None  # how others fine-tune them, where nothing was measured here
+    practice: ClassVar[Practice | None] = None  # the rates of fine-tuning, where the recipe's own do not do
 
     @abstractmethod
     def block_names(self, network: Network) -> list[str]:

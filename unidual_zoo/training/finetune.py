@@ -37,8 +37,8 @@ def finetune_recipe(
 
     Class names come from the folders or the list, head sizes from their number. A part of the files is kept for testing
     where there are no test files. `skip` is a list of files to leave out, of the images and of the videos. Heads start
-    as least squares fit them, and on a trunk of images those of the video pathway see the order of frames. Trunks of
-    which nothing was measured learn at the rates that others use (`practice_line`). A network without weights to start
+    as least squares fit them, and on a trunk of images those of the video pathway see the order of frames. Networks
+    of some kinds have rates of their own (`practice_line`). A network without weights to start
     from has random ones, heads included; its BatchNorms learn, and all its layers at one rate.
 
     Raises:
@@ -65,13 +65,13 @@ def finetune_recipe(
 
 
 def practice_line(recipe: Recipe, given: Collection[str]) -> str | None:
-    """Whose rates a recipe has, for a reader; None if they are those of the recipe `finetune`, or all are `given`."""
+    """What rates a recipe has and why, for a reader; None if they are the recipe `finetune`'s own, or all `given`."""
     practice = _practice(recipe)
     taken = {name: value for name, value in _suited(recipe).items() if name not in given}
     if practice is None or not taken or not recipe.optim.epochs:
         return None
     told, others = told_rates(taken)
-    return f"it learns with {told}: {practice.source} {practice.networks}, not measured here ({others} for others)"
+    return f"it learns with {told}: {practice.why} ({others} for others)"
 
 
 def scalable_network(recipe: Recipe) -> TaskModel | None:
@@ -95,10 +95,11 @@ def _suited(recipe: Recipe) -> dict[str, Any]:
 
 
 def _practice(recipe: Recipe) -> Practice | None:
-    """How others fine-tune such a network, if its trunk has learnt and goes on learning."""
-    if recipe.model.is_random or recipe.model.freeze == TRUNK:
+    """The rates of such a network, if what has learnt goes on learning."""
+    if recipe.model.is_random:
         return None
-    return _outline(recipe).practice
+    practice = _outline(recipe).practice
+    return None if practice and recipe.model.freeze == TRUNK and not practice.beside_frozen else practice
 
 
 def _order_arguments(recipe: Recipe) -> dict[str, Any]:

@@ -72,7 +72,7 @@ SMALL = {"embed_dim": 32, "depth": 1, "num_heads": 2}
         ("vjepa2_1_vit_base", SMALL, TRANSFORMERS),
         ("unidual_trunk", {"trunk": "test_convnext"}, CONVNEXTS),
         ("unidual_trunk", {"trunk": "test_efficientnet", "operator": "pointwise"}, POINTWISE_UNITS),
-        ("unidual_trunk", {"trunk": "test_vit", "operator": "pointwise"}, TRANSFORMERS),
+        ("unidual_trunk", {"trunk": "test_convnext", "operator": "pointwise"}, CONVNEXTS),
         ("unidual_trunk", {"trunk": "test_resnet"}, None),
         ("unidual_efficientnet_lite0", {}, None),
         ("unidual10", {}, None),

@@ -23,8 +23,8 @@ def serve(
     top: Annotated[int, typer.Option(help="Labels for each file.")] = 5,
     protocol: Annotated[str, typer.Option(help=PROTOCOL_HELP)] = "unidual34",
     batch_size: Annotated[int, typer.Option(help="Views that go through the network together.")] = 16,
-    device: Annotated[str | None, typer.Option(help="As of predict [default: cuda if it is there].")] = None,
-    dtype: Annotated[str | None, typer.Option(help="As of predict.")] = None,
+    device: Annotated[str | None, typer.Option(help="As in predict [default: cuda if it is there].")] = None,
+    dtype: Annotated[str | None, typer.Option(help="As in predict.")] = None,
     host: Annotated[
         str, typer.Option(help="The address to answer at: the default is this machine alone.")
     ] = "127.0.0.1",
@@ -51,7 +51,8 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from unidual_zoo.dtypes import as_dtype
     from unidual_zoo.inference import Predictor, load_model
-    from unidual_zoo.serving.app import Service, listen, make_app, make_server
+    from unidual_zoo.ports import listen
+    from unidual_zoo.serving.app import Service, make_app, make_server
     from unidual_zoo.serving.fetching import AllowList
     from unidual_zoo.serving.limits import Limits
 

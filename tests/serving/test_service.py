@@ -20,8 +20,9 @@ from starlette.testclient import TestClient
 
 from unidual import app as cli
 from unidual_zoo.inference import Predictor
+from unidual_zoo.ports import listen
 from unidual_zoo.scoring import Protocol
-from unidual_zoo.serving.app import Server, Service, listen, make_app, make_server
+from unidual_zoo.serving.app import Server, Service, make_app, make_server
 from unidual_zoo.serving.fetching import AllowList
 from unidual_zoo.serving.limits import Limits, Refused
 from unidual_zoo.serving.metrics import Metrics
@@ -382,8 +383,10 @@ def test_bad_options_are_one_sentence(capsys):
     assert command("--allow-url", "media.example.org") == 2
     assert "a URL must be http://" in capsys.readouterr().err
     with listen("127.0.0.1", 0) as taken:
-        assert command("--port", str(taken.getsockname()[1])) == 2
-    assert "in use" in capsys.readouterr().err
+        port = str(taken.getsockname()[1])
+        assert command("--port", port) == 2
+    told = f"unidual: port {port} of 127.0.0.1 is in use: choose another with --port, where 0 takes a free one\n"
+    assert capsys.readouterr().err == told
 
 
 def test_without_the_extra_it_is_named(monkeypatch, capsys):

@@ -10,7 +10,6 @@ from unidual_zoo import progress
 from unidual_zoo.training import meter
 from unidual_zoo.training.meter import Meter
 
-
 LOSSES = {"a": torch.tensor(1.0)}
 ALONE = cast("Any", SimpleNamespace(is_main_process=True, reduce=lambda values, reduction: values))
 UNLOGGED = cast("Any", SimpleNamespace(log=lambda *_, **__: None))

@@ -189,12 +189,6 @@ async def _answered(service: Service, request: Request) -> tuple[int, dict[str, 
         return FAILED, {"error": "the service failed, its log says how"}, {}
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at the address; port 0 is a free one. An OSError if it is taken or not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)
-
-
 class Server(uvicorn.Server):
     """uvicorn, which after a second Ctrl-C would cancel the application and log its traceback."""
 

@@ -27,8 +27,8 @@ TIMED_STEPS = 5
 
 
 class Meter:
-    """Collects the losses of the steps on their device; every `every` steps, and at an epoch's end, averages, checks and
-    logs them.
+    """Collects the losses of the steps on their device; every `every` steps, and at an epoch's end, averages, checks
+    and logs them.
 
     Args:
         step: steps done before; `total` of the whole run, `per_epoch` in an epoch.

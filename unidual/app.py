@@ -22,7 +22,7 @@ from unidual.demo import demo
 from unidual.devices import device_of, workers_of
 from unidual.export import export
 from unidual.features import features, search
-from unidual.options import DEFAULT_MODEL, HELP, NETWORK_HELP, PROTOCOL_HELP, FileSeconds, json_lines
+from unidual.options import DEFAULT_MODEL, HELP, MODEL_HELP, NETWORK_HELP, PROTOCOL_HELP, FileSeconds, json_lines
 from unidual.packing import pack
 from unidual.serve import serve
 from unidual.sources import BENCHMARKS, find_media, learnt_from
@@ -44,12 +44,7 @@ app = typer.Typer(
 )
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        help="A name of `unidual models` with or without its tag, hf-hub:…, local-dir:… or a folder of `export`."
-    ),
-]
+Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Checkpoint = Annotated[Path | None, typer.Option(help="A file of weights in place of the published ones.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="The head [default: the model's first for the modality].")]
 ProtocolName = Annotated[str, typer.Option("--protocol", help=PROTOCOL_HELP)]

@@ -18,6 +18,7 @@ PROTOCOL_HELP = (  # all of unidual_zoo.scoring.PROTOCOLS, which help does witho
 )
 
 NETWORK_HELP = "A name of `unidual models` with or without its tag, hf-hub:… or local-dir:…."  # no graph of `export`
+MODEL_HELP = "A name of `unidual models` with or without its tag, hf-hub:…, local-dir:… or a folder of `export`."
 
 HELP = {"help_option_names": ["-h", "--help"]}
 

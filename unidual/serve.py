@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 
 from unidual.devices import device_of
-from unidual.options import DEFAULT_MODEL, PROTOCOL_HELP, json_lines
+from unidual.options import DEFAULT_MODEL, MODEL_HELP, PROTOCOL_HELP, json_lines
 
 MEGABYTE = 2**20
 
 
 def serve(
-    model: Annotated[str, typer.Option(help="A name of `unidual models`, hf-hub:… or local-dir:….")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     checkpoint: Annotated[Path | None, typer.Option(help="A file of weights in place of the published ones.")] = None,
     task: Annotated[str | None, typer.Option(help="The head [default: the model's first for the modality].")] = None,
     top: Annotated[int, typer.Option(help="Labels for each file.")] = 5,

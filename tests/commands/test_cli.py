@@ -123,7 +123,7 @@ def test_help(run, command):
 
 @pytest.mark.parametrize(
     ("command", "taken"),
-    [("predict", True), ("evaluate", True), ("explain", False), ("features", False), ("demo", False)],
+    [("predict", True), ("evaluate", True), ("serve", True), ("explain", False), ("features", False), ("demo", False)],
 )
 def test_help_offers_exported_folders_where_they_are_taken(run, command, taken):
     text = " ".join(run(command, "--help")[1].split())

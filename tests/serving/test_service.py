@@ -128,9 +128,11 @@ def test_what_is_refused_is_one_sentence_and_leaves_nothing(predictor, temp, tmp
 
 def test_concurrent_requests_go_through_the_network_together(predictor, temp, tmp_path):
     photos = [grey_image(tmp_path / f"{level}.jpg", level) for level in range(4)]
+    (tmp_path / "torn.jpg").write_bytes(photos[0].read_bytes()[:200])
     calls = predictor.model.calls
     with client(service(predictor, gather_seconds=0.3)) as web, ThreadPoolExecutor(4) as threads:
         answers = [*threads.map(lambda path: web.post("/predict", files=form(path)).json(), photos)]
+        assert web.post("/predict", files=form(tmp_path / "torn.jpg")).status_code == 422  # and is none of them
         metrics = web.get("/metrics").text
     assert [answer["top"][0]["label"] for answer in answers] == [f"grey {level}" for level in range(4)]
     assert calls == [(4, 3, 32, 32)]

@@ -101,10 +101,9 @@ class Service:
             finally:
                 with contextlib.suppress(OSError):  # Windows keeps a file that is being read; the folder goes, too
                     os.unlink(received.path)
-            result = await self.batcher(file, received.name)
-        if "error" in result:
-            raise Refused(UNREADABLE, result["error"].replace(received.path, received.name))
-        return result
+            if file.error is not None:
+                raise Refused(UNREADABLE, file.error.replace(received.path, received.name))
+            return await self.batcher(file, received.name)
 
     def text(self) -> str:
         """The metrics."""

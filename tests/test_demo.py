@@ -20,6 +20,7 @@ import unidual_zoo  # noqa: F401  (registers the models)
 from unidual_zoo import extras
 from unidual_zoo.data.media import MediaError
 from unidual_zoo.demo import LOOPBACK, Limits, Looker, check_file, served, told
+from unidual_zoo.ports import listen
 
 MARKUP = "<img src=x onerror=document.title='taken'>"
 TASKS = {"things": ("image", 3), "acts": ("video", 3)}
@@ -118,6 +119,13 @@ def test_a_missing_extra_is_one_sentence(monkeypatch):
         extras.require("gradio", "demo")
 
 
+def test_a_port_in_use_is_one_sentence(model):
+    with listen(LOOPBACK, 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"^port {port} of 127.0.0.1 is in use: choose"), served(model, port=port):
+            pass
+
+
 @contextlib.contextmanager
 def browser():
     from selenium import webdriver
@@ -206,14 +214,15 @@ def test_the_page_in_a_browser(model, film, tmp_path):
     photo = grey_image(tmp_path / "photo.jpg", 2)
     (tmp_path / "text.mp4").write_text("this is text")
     (tmp_path / "large.jpg").write_bytes(bytes(1_100_000))
-    with served(model, limits=Limits(megabytes=1), port=None, examples=False) as page, browser() as driver:
+    options = dict(name="local-dir:mine", limits=Limits(megabytes=1), port=None, examples=False)
+    with served(model, **options) as page, browser() as driver:
         assert page.server_name == LOOPBACK
         (folder,) = Path(tempfile.gettempdir()).glob("unidual-demo-*")
         first, second = (Visitor(driver, page.local_url) for _ in range(2))
         first.drop(film)
         second.drop(photo)
         assert "5 clips over the whole video" in first.facts()
-        assert "one photo" in second.facts()
+        assert second.facts().startswith("local-dir:mine on cpu: one photo")
         for visitor, pictures in ((first, 6), (second, 2)):
             visitor.until(lambda visitor=visitor: MARKUP in visitor.all("#video-labels")[0].text)
             visitor.until(lambda visitor=visitor, n=pictures: len(visitor.all("#frames img")) >= n)
@@ -233,5 +242,9 @@ def test_the_page_in_a_browser(model, film, tmp_path):
         small = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", small)
         assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+        driver.switch_to.window(second.tab)
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", small)
+        box, frames = (second.all(selector)[0].size["height"] for selector in ("#frames", "#frames .grid-container"))
+        assert box < frames + 40  # nothing below the frames
     assert not folder.exists()
     gc.collect()  # the loops and sockets that gradio and uvicorn leave open, while their warnings are ignored

@@ -160,7 +160,7 @@ def test_int8_is_near_and_says_what_it_costs(tmp_path, monkeypatch, capsys):
 def test_accuracies_of_files_that_are_known_are_said_to_be_so():
     apart, same = Calibration("x", ["a"], ["b", "c"]), Calibration("x", ["a", "b"], ["a", "b"])
     assert _caution(apart, 0) is None
-    assert "has learnt from 1 of 2 files in training" in (_caution(apart, 1) or "")
+    assert "was trained on 1 of these 2 files" in (_caution(apart, 1) or "")
     assert "int8 was calibrated on the files" in (_caution(same, 0) or "")
 
 

@@ -294,7 +294,9 @@ def test_find_files(tmp_path, monkeypatch):
     assert find_files([f"{tmp_path}/**/b.mp4"]) == [f"{tmp_path}/d/b.mp4"]
     assert find_files(["d/b**"]) == ["d/b.mp4"]
     for argument in ("d", "./d/", "d/*", "d/**"):
-        with pytest.warns(UserWarning, match=r"^\S+: left out what is no image or video by its extension: \.txt 1$"):
+        with pytest.warns(
+            UserWarning, match=r"^\S+: left out files that are neither images nor videos by extension: 1 \.txt$"
+        ):
             found = find_files([argument])
         start = "./d" if argument == "./d/" else "d"
         assert found == [f"{start}/a.jpg", f"{start}/b.mp4", f"{start}/e/c.PNG"]
@@ -330,7 +332,7 @@ def test_find_files_skips_what_cannot_be_looked_at_and_what_systems_leave_behind
             assert find_files([str(argument)]) == [str(tmp_path / "d/a.jpg"), str(tmp_path / "d/e/b.mp4")]
         texts = [str(warning.message) for warning in told]
         assert any("loop: left out, it cannot be looked at" in text for text in texts)
-        assert f"{argument}: left out what systems leave behind: @eaDir 1" in texts
+        assert f"{argument}: left out what systems leave behind: 1 @eaDir" in texts
     assert find_files([str(tmp_path / "d/loop")]) == [str(tmp_path / "d/loop")]  # reading it will say why
 
 

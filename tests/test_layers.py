@@ -8,7 +8,20 @@ import unidual_zoo
 
 ROOT = Path(unidual_zoo.__file__).parent
 STAGES = [
-    ["checks", "cores", "dtypes", "extras", "files", "lock", "memory", "names", "progress", "rowlog", "tabular"],
+    [
+        "checks",
+        "cores",
+        "dtypes",
+        "extras",
+        "files",
+        "lock",
+        "memory",
+        "names",
+        "ports",
+        "progress",
+        "rowlog",
+        "tabular",
+    ],
     ["spec"],
     ["weights"],
     ["data"],

@@ -22,7 +22,7 @@ from unidual.demo import demo
 from unidual.devices import device_of, workers_of
 from unidual.export import export
 from unidual.features import features, search
-from unidual.options import DEFAULT_MODEL, HELP, PROTOCOL_HELP, FileSeconds, json_lines
+from unidual.options import DEFAULT_MODEL, HELP, MODEL_HELP, NETWORK_HELP, PROTOCOL_HELP, FileSeconds, json_lines
 from unidual.packing import pack
 from unidual.serve import serve
 from unidual.sources import BENCHMARKS, find_media, learnt_from
@@ -44,12 +44,7 @@ app = typer.Typer(
 )
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        help="A name of `unidual models` with or without its tag, hf-hub:…, local-dir:… or a folder of `export`."
-    ),
-]
+Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Checkpoint = Annotated[Path | None, typer.Option(help="A file of weights in place of the published ones.")]
 TaskName = Annotated[str | None, typer.Option("--task", help="The head [default: the model's first for the modality].")]
 ProtocolName = Annotated[str, typer.Option("--protocol", help=PROTOCOL_HELP)]
@@ -170,7 +165,7 @@ def evaluate(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(help=f"As of predict [default: {DEFAULT_MODEL}, of a benchmark {EMBEDDED_MODEL}].")
+        str | None, typer.Option(help=f"As in predict [default: {DEFAULT_MODEL}, of a benchmark {EMBEDDED_MODEL}].")
     ] = None,
     checkpoint: Checkpoint = None,
     data: Annotated[
@@ -266,10 +261,10 @@ def evaluate(
 @app.command()
 def explain(
     clip: Annotated[str, typer.Argument(help="A video, of which the clip in the centre is taken, or an image.")],
-    model: Model = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(help=NETWORK_HELP)] = DEFAULT_MODEL,
     checkpoint: Checkpoint = None,
     layer: Annotated[
-        str, typer.Option(help="An index over the residual blocks, or a unit's name such as stages.3.0.conv2.")
+        str, typer.Option(help="An index over the residual blocks, or a unit's name such as units.blocks.6.0.")
     ] = "-1",
     top: Annotated[int, typer.Option(help="Feature maps of each pathway.")] = 3,
     label: Annotated[
@@ -291,7 +286,7 @@ def explain(
         explanation = respond(network, seen, layer=layer, top=top, label=label)
         draw(explanation, out)
         if explanation.pathways_agree:
-            note = "both pathways give the same maps: has what looks over time been trained?"
+            note = "both pathways give the same maps, as they do while the operators over time are untrained"
             typer.echo(f"unidual: {note}", err=True)
         result = {"file": clip, "model": model, "out": str(out), **explanation.to_dict()}
         write(result)

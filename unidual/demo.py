@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from unidual.options import DEFAULT_MODEL, json_lines
+from unidual.options import DEFAULT_MODEL, NETWORK_HELP, json_lines
 
 
 def demo(
-    model: Annotated[str, typer.Option(help="A name of `unidual models`, hf-hub:… or local-dir:….")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(help=NETWORK_HELP)] = DEFAULT_MODEL,
     host: Annotated[
         str, typer.Option(help="The address to answer at: the default is this machine alone.")
     ] = "127.0.0.1",
@@ -32,9 +32,10 @@ def demo(
     require("gradio", "demo")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was uploaded is removed then, too
     limits = Limits(megabytes=max_megabytes, seconds=max_seconds)
+    name = model if ":" in model else None  # of a registered one its tag is told, too
     with (
         json_lines(output) as write,
-        served(load_network(model), limits=limits, device=device, host=host, port=port or None) as page,
+        served(load_network(model), name=name, limits=limits, device=device, host=host, port=port or None) as page,
     ):
         result = {"address": page.local_url, "model": model}
         write(result)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from unidual.devices import device_of, workers_of
-from unidual.options import DEFAULT_MODEL, PROTOCOL_HELP, json_lines
+from unidual.options import DEFAULT_MODEL, NETWORK_HELP, PROTOCOL_HELP, json_lines
 from unidual.ways import Actors, Address, Engine, engine_of
 
 FAILED_FILES = 1  # exit status
@@ -22,7 +22,7 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps … [de
 def features(
     files: Annotated[list[str], typer.Argument(help="Files, folders and patterns such as 'clips/*.mp4'.")],
     out: Annotated[Path, typer.Option(help="The table, a .parquet (extra scale), .npz or .safetensors.")],
-    model: Annotated[str, typer.Option(help="As of predict.")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(help=NETWORK_HELP)] = DEFAULT_MODEL,
     checkpoint: Annotated[Path | None, typer.Option(help="A file of weights in place of the published ones.")] = None,
     layer: Annotated[
         str | None, typer.Option(help="A number, from the end if negative, or a name [default: what heads see].")

@@ -17,6 +17,9 @@ PROTOCOL_HELP = (  # all of unidual_zoo.scoring.PROTOCOLS, which help does witho
     "uniformerv2_4x3, uniformerv2_2x3, uniformerv2_1x3, uniformerv2_10x3, uniformerv2_3x1, st_adapter_3x1."
 )
 
+NETWORK_HELP = "A name of `unidual models` with or without its tag, hf-hub:… or local-dir:…."  # no graph of `export`
+MODEL_HELP = "A name of `unidual models` with or without its tag, hf-hub:…, local-dir:… or a folder of `export`."
+
 HELP = {"help_option_names": ["-h", "--help"]}
 
 

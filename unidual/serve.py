@@ -11,20 +11,20 @@ from typing import Annotated
 import typer
 
 from unidual.devices import device_of
-from unidual.options import DEFAULT_MODEL, PROTOCOL_HELP, json_lines
+from unidual.options import DEFAULT_MODEL, MODEL_HELP, PROTOCOL_HELP, json_lines
 
 MEGABYTE = 2**20
 
 
 def serve(
-    model: Annotated[str, typer.Option(help="A name of `unidual models`, hf-hub:… or local-dir:….")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = DEFAULT_MODEL,
     checkpoint: Annotated[Path | None, typer.Option(help="A file of weights in place of the published ones.")] = None,
     task: Annotated[str | None, typer.Option(help="The head [default: the model's first for the modality].")] = None,
     top: Annotated[int, typer.Option(help="Labels for each file.")] = 5,
     protocol: Annotated[str, typer.Option(help=PROTOCOL_HELP)] = "unidual34",
     batch_size: Annotated[int, typer.Option(help="Views that go through the network together.")] = 16,
-    device: Annotated[str | None, typer.Option(help="As of predict [default: cuda if it is there].")] = None,
-    dtype: Annotated[str | None, typer.Option(help="As of predict.")] = None,
+    device: Annotated[str | None, typer.Option(help="As in predict [default: cuda if it is there].")] = None,
+    dtype: Annotated[str | None, typer.Option(help="As in predict.")] = None,
     host: Annotated[
         str, typer.Option(help="The address to answer at: the default is this machine alone.")
     ] = "127.0.0.1",
@@ -51,7 +51,8 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from unidual_zoo.dtypes import as_dtype
     from unidual_zoo.inference import Predictor, load_model
-    from unidual_zoo.serving.app import Service, listen, make_app, make_server
+    from unidual_zoo.ports import listen
+    from unidual_zoo.serving.app import Service, make_app, make_server
     from unidual_zoo.serving.fetching import AllowList
     from unidual_zoo.serving.limits import Limits
 

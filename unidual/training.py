@@ -51,7 +51,6 @@ ListSettings = Annotated[
     bool,
     typer.Option("--settings", callback=list_settings, is_eager=True, help="Explain all settings that --set takes."),
 ]
-Out = Annotated[Path | None, typer.Option(help="The run directory [default: runs/RECIPE].")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in that directory, if there is one.")]
 FreezeNorms = Annotated[
     bool, typer.Option("--freeze-norms", help="BatchNorms keep their statistics, for batches of a few examples.")
@@ -89,7 +88,7 @@ def train(
     ] = None,
     file_seconds: FileSeconds = None,
     freeze_norms: FreezeNorms = False,
-    out: Out = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory [default: runs/RECIPE].")] = None,
     resume: Resume = False,
     settings: Settings = None,
     listed: ListSettings = False,
@@ -134,7 +133,7 @@ def finetune(
             help="BatchNorms use and keep their running statistics [default: they do, but those of random weights].",
         ),
     ] = None,
-    out: Out = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory [default: runs/finetune].")] = None,
     resume: Resume = False,
     settings: Settings = None,
     listed: ListSettings = False,

@@ -39,6 +39,7 @@ from unidual_zoo.extras import require
 from unidual_zoo.inference import modality_of
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.names import counted, printable
+from unidual_zoo.ports import listen
 from unidual_zoo.scoring import Route
 from unidual_zoo.spec import IMAGE, VIDEO
 from unidual_zoo.timeline import (
@@ -61,9 +62,9 @@ BATCH = 4  # windows that go through the network together
 KEPT_SECONDS = 600  # how long what a page was sent or made may lie in its folder
 WAITING = 16  # visitors in the queue
 BUTTONS = ["download", "fullscreen"]  # of pictures: none that sends them away
-# No frame and no caption is cut.
+# No frame and no caption is cut, and the box is no higher than the frames.
 CSS = """
-#frames, #frames .grid-wrap { height: auto !important; max-height: none !important; }
+#frames, #frames .grid-wrap { height: auto !important; min-height: 0 !important; max-height: none !important; }
 #frames .caption-label { white-space: normal; max-width: 100%; left: 0; font-size: 0.75rem; }
 """
 EXAMPLES = 2  # photos and videos each
@@ -227,14 +228,14 @@ def example_files(folder: Path) -> list[str]:
     return [str(shutil.copy(file, folder / f"{name}{Path(file).suffix}")) for file, name in named]
 
 
-def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
-    """The page as gradio's Blocks, not launched yet.
+def build_page(looker: Looker, *, name: str | None = None, examples: Sequence[str] = ()) -> Any:
+    """The page as gradio's Blocks, not launched yet; `name` is what it calls the model, None its name and tag.
 
     Raises:
         RuntimeError: gradio is not installed.
     """
     gradio = require("gradio", "demo")
-    name, limits = model_name(looker.model), looker.limits
+    name, limits = name or model_name(looker.model), looker.limits
     device = str(next(looker.model.parameters()).device)
 
     def show(path: str | None, *, remove: bool) -> list[Any]:
@@ -327,6 +328,7 @@ def build_page(looker: Looker, *, examples: Sequence[str] = ()) -> Any:
 def served(
     model: TaskModel,
     *,
+    name: str | None = None,
     limits: Limits | None = None,
     device: str | None = None,
     host: str = LOOPBACK,
@@ -335,12 +337,15 @@ def served(
 ) -> Iterator[Any]:
     """The page at work, as gradio's Blocks with a `local_url`; all that it was sent is removed in the end.
 
-    It answers this machine alone unless `host` says otherwise; `port` None takes a free one.
+    It answers this machine alone unless `host` says otherwise; `port` None takes a free one. `name` is what the page
+    calls the model, None its name and tag.
 
     Raises:
         RuntimeError: gradio is not installed.
         OSError: the port is in use.
     """
+    if port is not None:
+        listen(host, port).close()  # gradio's own words for a port in use are for programmers
     looker = Looker(model, limits=limits, device=device)
     with (
         tempfile.TemporaryDirectory(prefix="unidual-demo-", ignore_cleanup_errors=True) as folder,
@@ -348,7 +353,8 @@ def served(
     ):
         gradio = require("gradio", "demo")
         (Path(folder) / "examples").mkdir()
-        page = build_page(looker, examples=example_files(Path(folder) / "examples") if examples else ())
+        files = example_files(Path(folder) / "examples") if examples else ()
+        page = build_page(looker, name=name, examples=files)
         fonts = ["system-ui", "sans-serif"]  # gradio's own are fetched from elsewhere
         page.launch(
             server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False,

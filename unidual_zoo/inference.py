@@ -58,7 +58,7 @@ def load_model(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -
 def load_network(name: str, *, checkpoint: str | os.PathLike[str] | None = None) -> TaskModel:
     """As `load_model`, but never a graph: what is exported, fine-tuned or looked into."""
     if is_exported(name):
-        raise ValueError(f"{name} is an exported graph; this needs the model that it was made of")
+        raise ValueError(f"{name} is an exported graph; this needs the model that it was made from")
     check_registered(name)
     if checkpoint is None:
         return create_model(name, pretrained=True)

@@ -9,8 +9,11 @@ import os
 from unidual_zoo.demo import Limits, served
 from unidual_zoo.inference import load_network
 
+MODEL = os.environ.get("MODEL", "unidual_efficientnet_lite0")
+
 with served(
-    load_network(os.environ.get("MODEL", "unidual_efficientnet_lite0")),
+    load_network(MODEL),
+    name=MODEL if ":" in MODEL else None,  # of a registered one its tag is told, too
     limits=Limits(megabytes=25, seconds=60),
     host="0.0.0.0",
 ) as page:

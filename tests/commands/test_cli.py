@@ -121,6 +121,15 @@ def test_help(run, command):
     assert f"unidual {command}" in text
 
 
+@pytest.mark.parametrize(
+    ("command", "taken"),
+    [("predict", True), ("evaluate", True), ("serve", True), ("explain", False), ("features", False), ("demo", False)],
+)
+def test_help_offers_exported_folders_where_they_are_taken(run, command, taken):
+    text = " ".join(run(command, "--help")[1].split())
+    assert ("a folder of `export`" in text or "As in predict" in text) == taken
+
+
 def test_help_names_every_protocol():
     named = PROTOCOL_HELP.partition(": ")[2].rstrip(".").split(", ")
     assert [name.partition(" ")[0] for name in named] == list(PROTOCOLS)

@@ -130,7 +130,7 @@ def test_what_is_left_out_of_a_folder_is_said_in_one_line(run, model, files):
     (files / "notes").touch()
     status, text, err = run("predict", files, "--model", model)
     assert (status, len(text.splitlines())) == (0, 4)
-    assert one_sentence(err).endswith("left out what is no image or video by its extension: .heic 1, none 1")
+    assert one_sentence(err).endswith("by extension: 1 .heic, 1 with none")
 
 
 def test_a_folder_is_no_name(run, model, files, tmp_path):

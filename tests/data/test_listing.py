@@ -98,10 +98,10 @@ def test_names_of_people_are_kept():
 def test_one_sentence_tells_what_is_left_out(recwarn):
     warn_of_left_out("here", ["a.jpg", "b.mp4"], Counter())
     assert not recwarn
-    with pytest.warns(UserWarning, match="^here: left out what systems leave behind: @eaDir 2, Thumbs.db 1$"):
+    with pytest.warns(UserWarning, match="^here: left out what systems leave behind: 2 @eaDir, 1 Thumbs.db$"):
         warn_of_left_out("here", ["a.jpg"], Counter({"Thumbs.db": 1, "@eaDir": 2}))
     with pytest.warns(
-        UserWarning, match=r"by its extension: \.txt 1, none 1; and what systems leave behind: @eaDir 1$"
+        UserWarning, match=r"by extension: 1 \.txt, 1 with none; and what systems leave behind: 1 @eaDir$"
     ):
         warn_of_left_out("here", ["a.TXT", "b"], Counter({"@eaDir": 1}))
 

@@ -99,7 +99,9 @@ def test_a_page_says_what_was_counted():
         evaluation_page("net.tag", {"acts": videos})
     )
     learnt = Report("image", FILES, RESULTS, seconds=1.0, facts={"in_training": 3}, classes=("a", "b", "c"))
-    assert "this network has learnt from 3 of 5 files in training" in render(evaluation_page("net.tag", {"t": learnt}))
+    assert "this network was trained on 3 of these 5 files: the figures do not show" in render(
+        evaluation_page("net.tag", {"t": learnt})
+    )
 
 
 def test_a_page_needs_nothing_and_runs_nothing(tmp_path):

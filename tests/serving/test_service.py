@@ -20,8 +20,9 @@ from starlette.testclient import TestClient
 
 from unidual import app as cli
 from unidual_zoo.inference import Predictor
+from unidual_zoo.ports import listen
 from unidual_zoo.scoring import Protocol
-from unidual_zoo.serving.app import Server, Service, listen, make_app, make_server
+from unidual_zoo.serving.app import Server, Service, make_app, make_server
 from unidual_zoo.serving.fetching import AllowList
 from unidual_zoo.serving.limits import Limits, Refused
 from unidual_zoo.serving.metrics import Metrics
@@ -127,9 +128,11 @@ def test_what_is_refused_is_one_sentence_and_leaves_nothing(predictor, temp, tmp
 
 def test_concurrent_requests_go_through_the_network_together(predictor, temp, tmp_path):
     photos = [grey_image(tmp_path / f"{level}.jpg", level) for level in range(4)]
+    (tmp_path / "torn.jpg").write_bytes(photos[0].read_bytes()[:200])
     calls = predictor.model.calls
     with client(service(predictor, gather_seconds=0.3)) as web, ThreadPoolExecutor(4) as threads:
         answers = [*threads.map(lambda path: web.post("/predict", files=form(path)).json(), photos)]
+        assert web.post("/predict", files=form(tmp_path / "torn.jpg")).status_code == 422  # and is none of them
         metrics = web.get("/metrics").text
     assert [answer["top"][0]["label"] for answer in answers] == [f"grey {level}" for level in range(4)]
     assert calls == [(4, 3, 32, 32)]
@@ -382,8 +385,10 @@ def test_bad_options_are_one_sentence(capsys):
     assert command("--allow-url", "media.example.org") == 2
     assert "a URL must be http://" in capsys.readouterr().err
     with listen("127.0.0.1", 0) as taken:
-        assert command("--port", str(taken.getsockname()[1])) == 2
-    assert "in use" in capsys.readouterr().err
+        port = str(taken.getsockname()[1])
+        assert command("--port", port) == 2
+    told = f"unidual: port {port} of 127.0.0.1 is in use: choose another with --port, where 0 takes a free one\n"
+    assert capsys.readouterr().err == told
 
 
 def test_without_the_extra_it_is_named(monkeypatch, capsys):

@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 import timm
+from matplotlib.figure import Figure
 from tiny import CLASSES, SETTINGS
 from typer.testing import CliRunner
 
@@ -312,6 +313,22 @@ def test_a_legend_names_curves_in_words(tmp_path):
     for words in ("cats, image pathway", "my.cats, video pathway", "total"):
         assert f"<!-- {words} -->" in losses  # before the outlines of its letters
     assert "<!-- cats, top-1 -->" in scores
+
+
+def test_where_nothing_was_logged_a_sentence_stands_in_place_of_axes(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    step = {"event": "train", "step": 1, "epoch": 1.0, "loss/a": 1.0}
+    score = {"event": "evaluate", "step": 1, "epoch": 1.0, "a/top-1": 10.0}
+    for lines in ([], [step], [step, score]):
+        (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        plot_curves(tmp_path / "log.jsonl", tmp_path / "curves.png")
+    told = [[axes.get_ylabel() if axes.axison else axes.texts[0].get_text() for axes in one.axes] for one in figures]
+    assert told == [
+        ["no step was made", "nothing was evaluated between epochs"],
+        ["loss", "nothing was evaluated between epochs"],
+        ["loss", "accuracy (%)"],
+    ]
 
 
 ODD = ["$_$", "$\\frac$", "$a$b$c$", "_hidden", "\udcff", "\0", "a\nb", "x" * 300, "猫", "%s"]

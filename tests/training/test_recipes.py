@@ -55,7 +55,7 @@ def test_settings_of_every_kind():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("lrr=1", r"no setting 'lrr', the nearest of \d+: lr, .*; `unidual train --settings` explains all"),
+        ("lrr=1", r"no setting 'lrr', the nearest of \d+: lr, .*; --settings explains all"),
         ("optim=1", r"no setting 'optim', the nearest of \d+: optimizer, "),
         ("lr", "a setting is name=value, got 'lr'"),
         ("lr=fast", "lr must be a number from 0, got 'fast'"),

@@ -49,8 +49,8 @@ def learnt_place(model: str) -> Path | None:
 
 def learnt_line(count: int, files: int, *, figures: str = "figures") -> str:
     """That so many of the files that `figures` are of were in the training of their network, for a reader."""
-    of = f"{count} of {counted(files, 'file')}"
-    return f"this network has learnt from {of} in training: the {figures} are no test of what it makes of others"
+    of = f"{count} of these {counted(files, 'file')}"
+    return f"this network was trained on {of}: the {figures} do not show how it does on files that are new to it"
 
 
 def write_learnt(files: Sequence[str], path: Path, *, before: Collection[str] = ()) -> None:

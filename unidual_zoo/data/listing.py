@@ -111,9 +111,9 @@ def files_matching(pattern: str) -> Found:
 
 def warn_of_left_out(place: PathLike, files: Sequence[PathLike], machine_made: Counter[str]) -> None:
     """Warns of files that are neither images nor videos by their extensions, and of what systems leave behind."""
-    kinds = Counter(os.path.splitext(file)[1].lower() or "none" for file in files if not is_media(file))
+    kinds = Counter(os.path.splitext(file)[1].lower() or "with none" for file in files if not is_media(file))
     parts = {
-        "what is no image or video by its extension": kinds,
+        "files that are neither images nor videos by extension": kinds,
         "what systems leave behind": machine_made,
     }
     if said := [f"{what}: {_counts(counts)}" for what, counts in parts.items() if counts]:
@@ -121,7 +121,7 @@ def warn_of_left_out(place: PathLike, files: Sequence[PathLike], machine_made: C
 
 
 def _counts(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def _first_magic(pattern: str) -> int:

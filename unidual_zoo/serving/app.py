@@ -101,10 +101,9 @@ class Service:
             finally:
                 with contextlib.suppress(OSError):  # Windows keeps a file that is being read; the folder goes, too
                     os.unlink(received.path)
-            result = await self.batcher(file, received.name)
-        if "error" in result:
-            raise Refused(UNREADABLE, result["error"].replace(received.path, received.name))
-        return result
+            if file.error is not None:
+                raise Refused(UNREADABLE, file.error.replace(received.path, received.name))
+            return await self.batcher(file, received.name)
 
     def text(self) -> str:
         """The metrics."""
@@ -187,12 +186,6 @@ async def _answered(service: Service, request: Request) -> tuple[int, dict[str, 
     except Exception:
         log.exception("a request failed")
         return FAILED, {"error": "the service failed, its log says how"}, {}
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens at the address; port 0 is a free one. An OSError if it is taken or not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)
 
 
 class Server(uvicorn.Server):

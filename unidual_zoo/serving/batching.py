@@ -21,8 +21,8 @@ class _Waiting(NamedTuple):
 class Batcher:
     """Gathers files that have been read, for `gather_seconds` from the first, and has them scored together.
 
-    At most `most` go together. While the network is busy others gather for as long as that takes. `sizes` counts how
-    many files went together how often.
+    At most `most` go together. While the network is busy others gather for as long as that takes. `batches` counts
+    how often files went together, `files` how many they were.
     """
 
     def __init__(self, predictor: Predictor, *, gather_seconds: float, most: int) -> None:

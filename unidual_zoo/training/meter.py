@@ -27,7 +27,8 @@ TIMED_STEPS = 5
 
 
 class Meter:
-    """Collects the losses of the steps on their device, and every `every` steps averages, checks and logs them.
+    """Collects the losses of the steps on their device; every `every` steps, and at an epoch's end, averages, checks
+    and logs them.
 
     Args:
         step: steps done before; `total` of the whole run, `per_epoch` in an epoch.
@@ -73,10 +74,11 @@ class Meter:
         self._losses.append({name: loss.detach() for name, loss in losses.items()})
         self._lr = lr
         self.step += 1
+        self.bar.set_description(f"epoch {self._epoch(self.step)}", refresh=False)
+        if self.step % self.every == 0 or self.step % self.per_epoch == 0:
+            self.flush()  # before the bar moves, which shows these losses
         self.bar.update()
         self._foretell()
-        if self.step % self.every == 0:
-            self.flush()
 
     def flush(self) -> None:
         """Logs the steps since the last time, if there are any, averaged over them and over the processes.
@@ -103,7 +105,6 @@ class Meter:
         curves = {f"loss/{name}": value for name, value in means.items()} | {"lr": self._lr} | speed
         self.run.log("train", step=self.step, epoch=self.step / self.per_epoch, curves=curves)
         shown = {name: f"{value:.3f}" for name, value in means.items() if name != TOTAL}
-        self.bar.set_description(f"epoch {self._epoch(self.step)}", refresh=False)
         self.bar.set_postfix({**shown, "lr": f"{self._lr:.2g}", "examples/s": f"{speed['examples/s']:.0f}"})
         self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
 

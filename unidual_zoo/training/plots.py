@@ -38,12 +38,13 @@ class Panel:
     prefix: str
     title: str
     label: str
+    empty: str  # what stands in its place without curves
     limits: tuple[float, float] | None = None
 
 
 PANELS = (
-    Panel("train", "loss/", "Losses of the training", "loss"),
-    Panel("evaluate", "", "Accuracy between epochs", "accuracy (%)", (0, 100)),
+    Panel("train", "loss/", "Losses of the training", "loss", "no step was made"),
+    Panel("evaluate", "", "Accuracy between epochs", "accuracy (%)", "nothing was evaluated between epochs", (0, 100)),
 )
 
 
@@ -71,9 +72,16 @@ def curve_pictures(log: Path) -> dict[str, bytes]:
 
 
 def _draw_panel(axes: Axes, panel: Panel, lines: Sequence[Mapping[str, Any]]) -> bool:
-    """Draws a panel's curves, with the legend below so that it hides none; whether there are any."""
+    """Draws a panel's curves, with the legend below so that it hides none; whether there are any.
+
+    Without curves a sentence says so in place of axes.
+    """
     rows = [line for line in lines if line["event"] == panel.event]
     names = _curves(rows, panel.prefix)
+    if not names:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, panel.empty, ha="center", va="center", transform=axes.transAxes)
+        return False
     if len(names) == 2:  # one loss, and the total that is the same
         names = [name for name in names if name != f"{panel.prefix}{TOTAL}"]
     for name in names:
@@ -86,11 +94,10 @@ def _draw_panel(axes: Axes, panel: Panel, lines: Sequence[Mapping[str, Any]]) ->
         axes.set_ylim(panel.limits[0] - MARGIN, panel.limits[1] + MARGIN)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if names:
-        longest = max(len(_legend(name.removeprefix(panel.prefix))) for name in names)
-        columns = max(1, min(len(names), LEGEND_LETTERS // (longest + 4)))
-        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, frameon=False)
-    return bool(names)
+    longest = max(len(_legend(name.removeprefix(panel.prefix))) for name in names)
+    columns = max(1, min(len(names), LEGEND_LETTERS // (longest + 4)))
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, frameon=False)
+    return True
 
 
 def _legend(name: str) -> str:

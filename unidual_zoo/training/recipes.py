@@ -343,7 +343,7 @@ class Recipe:
 _GROUPS: Mapping[str, type] = {
     "model": ModelSettings, "data": DataSettings, "optim": OptimSettings, "run": RunSettings
 }  # fmt: skip
-_LISTED = "`unidual train --settings` explains all"
+_LISTED = "--settings explains all"
 _OWNERS = {field.name: owner for owner, group in _GROUPS.items() for field in dataclasses.fields(group)}
 
 

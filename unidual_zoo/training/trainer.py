@@ -322,7 +322,6 @@ class Trainer:
 
     def end_epoch(self) -> None:
         """Checkpoint and curves, and where it is due an evaluation."""
-        self.meter.flush()
         self._sync_norms()
         self.watch()
         eval_every = self.recipe.run.eval_every

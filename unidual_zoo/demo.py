@@ -266,7 +266,7 @@ def build_page(looker: Looker, *, name: str | None = None, examples: Sequence[st
         gradio.Markdown(
             "# One network for photos and videos\n"
             f"Drop a file of up to {limits.megabytes:g} MB, a video of up to {limits.seconds:g} s, or use the webcam. "
-            "Files are deleted once they are answered."
+            "Each file is deleted as soon as it has its answer."
         )
         with gradio.Row():
             with gradio.Column():

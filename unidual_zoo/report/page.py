@@ -111,7 +111,11 @@ def render(page: Page) -> str:
 def next_commands(model: str, *, modalities: Sequence[str], run: str | None = None) -> dict[str, str]:
     """What to do with a model of that name ("local-dir:…" too), as shell commands; `run` is its run directory."""
     name = shlex.quote(model)
-    commands = {"Predict": f"unidual predict FILES --model {name}"}
+    commands = {
+        "Predict": f"unidual predict FILES --model {name}",
+        "Try it on a page (pip install 'unidual-zoo[demo]')": f"unidual demo --model {name}",
+        "See where it looks": f"unidual explain FILE --model {name}",
+    }
     if run is not None:
         commands["Evaluate on other files"] = f"unidual evaluate FOLDER --model {name} --report other.html"
     commands["Serve"] = f"unidual serve --model {name}"

@@ -55,6 +55,13 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in th
 FreezeNorms = Annotated[
     bool, typer.Option("--freeze-norms", help="BatchNorms keep their statistics, for batches of a few examples.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, cuda, mps … [default: the fastest that torch has]. Of GPUs CUDA_VISIBLE_DEVICES chooses one, "
+        "accelerate launch takes all."
+    ),
+]
 Source = Annotated[
     str | None,
     typer.Option(
@@ -88,6 +95,7 @@ def train(
     ] = None,
     file_seconds: FileSeconds = None,
     freeze_norms: FreezeNorms = False,
+    device: Device = None,
     out: Annotated[Path | None, typer.Option(help="The run directory [default: runs/RECIPE].")] = None,
     resume: Resume = False,
     settings: Settings = None,
@@ -99,6 +107,7 @@ def train(
     given = [*(["freeze_norms=true"] if freeze_norms else []), *_given_seconds(file_seconds), *(settings or ())]
     found = find_recipe(recipe, given)
     place = _place(out, recipe, resume=resume)
+    _use(device)
     trained, tested, skipped = (_by_task(given, found.data.tasks) for given in (data or (), test or (), skip or ()))
     found = found.changed(
         data={**found.data.data, **trained},
@@ -133,6 +142,7 @@ def finetune(
             help="BatchNorms use and keep their running statistics [default: they do, but those of random weights].",
         ),
     ] = None,
+    device: Device = None,
     out: Annotated[Path | None, typer.Option(help="The run directory [default: runs/finetune].")] = None,
     resume: Resume = False,
     settings: Settings = None,
@@ -147,6 +157,7 @@ def finetune(
     from unidual_zoo.training.recipes import current_names
 
     place = _place(out, "finetune", resume=resume)
+    _use(device)
     given = [
         f"freeze={freeze}",
         *([] if freeze_norms is None else [f"freeze_norms={json.dumps(freeze_norms)}"]),
@@ -171,8 +182,7 @@ def finetune(
 def _planned(recipe: Recipe, *, chosen: Collection[str]) -> tuple[Recipe, Plan | None, list[str]]:
     """The recipe with what the size of the data asks for where nothing is `chosen`, and what is going to happen, for a
     reader."""
-    import torch
-
+    from unidual_zoo.training.engine import on_cpu
     from unidual_zoo.training.finetune import practice_line, scalable_network
     from unidual_zoo.training.plan import (
         fitting_line,
@@ -188,7 +198,7 @@ def _planned(recipe: Recipe, *, chosen: Collection[str]) -> tuple[Recipe, Plan |
         plan = make_plan(recipe.data, seed=recipe.run.seed)
         changes, reasons = settings_by_size(plan.tasks, recipe, chosen)
         recipe = recipe.changed(**changes)
-        if not torch.accelerator.is_available():
+        if on_cpu():
             cheaper, why = settings_for_cpu(plan.tasks, recipe, chosen, scalable_network(recipe))
             recipe, reasons = recipe.changed(**cheaper), [*reasons, *why]
         steadier, why = settings_for_few_steps(plan.tasks, recipe, chosen)
@@ -210,6 +220,13 @@ def _place(out: Path | None, recipe: str, *, resume: bool) -> Path:
     if not resume:
         check_unused(place)
     return place
+
+
+def _use(device: str | None) -> None:
+    if device is not None:
+        from unidual_zoo.training.engine import use_device
+
+        use_device(device)
 
 
 def _given_seconds(file_seconds: float | None) -> list[str]:

@@ -1,10 +1,18 @@
 """The recipe says how a run is trained, not the environment."""
 
 import pytest
+import torch
 from accelerate import Accelerator
 
 from unidual_zoo.training import engine
-from unidual_zoo.training.engine import check_engine, check_environment, engine_facts, make_accelerator
+from unidual_zoo.training.engine import (
+    check_engine,
+    check_environment,
+    engine_facts,
+    make_accelerator,
+    on_cpu,
+    use_device,
+)
 from unidual_zoo.training.recipes import RunSettings
 
 PLAIN = {"accumulate": 1, "precision": "no", "compile": "no"}
@@ -73,3 +81,17 @@ def test_an_engine_of_another_kind_is_refused():
         check_engine(PLAIN, accelerator)
     with pytest.raises(ValueError, match=r"accumulate=1, .*says accumulate=2"):
         check_engine({**PLAIN, "accumulate": 2}, accelerator)
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "cpu"), [(None, False, True), (None, True, False), ("cuda", True, False), ("cpu", True, True)]
+)
+def test_a_run_is_on_the_cpu_where_nothing_is_faster_or_where_that_is_asked_for(monkeypatch, asked, there, cpu):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")  # what is set in its place is undone
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: there)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    if asked:
+        use_device(asked)
+    assert on_cpu() == cpu
+    with pytest.raises(ValueError, match=r"no device 'cuda:1', allowed: cpu" + (", cuda" if there else "$")):
+        use_device("cuda:1")

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DynamoBackend
+from accelerate.utils.environment import parse_flag_from_env
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.training.recipes import RunSettings
@@ -36,10 +37,27 @@ _OTHERS = (  # ways of training that no recipe describes
     "ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION",
 )
 _MODE, _DEFAULT_MODE = "ACCELERATE_DYNAMO_MODE", "default"
+CPU, _USE_CPU = "cpu", "ACCELERATE_USE_CPU"
+
+
+def use_device(kind: str) -> None:
+    """Has the runs of this process train on the CPU ("cpu") or on what torch has that is faster ("cuda", "mps", …).
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    faster = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    check_known("device", kind, [CPU, *([faster.type] if faster else [])])
+    os.environ[_USE_CPU] = str(kind == CPU).lower()
+
+
+def on_cpu() -> bool:
+    """Whether a run trains on the CPU: there is nothing faster, or it was asked for."""
+    return parse_flag_from_env(_USE_CPU) or not torch.accelerator.is_available()
 
 
 def make_accelerator(settings: RunSettings, *, accumulate: int) -> Accelerator:
-    """Accelerate's engine, on the CPU where there is nothing faster.
+    """Accelerate's engine, on the CPU where `on_cpu` says so.
 
     Raises:
         ValueError: the environment asks for something else than the recipe, or there is no such compiler.
@@ -52,7 +70,7 @@ def make_accelerator(settings: RunSettings, *, accumulate: int) -> Accelerator:
         mixed_precision=settings.precision,
         gradient_accumulation_steps=accumulate,
         dynamo_backend=settings.compile,
-        cpu=not torch.accelerator.is_available(),
+        cpu=on_cpu(),
     )
     check_engine(told, accelerator)
     return accelerator

@@ -34,6 +34,20 @@ def test_a_log_gets_a_line_now_and_then(clock, capsys):
     ]
 
 
+def test_a_log_that_has_lines_has_one_of_the_end(clock, capsys):
+    for seconds in (20, 4):  # the second work is too short for any
+        for _ in Progress(range(4), unit="file"):
+            clock[0] += seconds
+    assert capsys.readouterr().err.splitlines() == [
+        "50% 2/4 [00:40<00:40, 20.00s/file]", "100% 4/4 [01:20<00:00, 20.00s/file]",
+    ]  # fmt: skip
+    for number in Progress(range(3), unit="file"):
+        clock[0] += 50
+        if number == 1:
+            break
+    assert capsys.readouterr().err == "33% 1/3 [00:50<01:40, 50.00s/file]\n"  # what did not come to its end
+
+
 def test_what_is_not_counted_to_an_end_and_what_is_not_shown(clock, capsys):
     for shown in (True, False):
         for _ in Progress(iter(range(3)), unit="B", unit_scale=True, shown=shown):

@@ -16,14 +16,14 @@ USUAL_TERMINAL = {"ncols": 80, "nrows": 24}
 
 
 class Progress(tqdm):
-    """tqdm on a terminal; where standard error is none, a line of the same numbers every LOG_SECONDS.
-
-    Not `shown`, it says nothing.
+    """tqdm on a terminal; where standard error is none, a line of the same numbers every LOG_SECONDS, and a last one of
+    what is done, if there were others. Not `shown`, it says nothing.
     """
 
     def __init__(self, iterable: Iterable[Any] | None = None, *, shown: bool = True, **options: Any) -> None:
         self.logged = shown and not sys.stderr.isatty()
         self.begun = self.told = time.monotonic()
+        self.told_of: float | None = None  # how many the last line told of
         self.format = {name: options.get(name) for name in ("unit", "unit_scale") if name in options}
         self.first = options.get("initial", 0)
         super().__init__(iterable, disable=not shown or self.logged, **_unknown_size(), **options)
@@ -36,6 +36,7 @@ class Progress(tqdm):
         for item in self.iterable:
             yield item
             self.update()
+        self.close()
 
     def update(self, n: float | None = 1) -> bool | None:
         """Counts `n` more, and tells of them if it is time."""
@@ -44,9 +45,19 @@ class Progress(tqdm):
         self.n += n or 0
         if (now := time.monotonic()) - self.told >= LOG_SECONDS:
             self.told = now
-            print(self.line(now - self.begun), file=sys.stderr, flush=True)
+            self._tell(now)
             return True
         return None
+
+    def close(self) -> None:
+        """Ends the bar, or the log with a line of all that was done."""
+        if self.logged and self.told_of not in (None, self.n) and self.n == self.total:
+            self._tell(time.monotonic())
+        super().close()
+
+    def _tell(self, now: float) -> None:
+        self.told_of = self.n
+        print(self.line(now - self.begun), file=sys.stderr, flush=True)
 
     def reset(self, total: float | None = None) -> None:
         """Begins to count anew; whoever reads a log has a line at the same times as if it went on."""

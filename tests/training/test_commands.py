@@ -55,6 +55,7 @@ def test_train(media, tmp_path):
     [
         ((), "stopped before the first checkpoint: this command or a corrected one may begin in {}"),
         ((LAST,), "stopped: the same command with --resume goes on in {}, another --out"),
+        (("notes.txt",), "stopped: the same command with --resume goes on in {}, another --out"),
     ],
 )
 def test_control_c_says_how_the_run_goes_on(media, tmp_path, monkeypatch, written, told):

@@ -87,7 +87,7 @@ def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, mo
     rows = []
     for source in (media / "pictures/train", tmp_path / "others", media / "pictures/val"):
         evaluated = CliRunner().invoke(app, ["evaluate", str(source), "--model", f"local-dir:{tmp_path / 'export'}"])
-        rows.append((json.loads(evaluated.stdout.splitlines()[-1]).get("in_training"), "training" in evaluated.stderr))
+        rows.append((json.loads(evaluated.stdout.splitlines()[-1]).get("in_training"), "trained" in evaluated.stderr))
     assert rows == [(10, True), (1, True), (None, False)]
 
     used = invoke()

@@ -134,6 +134,21 @@ def test_a_killed_run_goes_on_and_no_row_is_lost_or_doubled(tmp_path, ending):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, out.name])
 
 
+def test_two_runs_do_not_write_one_table(tmp_path):
+    """Before its first row, too, when a run may otherwise be begun with other settings."""
+    (tmp_path / "a").write_text("a")
+    paths, out = [str(tmp_path / "a")], tmp_path / "table.npz"
+
+    def extract(files):
+        with pytest.raises(ValueError, match=r"table.npz is being made by process \d+ on .*: wait for it, or choose"):
+            list(write_features(paths, out, FakeExtract(most=9), facts={"layer": 1}))
+        yield from FakeExtract(most=9)(files)
+
+    list(write_features(paths, out, extract, facts={"layer": 0}))
+    assert read_table(out)[1] == {"layer": 0}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "table.npz"]
+
+
 def test_vectors_of_two_shapes_need_parquet(tmp_path):
     rows = [Features(name, "image", np.zeros(size, np.float32), None) for name, size in (("a", 2), ("b", 3))]
     with pytest.raises(ValueError, match=r"shapes \(2,\) and \(3,\) \(b\) go into .parquet alone"):

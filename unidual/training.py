@@ -306,9 +306,9 @@ def _taught_lines(recipe: Recipe) -> list[str]:
 
 def _stopped_line(out: Path) -> str:
     """How a run that was stopped goes on."""
-    from unidual_zoo.training.rundir import RunDirectory
+    from unidual_zoo.training.rundir import is_fresh
 
-    if RunDirectory(out).has_checkpoint():
+    if not is_fresh(out):
         return f"stopped: the same command with --resume goes on in {out}, another --out begins anew"
     return f"stopped before the first checkpoint: this command or a corrected one may begin in {out}"
 

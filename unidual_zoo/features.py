@@ -6,6 +6,7 @@ killed goes on where it was, and a file has one row whatever happened.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from unidual_zoo.extras import require
 from unidual_zoo.files import make_readable, partial_name, sync_file
 from unidual_zoo.inference import load_network, modality_of
+from unidual_zoo.lock import Lock, LockedError
 from unidual_zoo.models.base import TaskModel
 from unidual_zoo.models.folding import for_inference
 from unidual_zoo.rowlog import Row, RowLog
@@ -31,7 +33,7 @@ from unidual_zoo.spec import MODALITIES
 
 PARQUET, NPZ, SAFETENSORS = ".parquet", ".npz", ".safetensors"
 FORMATS = (PARQUET, NPZ, SAFETENSORS)
-LOG = ".rows"  # how the name of a table's log ends
+LOG, LOCK = ".rows", ".lock"  # how the names of a table's log and of its lock end
 FACTS, ROWS = "unidual", "rows"  # keys of metadata
 VECTOR = "vector"
 _ROW_GROUP = 1024  # rows of a Parquet file that are written together
@@ -206,11 +208,12 @@ def write_features(
     to the table: plain data from which the same vectors can be made.
 
     Raises:
-        ValueError: the log beside the table is of other facts, or vectors differ in shape where the format allows one.
+        ValueError: the log beside the table is of other facts, or another process is at it; or vectors differ in shape
+            where the format allows one.
     """
     check_table(out)
     files = list(dict.fromkeys(files))
-    with RowLog(out.with_name(f".{out.name}{LOG}"), facts) as log:
+    with _kept_to_this_process(out), RowLog(out.with_name(f".{out.name}{LOG}"), facts) as log:
         shape = None
         for row in extract([path for path in files if _lacks(log, path)]):
             if row.vector is not None and out.suffix.lower() != PARQUET:
@@ -219,6 +222,19 @@ def write_features(
             yield row
         write_table(out, files, lambda paths: (_as_features(log.row(path)) for path in paths), facts)
         log.remove()
+
+
+@contextlib.contextmanager
+def _kept_to_this_process(out: Path) -> Iterator[None]:
+    """A table: rows of another process would come among this one's, whatever they were made with."""
+    try:
+        lock = Lock(out.with_name(f".{out.name}{LOCK}"))
+    except LockedError as error:
+        raise ValueError(f"{out} is being made by {error}: wait for it, or choose another name") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _same_shape(shape: tuple[int, ...] | None, row: Features) -> tuple[int, ...]:

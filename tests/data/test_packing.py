@@ -60,12 +60,22 @@ def test_another_packing_may_begin_where_one_was_stopped_before_its_first_shard(
     def stopped(*_):
         raise KeyboardInterrupt
 
+    def no_locks(_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
     with monkeypatch.context() as patch:
         patch.setattr(packing, "_write_shard", stopped)
         with pytest.raises(KeyboardInterrupt):
             packed(source, tmp_path / "out", per_shard=3)
+        patch.setattr("unidual_zoo.lock._lock", no_locks)  # so that it may be at work
+        with pytest.warns(UserWarning, match="without locks"), pytest.raises(ValueError, match="with other per_shard"):
+            packed(source, tmp_path / "out", per_shard=2)
     assert packed(source, tmp_path / "out", per_shard=2).kept == 0
     assert read_splits(tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / packing.PLAN).write_text('{"socks": 2}')
+    with pytest.raises(ValueError, match=r"packing.json is of no packing: choose a new folder"):
+        packed(source, tmp_path / "mine", per_shard=2)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -171,6 +171,15 @@ def test_a_full_queue_sends_clients_away_for_a_second(predictor, temp, tmp_path,
         assert "unidual_queue_length 0\n" in web.get("/metrics").text
 
 
+def test_scores_that_are_not_finite_are_no_answer(predictor, temp, tmp_path, monkeypatch):
+    photo = grey_image(tmp_path / "a.jpg", 3)
+    logits = predictor.model.forward
+    monkeypatch.setattr(predictor.model, "forward", lambda *args, **options: logits(*args, **options) * float("nan"))
+    with client(service(predictor)) as web:
+        answer = web.post("/predict", files=form(photo))
+    assert (answer.status_code, answer.json()) == (422, {"error": "the network's scores are not finite"})
+
+
 def test_a_fault_of_ours_is_no_traceback_and_ends_no_service(predictor, temp, tmp_path, monkeypatch, caplog):
     photo = grey_image(tmp_path / "a.jpg", 3)
     with client(service(predictor)) as web:

@@ -55,6 +55,7 @@ def test_train(media, tmp_path):
     [
         ((), "stopped before the first checkpoint: this command or a corrected one may begin in {}"),
         ((LAST,), "stopped: the same command with --resume goes on in {}, another --out"),
+        (("notes.txt",), "stopped: the same command with --resume goes on in {}, another --out"),
     ],
 )
 def test_control_c_says_how_the_run_goes_on(media, tmp_path, monkeypatch, written, told):
@@ -86,7 +87,7 @@ def test_what_a_directory_holds_is_said_before_anything_else(media, tmp_path, mo
     rows = []
     for source in (media / "pictures/train", tmp_path / "others", media / "pictures/val"):
         evaluated = CliRunner().invoke(app, ["evaluate", str(source), "--model", f"local-dir:{tmp_path / 'export'}"])
-        rows.append((json.loads(evaluated.stdout.splitlines()[-1]).get("in_training"), "training" in evaluated.stderr))
+        rows.append((json.loads(evaluated.stdout.splitlines()[-1]).get("in_training"), "trained" in evaluated.stderr))
     assert rows == [(10, True), (1, True), (None, False)]
 
     used = invoke()

@@ -111,6 +111,24 @@ def test_what_is_set_goes_before_the_practice_of_others():
     assert recipe("pretrained=false", "init=runs/mine").optim.lr == plain.optim.lr
 
 
+def test_units_have_their_rate_where_they_learn(monkeypatch):
+    """Beside a frozen trunk of a practice of its own, too; what the recipe has anyhow is not told as theirs."""
+    monkeypatch.setattr(timm, "is_model_pretrained", lambda name: True)
+
+    def recipe(*settings, trunk, **files):
+        arguments = json.dumps({"trunk": trunk, "operator": "pointwise"})
+        return finetune_recipe("unidual_trunk", **files, settings=[f"model_args={arguments}", *settings])
+
+    for trunk in ("test_efficientnet", "test_convnext"):
+        frozen = recipe("freeze=trunk", trunk=trunk, videos="b")
+        assert rates(frozen) == (POINTWISE_UNITS.lr, POINTWISE_UNITS.layer_decay)
+        assert practice_line(frozen, ["freeze"]) == (
+            "it learns with lr=0.0001: at 0.001 point-wise units lose what they start with (--set lr=… for others)"
+        )
+        assert practice_line(recipe("lr=0.001", trunk=trunk, videos="b"), ["lr"]) is None
+    assert rates(recipe(trunk="test_efficientnet", images="a")) == (MEASURED.lr, MEASURED.layer_decay)
+
+
 def test_the_plan_says_whose_rates_they_are(media, tmp_path, monkeypatch):
     monkeypatch.setattr("unidual_zoo.training.trainer.train", lambda *args, **kwargs: {})
     options = ["--model", "timesformer_base", "--set", f"model_args={json.dumps(SMALL)}", "--out", str(tmp_path)]

@@ -22,6 +22,7 @@ STATE = {
     },
     "progress": {"step": 7, "best": 12.5, "failed": {"x.png": "broken"}},
 }
+OF_A_RUN = {"files": {}, "processes": 1}  # of the recipes of true runs
 
 
 def same(a, b):
@@ -279,33 +280,76 @@ def test_a_run_is_not_begun_twice(tmp_path):
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_where_no_checkpoint_was_written_another_run_may_begin(tmp_path, resume):
-    run, _ = begun(tmp_path, {"lr": 1}, resume=False)
+    run, _ = begun(tmp_path, {**OF_A_RUN, "lr": 1}, resume=False)
     run.log("heads", step=0)
     run.close()
-    features = tmp_path / rundir.FEATURES / f"0{rundir.ROWS}"
-    features.parent.mkdir()
-    features.touch()
     (tmp_path / ".last.safetensors.0123.partial").touch()
-    begun(tmp_path, {"lr": 1, "workers": 3}, resume=resume)[0].close()
-    assert features.exists()  # the same run computes none twice
     rundir.check_unused(tmp_path)
-    run, state = begun(tmp_path, {"lr": 2}, resume=resume)
+    run, state = begun(tmp_path, {**OF_A_RUN, "lr": 2}, resume=resume)
     run.log("begin", step=0)
     run.close()
-    assert (state, features.exists()) == (None, False)
-    assert json.loads((tmp_path / rundir.RECIPE).read_text()) == {"lr": 2}
+    assert state is None
+    assert json.loads((tmp_path / rundir.RECIPE).read_text()) == {**OF_A_RUN, "lr": 2}
     assert [line["event"] for line in read_log(tmp_path / rundir.LOG)] == ["begin"]
+
+
+def test_features_are_kept_for_their_recipe_and_others_files_beside_them_always(tmp_path):
+    begun(tmp_path, {**OF_A_RUN, "lr": 1}, resume=False)[0].close()
+    folder = tmp_path / rundir.FEATURES
+    folder.mkdir()
+    logs, mine = [folder / f"{name}{rundir.ROWS}" for name in ("0", "tests-0")], folder / f".mine.npz{rundir.ROWS}"
+    for file in (*logs, mine):
+        file.write_text("rows")
+    for resume in (False, True):  # the same run computes none twice
+        begun(tmp_path, {**OF_A_RUN, "lr": 1, "workers": 3}, resume=resume)[0].close()
+    with pytest.raises(RunError, match=r"\(lr was 1 and is 2\); resume it with the same one, or begin anew without"):
+        begun(tmp_path, {**OF_A_RUN, "lr": 2}, resume=True)
+    assert set(folder.iterdir()) == {*logs, mine}
+    begun(tmp_path, {**OF_A_RUN, "lr": 2}, resume=False)[0].close()
+    assert list(folder.iterdir()) == [mine]
+    mine.unlink()
+    begun(tmp_path, {**OF_A_RUN, "lr": 3}, resume=False)[0].close()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("name", [LAST, BEST, "export", "notes.txt"])
 def test_where_something_would_be_lost_none_begins(tmp_path, name):
-    begun(tmp_path, {"lr": 1}, resume=False)[0].close()
+    begun(tmp_path, {**OF_A_RUN, "lr": 1}, resume=False)[0].close()
     (tmp_path / name).touch()
     with pytest.raises(RunError, match="holds a run already"):
         rundir.check_unused(tmp_path)
     if name != LAST:
-        with pytest.raises(RunError, match="another recipe"):
-            begun(tmp_path, {"lr": 2}, resume=True)
+        with pytest.raises(RunError, match=r"another recipe .*with the same one$"):
+            begun(tmp_path, {**OF_A_RUN, "lr": 2}, resume=True)
+    if name in (BEST, "export"):
+        with pytest.raises(RunError, match=f"holds {name}, but no last.safetensors to go on from"):
+            begun(tmp_path, {**OF_A_RUN, "lr": 1}, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(rundir.RECIPE, '{"flour": 500}'), (rundir.RECIPE, "[]"), (rundir.RECIPE, ""), (rundir.LOG, '{"loss": 1}\n')],
+)
+def test_somebody_elses_file_of_the_same_name_is_not_written_over(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RunError, match="holds a run already"):
+        begun(tmp_path, OF_A_RUN, resume=False)
+    assert (tmp_path / name).read_text() == text
+
+
+def test_a_run_that_has_just_begun_is_left_alone_where_nothing_can_be_locked(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("unidual_zoo.lock._lock", refuse)
+    with pytest.warns(UserWarning, match="without locks"):
+        run, _ = begun(tmp_path, {**OF_A_RUN, "lr": 1}, resume=False)
+    run.log("begin", step=0)
+    for resume, told in ((False, "holds a run already"), (True, "another recipe")):
+        with pytest.warns(UserWarning, match="without locks"), pytest.raises(RunError, match=told):
+            begun(tmp_path, {**OF_A_RUN, "lr": 2}, resume=resume)
+    run.close()
+    assert [line["event"] for line in read_log(tmp_path / rundir.LOG)] == ["begin"]
 
 
 def test_a_run_of_an_older_version_goes_on_if_a_new_field_has_its_default(tmp_path):

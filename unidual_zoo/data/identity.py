@@ -128,8 +128,9 @@ def with_two_labels(
     pairs = []
     for number in alike:
         of_label = firsts.get(contents.digest(files[number]), {})
-        others = [file for label, file in of_label.items() if label != labels[number]]
-        pairs += [(files[number], other) for other in others[:1]]
+        other = next((file for label, file in of_label.items() if label != labels[number]), None)
+        if other is not None:
+            pairs.append((files[number], other))
     return pairs
 
 

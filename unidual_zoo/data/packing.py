@@ -172,8 +172,8 @@ def pack(
     """
     for split in filter(None, media):
         check_fits_file_names("split", split)
-    with _kept_to_this_process(folder):
-        _begin(folder, _plan(media, packing))
+    with _kept_to_this_process(folder) as alone:
+        _begin(folder, _plan(media, packing), alone=alone)
         yield from _pack(media, folder, packing, workers, progress)
 
 
@@ -250,24 +250,29 @@ def check_outside(source: PathLike, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _kept_to_this_process(folder: Path) -> Iterator[None]:
-    """The folder, made if need be; another process would take files that are half written for those of a dead one."""
+def _kept_to_this_process(folder: Path) -> Iterator[bool]:
+    """The folder, made if need be; another process would take files that are half written for those of a dead one.
+
+    Whether others are kept out, which not every file system can do.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = Lock(folder / LOCK)
     except LockedError as error:
         raise ValueError(f"{folder}: another process packs there ({error})") from None
     try:
-        yield
+        yield lock.is_held
     finally:
         lock.release()
 
 
-def _begin(folder: Path, plan: Mapping[str, Any]) -> None:
+def _begin(folder: Path, plan: Mapping[str, Any], *, alone: bool) -> None:
     path = folder / PLAN
     others = any(other != path and not other.name.startswith(".") for other in folder.iterdir())
-    if others and path.is_file():
-        found = read_json(str(path))
+    found = read_json(str(path)) if path.is_file() else None
+    if found is not None and "files" not in found:
+        raise ValueError(f"{path} is of no packing: choose a new folder")
+    if found is not None and (others or not alone):
         if different := [name for name in plan if plan[name] != found.get(name)]:
             raise ValueError(f"{folder} holds another packing, with other {', '.join(different)}: choose a new folder")
         remove_partial(folder)

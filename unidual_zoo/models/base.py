@@ -49,6 +49,7 @@ class TaskModel(nn.Module, ABC):
     hooks_see_maps = True  # whether the modules that `feature_info` names are called and give maps
     fully_convolutional = False  # whether `forward_features` gives maps (B, C, [T,] H, W) of inputs of any size
     practice: Practice | None = None  # the rates of fine-tuning, where the recipe's own do not do
+    units_practice: Practice | None = None  # likewise, where units over time learn of videos, beside a frozen trunk too
     feature_info: list[dict[str, Any]]  # timm's: channels, reduction and module of each intermediate output
     pretrained_cfg: dict[str, Any]  # timm's factory sets it
 

@@ -195,8 +195,8 @@ class DualTrunk(TaskModel):
         )  # fmt: skip
         self.trunk: Network = network
         self.kind, self.operator, self.frame_mean, self.time_terms = kind, operator, frame_mean, time_terms
-        units = operator == POINTWISE and VIDEO in self.pathways
-        self.fully_convolutional, self.practice = not kind.tokens, kind.practice or (POINTWISE_UNITS if units else None)
+        self.fully_convolutional, self.practice = not kind.tokens, kind.practice
+        self.units_practice = POINTWISE_UNITS if operator == POINTWISE else None
         self._check_options()
         if stages is not None:
             kind.cut(network, stages - 1, neck=neck)

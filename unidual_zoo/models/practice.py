@@ -6,15 +6,11 @@ from typing import NamedTuple
 
 
 class Practice(NamedTuple):
-    """AdamW's rate for batches of a few files, its factor from each layer to the one before, whose or why, in words.
-
-    `beside_frozen`: whether the rate is also that of what learns beside a frozen trunk.
-    """
+    """AdamW's rate for batches of a few files, its factor from each layer to the one before, whose or why, in words."""
 
     lr: float
     layer_decay: float
     why: str
-    beside_frozen: bool = False
 
 
 # Authors' own batches are of 512 files and more: docs/finetuning.md has their rates, and what becomes of them at 16.
@@ -24,4 +20,4 @@ class Practice(NamedTuple):
 TRANSFORMERS = Practice(5e-5, 0.75, "between the rates of BEiT and MAE for transformers, not measured here")
 CONVNEXTS = Practice(5e-5, 0.8, "near the rate of the authors of ConvNeXts, not measured here")
 # docs/results/transfer.md, "Point-wise units"
-POINTWISE_UNITS = Practice(1e-4, 0.8, "at 0.001 point-wise units lose what they start with", beside_frozen=True)
+POINTWISE_UNITS = Practice(1e-4, 0.8, "at 0.001 point-wise units lose what they start with")

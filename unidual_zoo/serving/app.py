@@ -103,7 +103,10 @@ class Service:
                     os.unlink(received.path)
             if file.error is not None:
                 raise Refused(UNREADABLE, file.error.replace(received.path, received.name))
-            return await self.batcher(file, received.name)
+            result = await self.batcher(file, received.name)
+        if "error" in result:  # the network's, of a file that was read
+            raise Refused(UNREADABLE, result["error"])
+        return result
 
     def text(self) -> str:
         """The metrics."""

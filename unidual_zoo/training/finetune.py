@@ -67,7 +67,8 @@ def finetune_recipe(
 def practice_line(recipe: Recipe, given: Collection[str]) -> str | None:
     """What rates a recipe has and why, for a reader; None if they are the recipe `finetune`'s own, or all `given`."""
     practice = _practice(recipe)
-    taken = {name: value for name, value in _suited(recipe).items() if name not in given}
+    own = vars(find_recipe("finetune").optim)
+    taken = {name: value for name, value in _suited(recipe).items() if name not in given and value != own.get(name)}
     if practice is None or not taken or not recipe.optim.epochs:
         return None
     told, others = told_rates(taken)
@@ -98,8 +99,9 @@ def _practice(recipe: Recipe) -> Practice | None:
     """The rates of such a network, if what has learnt goes on learning."""
     if recipe.model.is_random:
         return None
-    practice = _outline(recipe).practice
-    return None if practice and recipe.model.freeze == TRUNK and not practice.beside_frozen else practice
+    network = _outline(recipe)
+    units = network.units_practice if VIDEO in recipe.data.tasks.values() else None
+    return units if recipe.model.freeze == TRUNK else network.practice or units
 
 
 def _order_arguments(recipe: Recipe) -> dict[str, Any]:

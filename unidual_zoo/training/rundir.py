@@ -41,12 +41,14 @@ RECIPE, LOG, CURVES, TENSORBOARD, LOCK = "recipe.json", "log.jsonl", "curves.png
 LAST, BEST = "last.safetensors", "best.safetensors"
 FEATURES, ROWS = "features", ".rows"  # the folder of what frozen layers make of the files, until the end, and its logs
 BEFORE_CHECKPOINTS = frozenset({RECIPE, LOG, TENSORBOARD, LOCK, FEATURES})  # what a run leaves that ends before them
+OF_A_RUN = frozenset({"files", "processes"})  # keys of a run's recipe.json, by which it is known from others
 # Of the recipe, when a run is resumed. Data may lie elsewhere: what counts is in `files`.
 MAY_CHANGE = frozenset({"data", "test_data", "workers", "file_seconds", "max_failed", "log_every", "publish"})
 END = "end"  # the last event of a run that has published its network
 ADVICE = "a lower lr or clip_norm may help"  # where numbers are not finite
 _STATE, _HASH, _TENSOR = "state", "sha256", "tensor of this file"
 _RECIPE_OF_STATE = "recipe"
+_LINE = b'{"event": '  # how a line of a log begins
 
 
 class RunError(RuntimeError):
@@ -77,11 +79,12 @@ class RunDirectory:
         """Opens the directory for a run of this recipe; the state to go on from, None for a start from scratch.
 
         `update` brings the recipe of a run that an older version began up to date. A recipe.json or a log.jsonl that
-        cannot be read is warned of and written anew. What a run left that has no checkpoint yet keeps no other out.
+        cannot be read is warned of and written anew. What a run left that has no checkpoint yet keeps no other out, but
+        kept features let none of another recipe resume it.
 
         Raises:
             RunError: there is a run already and `resume` is False, its recipe is another one, its checkpoint is
-                damaged, or another process is at it.
+                damaged or gone, or another process is at it.
         """
         try:
             if self.writes:
@@ -90,11 +93,14 @@ class RunDirectory:
             saved = state.pop(_RECIPE_OF_STATE, None) if state else None
             if self.writes:
                 saved = self._recipe_begun_with(saved, has_checkpoint=state is not None)
-                if is_fresh(self.path):
-                    if saved is None or _differing(update(saved), recipe):
-                        self._remove_features()
-                elif saved is not None:
-                    _check_same(self.path, update(saved), recipe)
+                fresh = self._is_alone() and is_fresh(self.path)
+                keeps = not fresh or (resume and self._has_features())
+                if saved is not None and keeps:
+                    _check_same(self.path, update(saved), recipe, anew=fresh)
+                elif fresh and (saved is None or _differing(update(saved), recipe)):
+                    self.remove_features()
+                if state is None:
+                    self._check_nothing_learnt()
                 write_whole(self.path / RECIPE, lambda path: path.write_text(json.dumps(recipe, indent=2) + "\n"))
             self._recipe = recipe
             self.kept = state["progress"]["step"] if state else None
@@ -149,6 +155,13 @@ class RunDirectory:
             return "there is no checkpoint yet"
         return f"{self.path / LAST} is kept, from which --resume goes on after step {self.kept}"
 
+    def remove_features(self) -> None:
+        """Removes what frozen layers made of the files, and nothing else that lies there."""
+        for file in self._feature_logs():
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none, or others keep their files in it
+            (self.path / FEATURES).rmdir()
+
     def close(self) -> None:
         """Ends the logs, and lets other processes have the directory.
 
@@ -170,8 +183,8 @@ class RunDirectory:
                 f"{self.path} is in use by {error}: wait for that run, or choose another directory"
             ) from error
         if not resume:
-            check_unused(self.path)
-        if self._lock.is_held:
+            check_unused(self.path, alone=self._is_alone())
+        if self._is_alone():
             for folder in (self.path, self.path / EXPORT):
                 remove_partial(folder)
 
@@ -196,10 +209,22 @@ class RunDirectory:
         warnings.warn(f"{file} cannot be read ({reason}): {consequence}", stacklevel=4)
         return in_checkpoint
 
-    def _remove_features(self) -> None:
-        """Removes what another recipe's frozen layers made of the files."""
-        for file in (self.path / FEATURES).glob(f"*{ROWS}"):
-            file.unlink()
+    def _is_alone(self) -> bool:
+        """Whether other processes are kept out: else a run that has just begun looks like one that ended."""
+        return self._lock is not None and self._lock.is_held
+
+    def _check_nothing_learnt(self) -> None:
+        """Raises a RunError where a run from scratch would in time write over what another one learnt."""
+        if kept := [name for name in (BEST, EXPORT) if _is_something(self.path / name)]:
+            raise RunError(
+                f"{self.path} holds {' and '.join(kept)}, but no {LAST} to go on from: choose another directory"
+            )
+
+    def _feature_logs(self) -> list[Path]:
+        return [file for name in ("", "tests-") for file in (self.path / FEATURES).glob(f"{name}[0-9]*{ROWS}")]
+
+    def _has_features(self) -> bool:
+        return any(file.stat().st_size for file in self._feature_logs())
 
     def _open_logs(self, step: int | None) -> None:
         """Logs that go on from `step`: what a killed run wrote after its checkpoint is cut off, without one all."""
@@ -210,18 +235,52 @@ class RunDirectory:
         self._board = SummaryWriter(str(self.path / TENSORBOARD), purge_step=step or 0)
 
 
-def check_unused(path: Path) -> None:
-    """Raises a RunError if the directory holds a run that got as far as a checkpoint, or is a file."""
+def check_unused(path: Path, *, alone: bool = True) -> None:
+    """Raises a RunError if the directory holds a run that got as far as a checkpoint, or is a file.
+
+    If other processes cannot be kept out, so that this one is not `alone`, any run is one.
+    """
     if path.is_file():
         raise RunError(f"{path} is a file: choose another name for the directory of the run")
-    if any((path / name).exists() for name in (RECIPE, LAST, BEST, EXPORT)) and not is_fresh(path):
+    begun = any((path / name).exists() for name in (RECIPE, LOG, LAST, BEST, EXPORT))
+    if begun and not (alone and is_fresh(path)):
         raise RunError(f"{path} holds a run already: go on with --resume, or choose another directory")
 
 
 def is_fresh(path: Path) -> bool:
-    """Whether a directory holds nothing, or only what a run left that ended before its first checkpoint."""
+    """Whether a directory holds nothing, or only what a run left that ended before its first checkpoint.
+
+    A recipe.json or a log.jsonl that no run can have written is somebody's own.
+    """
     names = [file.name for file in path.iterdir()] if path.is_dir() else []
-    return all(name in BEFORE_CHECKPOINTS or (name.startswith(".") and name.endswith(PARTIAL)) for name in names)
+    ours = all(name in BEFORE_CHECKPOINTS or (name.startswith(".") and name.endswith(PARTIAL)) for name in names)
+    return ours and _is_of_a_run(path / RECIPE) and _is_log(path / LOG)
+
+
+def _is_of_a_run(recipe: Path) -> bool:
+    """Whether a recipe.json is one of a run, or not there."""
+    try:
+        return json.loads(recipe.read_bytes()).keys() >= OF_A_RUN
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _is_something(path: Path) -> bool:
+    """Whether there is a file or a folder that is not empty."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _is_log(path: Path) -> bool:
+    """Whether a log.jsonl begins as one of a run does, or is empty or not there."""
+    try:
+        with path.open("rb") as file:
+            return _LINE.startswith(file.read(len(_LINE)))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def end_of(
@@ -388,10 +447,11 @@ def _differing(saved: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]
     return sorted(key for key in {*saved, *recipe} - MAY_CHANGE if saved.get(key) != recipe.get(key))
 
 
-def _check_same(path: Path, saved: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+def _check_same(path: Path, saved: Mapping[str, Any], recipe: Mapping[str, Any], *, anew: bool) -> None:
     if differing := _differing(saved, recipe):
         changes = [change for key in differing for change in _changes(key, saved.get(key), recipe.get(key))]
-        raise RunError(f"{path} was begun with another recipe ({shorten(changes)}); resume it with the same one")
+        other = ", or begin anew without --resume" if anew else ""
+        raise RunError(f"{path} was begun with another recipe ({shorten(changes)}); resume it with the same one{other}")
 
 
 def _changes(name: str, before: Any, now: Any) -> Iterator[str]:

@@ -12,7 +12,6 @@ import csv
 import dataclasses
 import math
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -501,7 +500,7 @@ class Trainer:
             write_whole(self.run.path / REPORT, lambda path: write_page(page, path))
         self._opened.close()
         if self.run.writes:
-            shutil.rmtree(self.run.path / FEATURES, ignore_errors=True)
+            self.run.remove_features()
         self.run.log(
             END,
             step=self.done,

@@ -3,6 +3,7 @@
 import pytest
 from tiny import tiny_recipe
 
+from unidual_zoo.data import identity
 from unidual_zoo.data.identity import copies, with_two_labels
 from unidual_zoo.training.finetune import finetune_recipe, scalable_network
 from unidual_zoo.training.meter import in_words
@@ -36,6 +37,16 @@ def test_files_in_two_classes_are_equal_bytes(tmp_path):
     files = {name: str(tmp_path / name) for name in (*contents, "absent")}
     found = with_two_labels([*files.values()], [0, 0, 0, 1, 1, 1, 2, 2, 0])
     assert found == [(files[one], files[other]) for one, other in ("ad", "bd", "da")]
+
+
+def test_only_files_that_begin_alike_are_read_whole(tmp_path):
+    begun = b"x" * identity.BEGINNING
+    contents = {"a": begun + b"1", "b": begun + b"2", "c": begun + b"1", "d": b"y" + begun, "e": b"x" + begun + b"3"}
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    files, seen = [str(tmp_path / name) for name in contents], identity.Contents()
+    assert with_two_labels(files, [0, 1, 2, 3, 4], contents=seen) == [(files[0], files[2]), (files[2], files[0])]
+    assert seen._digests.keys() == {*files[:3]}
 
 
 def test_one_picture_in_many_classes_takes_no_longer_for_it(tmp_path):

@@ -12,6 +12,8 @@ from unidual_zoo.data.media import MediaError
 from unidual_zoo.data.members import is_member, member_facts
 from unidual_zoo.data.stacks import is_stacked
 
+BEGINNING = 4096  # bytes; pictures of one size differ in them
+
 
 def identities(files: Iterable[str]) -> list[Hashable]:
     """What each path leads to, equal where links of either kind, or other spellings of a path, lead to one file.
@@ -55,7 +57,7 @@ def bundles(files: Sequence[str], groups: Sequence[str] = ()) -> list[int]:
 
 
 class Contents:
-    """What tells whether files hold the same: their sizes and, of few, their digests, each found once.
+    """What tells whether files hold the same: sizes, of some how they begin, and of few their digests, each found once.
 
     Those in shards are never read, for their indices tell, and those in Parquet always. Entries of stacks, and files
     that cannot be read or are empty, are copies of nothing: their size is 0.
@@ -63,6 +65,7 @@ class Contents:
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}
+        self._beginnings: dict[str, bytes] = {}
         self._digests: dict[str, bytes] = {}
 
     def size(self, file: str) -> int:
@@ -75,6 +78,14 @@ class Contents:
                 elif not is_stacked(file):
                     self._sizes[file] = os.stat(file).st_size
         return self._sizes[file]
+
+    def beginning(self, file: str) -> bytes:
+        """A digest of a file's first BEGINNING bytes, nothing of one that cannot be read or is a member."""
+        if file not in self._beginnings:
+            self._beginnings[file] = b""
+            with contextlib.suppress(OSError), open(file, "rb", buffering=0) as stream:
+                self._beginnings[file] = hashlib.sha256(stream.read(BEGINNING)).digest()[:16]
+        return self._beginnings[file]
 
     def digest(self, file: str) -> bytes:
         """The SHA-256 of a file, nothing of one that cannot be read."""
@@ -113,14 +124,16 @@ def with_two_labels(
 ) -> list[tuple[str, str]]:
     """Pairs of a file and the first one that has the same bytes and another label, in the list's order.
 
-    Only files are read whose size one of another label has.
+    Only files whose size one of another label has are opened, and only those that begin like it, too, are read.
     """
     contents = contents or Contents()
-    of_size: dict[int, set[int]] = {}
-    for file, label in zip(files, labels, strict=True):
-        of_size.setdefault(contents.size(file), set()).add(label)
-    of_size.pop(0, None)
-    alike = [number for number, file in enumerate(files) if len(of_size.get(contents.size(file), ())) > 1]
+    alike: Sequence[int] = range(len(files))
+    # What is in shards has its digest at hand, and not how it begins.
+    for look in (contents.size,) if any(map(is_member, files)) else (contents.size, contents.beginning):
+        found: dict[Hashable, set[int]] = {}
+        for number in alike:
+            found.setdefault(look(files[number]), set()).add(labels[number])
+        alike = [n for n in alike if look(files[n]) and len(found[look(files[n])]) > 1]
     firsts: dict[bytes, dict[int, str]] = {}  # the first file of each label
     for number in alike:
         firsts.setdefault(contents.digest(files[number]), {}).setdefault(labels[number], files[number])

@@ -6,7 +6,6 @@ killed goes on where it was, and a file has one row whatever happened.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -213,7 +212,7 @@ def write_features(
     """
     check_table(out)
     files = list(dict.fromkeys(files))
-    with _kept_to_this_process(out), RowLog(out.with_name(f".{out.name}{LOG}"), facts) as log:
+    with _lock(out), RowLog(out.with_name(f".{out.name}{LOG}"), facts) as log:
         shape = None
         for row in extract([path for path in files if _lacks(log, path)]):
             if row.vector is not None and out.suffix.lower() != PARQUET:
@@ -224,17 +223,12 @@ def write_features(
         log.remove()
 
 
-@contextlib.contextmanager
-def _kept_to_this_process(out: Path) -> Iterator[None]:
-    """A table: rows of another process would come among this one's, whatever they were made with."""
+def _lock(out: Path) -> Lock:
+    """Keeps a table to this process: rows of another would come among its own, whatever they were made with."""
     try:
-        lock = Lock(out.with_name(f".{out.name}{LOCK}"))
+        return Lock(out.with_name(f".{out.name}{LOCK}"))
     except LockedError as error:
         raise ValueError(f"{out} is being made by {error}: wait for it, or choose another name") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _same_shape(shape: tuple[int, ...] | None, row: Features) -> tuple[int, ...]:

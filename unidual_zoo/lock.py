@@ -12,6 +12,7 @@ import sys
 import warnings
 from datetime import datetime
 from pathlib import Path
+from typing import Self
 
 from unidual_zoo.files import NOT_OFFERED
 
@@ -26,7 +27,8 @@ class LockedError(RuntimeError):
 
 
 class Lock:
-    """Holds the lock file `path`, which tells who does, until `release`. Processes that this one forks do not hold it.
+    """Holds the lock file `path`, which tells who does, until `release` or the end of a `with`. Processes that this one
+    forks do not hold it.
 
     Where the file system has no locks, one warning says so and nothing is locked.
 
@@ -39,6 +41,12 @@ class Lock:
         self.path = path
         _forget_in_children()
         self._descriptor = self._take()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     @property
     def is_held(self) -> bool:

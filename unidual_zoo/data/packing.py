@@ -172,8 +172,8 @@ def pack(
     """
     for split in filter(None, media):
         check_fits_file_names("split", split)
-    with _kept_to_this_process(folder) as alone:
-        _begin(folder, _plan(media, packing), alone=alone)
+    with _lock(folder) as lock:
+        _begin(folder, _plan(media, packing), alone=lock.is_held)
         yield from _pack(media, folder, packing, workers, progress)
 
 
@@ -249,21 +249,14 @@ def check_outside(source: PathLike, folder: Path) -> None:
         raise ValueError(f"{folder} lies in {os.fspath(source)}, which is packed: choose a folder elsewhere")
 
 
-@contextlib.contextmanager
-def _kept_to_this_process(folder: Path) -> Iterator[bool]:
-    """The folder, made if need be; another process would take files that are half written for those of a dead one.
-
-    Whether others are kept out, which not every file system can do.
-    """
+def _lock(folder: Path) -> Lock:
+    """Keeps a folder, made if need be, to this process: another would take files that are half written for those of a
+    dead one."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = Lock(folder / LOCK)
+        return Lock(folder / LOCK)
     except LockedError as error:
         raise ValueError(f"{folder}: another process packs there ({error})") from None
-    try:
-        yield lock.is_held
-    finally:
-        lock.release()
 
 
 def _begin(folder: Path, plan: Mapping[str, Any], *, alone: bool) -> None:

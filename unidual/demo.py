@@ -32,10 +32,9 @@ def demo(
     require("gradio", "demo")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that what was uploaded is removed then, too
     limits = Limits(megabytes=max_megabytes, seconds=max_seconds)
-    name = model if ":" in model else None  # of a registered one its tag is told, too
     with (
         json_lines(output) as write,
-        served(load_network(model), name=name, limits=limits, device=device, host=host, port=port or None) as page,
+        served(load_network(model), name=model, limits=limits, device=device, host=host, port=port or None) as page,
     ):
         result = {"address": page.local_url, "model": model}
         write(result)

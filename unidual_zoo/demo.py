@@ -229,13 +229,15 @@ def example_files(folder: Path) -> list[str]:
 
 
 def build_page(looker: Looker, *, name: str | None = None, examples: Sequence[str] = ()) -> Any:
-    """The page as gradio's Blocks, not launched yet; `name` is what it calls the model, None its name and tag.
+    """The page as gradio's Blocks, not launched yet; `name` is what the model was loaded by.
+
+    The page calls a saved model by that, a registered one by its name and tag.
 
     Raises:
         RuntimeError: gradio is not installed.
     """
     gradio = require("gradio", "demo")
-    name, limits = name or model_name(looker.model), looker.limits
+    name, limits = name if name and ":" in name else model_name(looker.model), looker.limits
     device = str(next(looker.model.parameters()).device)
 
     def show(path: str | None, *, remove: bool) -> list[Any]:
@@ -337,8 +339,8 @@ def served(
 ) -> Iterator[Any]:
     """The page at work, as gradio's Blocks with a `local_url`; all that it was sent is removed in the end.
 
-    It answers this machine alone unless `host` says otherwise; `port` None takes a free one. `name` is what the page
-    calls the model, None its name and tag.
+    It answers this machine alone unless `host` says otherwise; `port` None takes a free one. `name` is what the model
+    was loaded by, see `build_page`.
 
     Raises:
         RuntimeError: gradio is not installed.

@@ -13,7 +13,7 @@ MODEL = os.environ.get("MODEL", "unidual_efficientnet_lite0")
 
 with served(
     load_network(MODEL),
-    name=MODEL if ":" in MODEL else None,  # of a registered one its tag is told, too
+    name=MODEL,
     limits=Limits(megabytes=25, seconds=60),
     host="0.0.0.0",
 ) as page:

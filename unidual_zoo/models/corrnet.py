@@ -20,8 +20,6 @@ import torch
 import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.autograd.forward_ad import unpack_dual
 
 from unidual_zoo.checks import check_known
 from unidual_zoo.models.create import build
@@ -30,7 +28,7 @@ from unidual_zoo.models.fillers import fill_convolutional
 from unidual_zoo.models.folding import FoldedConvs
 from unidual_zoo.models.heads import first_task
 from unidual_zoo.models.nonlocal_net import STEM_CHANS, Stem
-from unidual_zoo.models.pathways import Norms, PerPathway, TemporalConv, fold_frames, unfold_frames
+from unidual_zoo.models.pathways import Norms, PerPathway, TemporalConv, fold_frames, is_plain, unfold_frames
 from unidual_zoo.models.residual import Block, ResidualNet, Stage, drop_paths
 from unidual_zoo.models.rows.corrnet import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import VIDEO, InputSpec
@@ -91,8 +89,7 @@ def correlate(here: Tensor, there: Tensor, filters: Tensor, *, dilation: int, gr
     padded = F.pad(there.contiguous(), (reach, reach, reach, reach))
     filters = (filters * (groups / channels)).to(here.dtype).unflatten(1, (groups, -1))
     inputs = (here.contiguous().unflatten(1, (groups, -1)), padded.unflatten(1, (groups, -1)), filters)
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if recorded or is_functorch_wrapped_tensor(here) or unpack_dual(here).tangent is not None:
+    if not is_plain(*inputs):
         return _sum_rows(*inputs, dilation, window)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         summed: Any = _SumOffsets.apply(*inputs, dilation)

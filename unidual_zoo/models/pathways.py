@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
 
@@ -66,7 +70,72 @@ class TemporalConv(nn.Conv2d):
         super().__init__(in_chans, out_chans, kernel, (stride, 1), padding, bias=bias)
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
-        return time_to_batch(super().forward(time_to_rows(x, batch)), x.shape[2])
+        rows = time_to_rows(x, batch)
+        if self._learns_by_products(rows):
+            y: Any = _ConvOverTime.apply(rows, self.weight, self.bias, self.stride, self.padding)
+        else:
+            y = super().forward(rows)
+        return time_to_batch(y, x.shape[2])
+
+    def _learns_by_products(self, rows: Tensor) -> bool:
+        return (
+            is_plain(rows, self.weight)  # first: a compiler takes no more than that
+            and torch.is_grad_enabled()
+            and self.weight.requires_grad
+            and self.padding_mode == "zeros"
+            and rows.device.type == "cpu"
+            and rows.dtype == self.weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and torch.backends.cpu.get_cpu_capability() == "AVX2"
+        )
+
+
+class _ConvOverTime(torch.autograd.Function):
+    """Conv2d of rows (B, C, T, P) by t×1 filters; their gradient is a product of matrices for each of the t.
+
+    oneDNN's takes up to ten times as long where there is AVX2 and no AVX-512 (`docs/results/speed.md`).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple, padding: tuple) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(rows, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), (rows, weight) = gradients, ctx.saved_tensors
+        to_rows, to_weight, to_bias = ctx.needs_input_grad[:3]
+        geometry = ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1  # dilation, not transposed, groups
+        of_rows, _, of_bias = torch.ops.aten.convolution_backward(
+            gradient, rows, weight, (len(weight),), *geometry, (to_rows, False, to_bias)
+        )
+        of_weight = None
+        if to_weight:
+            of_weight = _filters_gradient(rows, gradient, weight.shape[2], ctx.stride[0], ctx.padding[0])
+        return of_rows, of_weight, of_bias, None, None
+
+
+def _filters_gradient(rows: Tensor, gradient: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """Rows (B, C, T, P), the gradient of the output (B, C', T', P) -> that of the filters (C', C, t, 1)."""
+    rows, gradient = rows.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)  # (B, T, P, C)
+    sums = []
+    for tap in range(kernel):
+        first = max(0, -(-(padding - tap) // stride))  # the first output whose input is not padding, and the end
+        end = max(first, min(gradient.shape[1], (rows.shape[1] - 1 + padding - tap) // stride + 1))
+        seen = rows[:, first * stride + tap - padding :: stride][:, : end - first]
+        sums.append((gradient[:, first:end].flatten(1, 2).mT @ seen.flatten(1, 2)).sum(0))
+    return torch.stack(sums, 1)[:, :, None].permute(0, 3, 1, 2)  # in the memory of the filters: see to_channels_last
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether autograd alone sees the tensors: no trace, no compiler, no transform of torch.func, no tangents.
+
+    A `torch.autograd.Function` that has neither a rule for vmap nor one for tangents takes nothing else.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return not any(is_functorch_wrapped_tensor(x) or unpack_dual(x).tangent is not None for x in tensors)
 
 
 class PixelConv(nn.Conv2d):

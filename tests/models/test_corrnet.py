@@ -102,6 +102,23 @@ def test_gradients_of_the_correlation(monkeypatch):
     assert torch.autograd.gradgradcheck(correlated, inputs, fast_mode=True)
 
 
+def test_gradients_of_the_correlation_in_every_setting():
+    """Many at once, with autocast around the backward pass alone, and within a transform of something else."""
+    here, there, filters = (seeded(i, 2, 4, side, side).requires_grad_() for i, side in enumerate((4, 4, 3)))
+    inputs, output = [here, there, filters], correlate(here, there, filters, dilation=1, groups=2)
+    given = seeded(3, 2, *output.shape)
+    expected = [torch.autograd.grad(output, inputs, one, retain_graph=True) for one in given]
+    batched = torch.autograd.grad(output, inputs, given, is_grads_batched=True, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(output, inputs, given[0])
+    for number, tensor in enumerate(found):
+        assert torch.equal(tensor, expected[0][number])
+        torch.testing.assert_close(batched[number], torch.stack([one[number] for one in expected]))
+    scales = torch.tensor([1.0, 2])
+    scaled = torch.func.vmap(lambda scale: scale * correlate(here, there, filters, dilation=1, groups=2))(scales)
+    torch.testing.assert_close(scaled[1], 2 * output)
+
+
 def test_training_keeps_no_products():
     """For the gradient nothing is kept but what came in, one map of it padded: 49 times as much would be."""
     here, there, filters = (

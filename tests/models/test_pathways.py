@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
+import torch.autograd.forward_ad as forward_ad
 from models.small import clips, small
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from unidual_zoo.models.pathways import TemporalConv, _ConvOverTime
 
@@ -93,3 +95,75 @@ def test_where_they_are_used(monkeypatch):
     torch._dynamo.reset()
     compiled = torch.compile(conv, backend=lambda graph, inputs: graph.forward, fullgraph=True)
     torch.testing.assert_close(compiled(x, 2), conv(x, 2))
+
+
+def test_within_transforms_of_something_else(monkeypatch):
+    """Of a head alone behind it; torch.func takes no Function that has no rules, whatever the Function is given."""
+    on_avx2(monkeypatch)
+    conv, x, heads = TemporalConv(4, 3), torch.randn(8, 4, 5, 5), torch.randn(5, 3)
+    scores = torch.func.vmap(lambda head: conv(x, 2).mean((0, 2, 3)) @ head)(heads)
+    torch.testing.assert_close(scores, heads @ conv(x, 2).mean((0, 2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # the first dual tensor
+def test_tangents_of_the_bias_alone(monkeypatch):
+    on_avx2(monkeypatch)
+    conv, x = TemporalConv(4, 3, bias=True), torch.randn(8, 4, 5, 5)
+    assert conv.bias is not None
+    with forward_ad.dual_level():
+        weights = {"bias": forward_ad.make_dual(conv.bias, torch.ones(3))}
+        output = torch.func.functional_call(conv, weights, (x, 2))
+        torch.testing.assert_close(forward_ad.unpack_dual(output).tangent, torch.ones(8, 3, 5, 5))
+
+
+def test_a_batch_of_gradients(monkeypatch):
+    on_avx2(monkeypatch)
+    conv, x = TemporalConv(4, 3, stride=2, bias=True), torch.randn(8, 4, 5, 5, requires_grad=True)
+    output, inputs = conv(x, 2), [x, *conv.parameters()]
+    given = torch.randn(2, *output.shape)
+    batched = torch.autograd.grad(output, inputs, given, is_grads_batched=True, retain_graph=True)
+    for index, one in enumerate(given):
+        for found, expected in zip(batched, torch.autograd.grad(output, inputs, one, retain_graph=True), strict=True):
+            torch.testing.assert_close(found[index], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_autocast_around_the_backward_pass_rounds_nothing(monkeypatch):
+    """As torch's own convolution, which keeps to what its forward pass had."""
+    on_avx2(monkeypatch)
+    conv, x = TemporalConv(4, 3), torch.randn(8, 4, 5, 5)
+    (expected,) = torch.autograd.grad(conv(x, 2).square().sum(), conv.weight)
+    loss = conv(x, 2).square().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = torch.autograd.grad(loss, conv.weight)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_a_parametrization_is_computed_once(monkeypatch):
+    """Spectral norms take a step of power iteration, and random ones draw, each time that they are asked."""
+
+    class Counted(nn.Module):
+        times = 0
+
+        def forward(self, weight: Tensor) -> Tensor:
+            self.times += 1
+            return 2 * weight
+
+    on_avx2(monkeypatch)
+    conv, counted = TemporalConv(4, 3), Counted()
+    parametrize.register_parametrization(conv, "weight", counted)
+    counted.times = 0
+    conv(torch.randn(8, 4, 5, 5), 2)
+    assert counted.times == 1
+
+
+@pytest.mark.parametrize("changed", [{"dilation": (2, 1), "padding": (2, 0)}, {"padding": "same"}])
+def test_a_changed_geometry_is_kept_to(monkeypatch, changed):
+    """Networks for dense prediction widen the filters of one that is built."""
+    conv, x = TemporalConv(4, 3), torch.randn(8, 4, 5, 5)
+    for name, value in changed.items():
+        setattr(conv, name, value)
+    on_avx2(monkeypatch, "AVX512")
+    expected = gradients(conv, x, 2)
+    on_avx2(monkeypatch)
+    for found, own in zip(gradients(conv, x, 2), expected, strict=True):
+        torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-4)

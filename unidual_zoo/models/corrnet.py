@@ -128,18 +128,22 @@ def _sum_offsets(here: Tensor, padded: Tensor, filters: Tensor, dilation: int) -
 def _sum_offsets_backward(
     here: Tensor, padded: Tensor, filters: Tensor, gradient: Tensor, dilation: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient with respect to what `_sum_offsets` gave -> those with respect to what it was given."""
-    window = filters.shape[-1]
-    gradient = gradient.contiguous().unflatten(1, (window * window, -1))  # (N, K*K, G, H, W)
-    to_here, to_padded, to_filters = torch.zeros_like(here), torch.zeros_like(padded), []
+    """The gradient with respect to what `_sum_offsets` gave -> those with respect to what it was given.
+
+    It takes batched gradients (`is_grads_batched` of `torch.autograd.grad`), which have no rule for `flatten`.
+    """
+    window, (frames, groups, size, height, width) = filters.shape[-1], here.shape
+    gradient = gradient.reshape(frames, window * window, groups, height, width)
+    to_here, to_padded, to_filters = gradient.new_zeros(here.shape), gradient.new_zeros(padded.shape), []
     views = _windows(to_padded, here, window, dilation)
     for (row, column, seen), (*_, to_seen) in zip(_windows(padded, here, window, dilation), views, strict=True):
         given = gradient[:, row * window + column, :, None]  # (N, G, 1, H, W)
         weighed = given * filters[..., row, column, None, None]
         to_here.addcmul_(weighed, seen)
         to_seen.addcmul_(weighed, here)
-        to_filters.append((seen * here).flatten(3) @ given.flatten(3).mT)  # (N, G, C, 1)
-    return to_here, to_padded, torch.cat(to_filters, -1).unflatten(-1, (window, window))
+        products = (seen * here).reshape(frames, groups, size, height * width)
+        to_filters.append(products @ given.reshape(frames, groups, height * width, 1))  # (N, G, C, 1)
+    return to_here, to_padded, torch.cat(to_filters, -1).reshape(filters.shape)
 
 
 def _in_parts(function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], dilation: int) -> list[Tensor]:
@@ -161,7 +165,8 @@ class _SumOffsets(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return *_in_parts(_sum_offsets_backward, (*ctx.saved_tensors, *gradients), ctx.dilation), None
+        with torch.autocast(gradients[0].device.type, enabled=False):  # which rounds products: see `_ConvOverTime`
+            return *_in_parts(_sum_offsets_backward, (*ctx.saved_tensors, *gradients), ctx.dilation), None
 
 
 def frames_before(x: Tensor, batch: int) -> Tensor:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO
@@ -70,21 +69,23 @@ class TemporalConv(nn.Conv2d):
         super().__init__(in_chans, out_chans, kernel, (stride, 1), padding, bias=bias)
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
-        rows = time_to_rows(x, batch)
-        if self._learns_by_products(rows):
-            y: Any = _ConvOverTime.apply(rows, self.weight, self.bias, self.stride, self.padding)
+        rows, weight, bias = time_to_rows(x, batch), self.weight, self.bias  # once: parametrizations compute them
+        if self._learns_by_products(rows, weight, bias):
+            y: Any = _ConvOverTime.apply(rows, weight, bias, self.stride, self.padding)
         else:
-            y = super().forward(rows)
+            y = self._conv_forward(rows, weight, bias)
         return time_to_batch(y, x.shape[2])
 
-    def _learns_by_products(self, rows: Tensor) -> bool:
+    def _learns_by_products(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         return (
-            is_plain(rows, self.weight)  # first: a compiler takes no more than that
+            is_plain(rows, weight, *(() if bias is None else (bias,)))  # first: a compiler takes no more than that
             and torch.is_grad_enabled()
-            and self.weight.requires_grad
+            and weight.requires_grad
             and self.padding_mode == "zeros"
+            and not isinstance(self.padding, str)
+            and self.dilation == (1, 1)
             and rows.device.type == "cpu"
-            and rows.dtype == self.weight.dtype == torch.float32
+            and rows.dtype == weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and torch.backends.cpu.get_cpu_capability() == "AVX2"
         )
@@ -112,7 +113,8 @@ class _ConvOverTime(torch.autograd.Function):
         )
         of_weight = None
         if to_weight:
-            of_weight = _filters_gradient(rows, gradient, weight.shape[2], ctx.stride[0], ctx.padding[0])
+            with torch.autocast("cpu", enabled=False):  # in which a backward pass may run, and which rounds products
+                of_weight = _filters_gradient(rows, gradient, weight.shape[2], ctx.stride[0], ctx.padding[0])
         return of_rows, of_weight, of_bias, None, None
 
 
@@ -124,18 +126,25 @@ def _filters_gradient(rows: Tensor, gradient: Tensor, kernel: int, stride: int, 
         first = max(0, -(-(padding - tap) // stride))  # the first output whose input is not padding, and the end
         end = max(first, min(gradient.shape[1], (rows.shape[1] - 1 + padding - tap) // stride + 1))
         seen = rows[:, first * stride + tap - padding :: stride][:, : end - first]
-        sums.append((gradient[:, first:end].flatten(1, 2).mT @ seen.flatten(1, 2)).sum(0))
-    return torch.stack(sums, 1)[:, :, None].permute(0, 3, 1, 2)  # in the memory of the filters: see to_channels_last
+        given = gradient.narrow(1, first, end - first)
+        sums.append((_positions(given).mT @ _positions(seen)).sum(0))
+    return torch.stack(sums, 1).unsqueeze(2).permute(0, 3, 1, 2)  # in the memory of the filters: see to_channels_last
+
+
+def _positions(x: Tensor) -> Tensor:
+    """(B, T, P, C) -> (B, T*P, C); `torch.autograd.grad` with `is_grads_batched` has no rule for `flatten`."""
+    return x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
 
 
 def is_plain(*tensors: Tensor) -> bool:
     """Whether autograd alone sees the tensors: no trace, no compiler, no transform of torch.func, no tangents.
 
-    A `torch.autograd.Function` that has neither a rule for vmap nor one for tangents takes nothing else.
+    A `torch.autograd.Function` that has neither a rule for vmap nor one for tangents takes nothing else; within a
+    transform not even tensors that the transform leaves alone.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return False
-    return not any(is_functorch_wrapped_tensor(x) or unpack_dual(x).tangent is not None for x in tensors)
+    return all(unpack_dual(x).tangent is None for x in tensors)
 
 
 class PixelConv(nn.Conv2d):

@@ -402,6 +402,15 @@ def test_classes_that_are_not_the_tasks(classes, task, message):
         map_labels(classes, GreyNet(), task)
 
 
+def test_classes_of_another_task_name_it():
+    others = ("red", "green", "blue hour", "d", "e", "f")
+    model = GreyNet(dataclasses.replace(SPEC, classes={"greys": tuple("uvwxyz"), "codes": others}))
+    with pytest.raises(ValueError, match="those of task 'codes', not of 'greys': name the task"):
+        map_labels(["blue_hour", "red"], model, "greys")
+    with pytest.raises(ValueError, match="not among"):
+        map_labels(["blue_hour", "pink"], model, "greys")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -25,7 +25,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 
 def run_script(function: Callable[..., None]) -> None:
     """A script whose command line is the function's arguments."""
-    application = typer.Typer(add_completion=False, context_settings=HELP)
+    application = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=HELP)
     application.command()(function)
     application()
 

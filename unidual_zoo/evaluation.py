@@ -299,10 +299,27 @@ def map_labels(classes: Sequence[str], model: TaskModel | GraphModel, task: str)
         raise ValueError(
             f"the data has {counted(len(classes), 'class')}, task {task!r} has {num_classes} and no names to match"
         )
+    if other := _task_of(classes, model, than=task):
+        raise ValueError(f"the data's classes are those of task {other!r}, not of {task!r}: name the task")
     near = ", ".join(repr(names[plain[name]]) for name in nearest(_plain(strange[0]), plain))
     raise ValueError(
         f"{len(strange)} of the data's {len(classes)} classes are not among the {num_classes} of task {task!r}: "
         f"the first is {strange[0]!r}, {f'nearest: {near}' if near else f'allowed: {names[0]!r}, {names[-1]!r} …'}"
+    )
+
+
+def _task_of(classes: Sequence[str], model: TaskModel | GraphModel, *, than: str) -> str | None:
+    """Another task of the same modality that has all of these classes by name, if there is one."""
+    modality, wanted = model.tasks[than].modality, set(map(_plain, classes))
+    return next(
+        (
+            task
+            for task, own in model.tasks.items()
+            if task != than
+            and own.modality == modality
+            and wanted <= set(map(_plain, model.spec.class_names(task) or ()))
+        ),
+        None,
     )
 
 

@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 from timm.models._hub import save_for_hf
 from typer.testing import CliRunner
 
+from unidual.options import run_script
+
 REPORT = {
     "clip@1": 40.1, "video@1": 52.5, "video@5": 81.0, "model": "unidual10_aux", "modality": "video", "task": "k400",
     "protocol": "unidual34", "listed": 200, "decoded": 199, "failed": 1, "resize": [128, 171], "crop": [112, 112],
@@ -238,6 +240,13 @@ def call(script, *arguments: str):
     app = typer.Typer()
     app.command()(script.main)
     return CliRunner().invoke(app, list(arguments))
+
+
+def test_help_keeps_what_stands_in_brackets(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["publish.py", "--help"])
+    with pytest.raises(SystemExit):
+        run_script(publish.main)
+    assert "[default: FOLDER/repository]" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_commands(run, tmp_path):

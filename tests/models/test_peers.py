@@ -140,7 +140,8 @@ def test_a_file_of_the_bare_names_heads_is_no_pretrained_tag(asked, tmp_path):
     """train.py --pretrained --pretrained-path: only the head whose classes are asked for may be another one."""
     path = saved(timm.create_model(AUX, **SMALL), tmp_path)
     overlay = dict(file=path, num_classes=-1)
-    with pytest.raises(RuntimeError, match=r"heads.video.cifar_motion.*; the heads in it fit 'unidual10_aux' with"):
+    hint = "the heads in it fit 'unidual10_aux' with pretrained=False and the file as checkpoint_path"
+    with pytest.raises(RuntimeError, match=f"heads.video.cifar_motion.*; {hint}$"):
         timm.create_model(AUX, pretrained=True, pretrained_cfg_overlay=overlay, **asked, **SMALL)
 
 

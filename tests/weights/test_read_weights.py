@@ -219,3 +219,10 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkey
     monkeypatch.setattr(fit, name, always)
     with pytest.raises(CheckpointError, match=rf"^{tmp_path}.* cannot be read: it is replaced again and again$"):
         read_weights(tmp_path if folder else path)
+
+
+def test_a_file_of_text_is_named_with_more_than_a_key(tmp_path):
+    """torch's unpickler looks its first letter up in a table: a KeyError that says 101 of an "e" and nothing else."""
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"text.pt is damaged or not a file of weights: \w*Error$"):
+        read_weights(tmp_path / "text.pt")

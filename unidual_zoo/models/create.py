@@ -217,7 +217,8 @@ def _load(
         model.load_state_dict(family.filter_fn(weights, model, task=task, fresh_heads=bool(fresh)))
     except (CheckpointError, ValueError) as error:  # a ValueError of `adopt`: there is nothing to start from
         name = name_with_heads(variant, there) if there != here else None
-        hint = f"; the heads in it fit {name}" if name else ""
+        loaded = " and the file as checkpoint_path" if name and "pretrained=False" in name else ""
+        hint = f"; the heads in it fit {name}{loaded}" if name else ""
         raise CheckpointError(f"{where}: {error}{hint}") from None
 
 

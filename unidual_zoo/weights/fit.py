@@ -165,7 +165,8 @@ def _unreadable(error: BaseException) -> str:
             )
     if isinstance(error, AttributeError) or "weights_only" in str(error):  # timm took it for a dict; torch's advice
         return "is not a file of weights: it holds no table of names and tensors"
-    return f"is damaged or not a file of weights: {first_line(error)}"
+    said = type(error).__name__ if isinstance(error, KeyError) else first_line(error)  # a key alone says nothing
+    return f"is damaged or not a file of weights: {said}"
 
 
 def check_plain(weights: Mapping[str, Any], *, what: str) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from unidual_zoo import scoring
 from unidual_zoo.data.datasets import MediaSet, load_sized_image
 from unidual_zoo.data.loaders import LoaderError
 from unidual_zoo.data.media import MediaWarning
-from unidual_zoo.evaluation import PROTOCOLS, FileResult, Protocol, Report, evaluate, map_labels
+from unidual_zoo.evaluation import PROTOCOLS, FileResult, Protocol, Report, evaluate, head_for, map_labels
 from unidual_zoo.scoring import ReadFile, Route, ViewReader, distinct, score_files, score_read
 from unidual_zoo.spec import ClipSpec, InputSpec
 
@@ -409,6 +409,28 @@ def test_classes_of_another_task_name_it():
         map_labels(["blue_hour", "red"], model, "greys")
     with pytest.raises(ValueError, match="not among"):
         map_labels(["blue_hour", "pink"], model, "greys")
+
+
+@pytest.mark.parametrize(
+    ("classes", "task"),
+    [
+        (["u", "v"], "greys"),
+        (["blue_hour", "Red"], "codes"),
+        (["d", "e"], "greys"),  # both have them: the first
+        (["u", "red"], "greys"),  # neither has both
+    ],
+)
+def test_the_head_is_that_of_the_datas_classes(videos, classes, task):
+    own = {"greys": ("u", "v", "d", "e", "y", "z"), "codes": ("red", "green", "blue hour", "d", "e", "f")}
+    model, found = GreyNet(dataclasses.replace(SPEC, classes=own)), media("video", videos[:2], [0, 1], classes)
+    assert head_for(model, found) == head_for(model, found, pathway="video") == task
+    assert head_for(model, found, task="codes") == "codes"
+    if classes != ["u", "red"]:
+        report = evaluate(model, found, progress=False)
+        assert report.facts["task"] == task
+        assert [own[task][result.label].replace(" ", "_").casefold() for result in report.results] == [
+            name.casefold() for name in classes
+        ]
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,9 @@ def evaluate(
     protocol: ProtocolName = "unidual34",
     clips: Clips = None,
     sampler: Sampler = None,
-    task: TaskName = None,
+    task: Annotated[
+        str | None, typer.Option(help="The head [default: the first for the modality that has the data's classes].")
+    ] = None,
     pathway: Annotated[str | None, typer.Option(help="image or video [default: the data's modality].")] = None,
     batch_size: BatchSize = 16,
     workers: Workers = None,
@@ -204,6 +206,7 @@ def evaluate(
     """
     from unidual_zoo.dtypes import as_dtype
     from unidual_zoo.evaluation import evaluate as measure
+    from unidual_zoo.evaluation import head_for, map_labels
     from unidual_zoo.inference import for_inference, load_model
     from unidual_zoo.names import printable
     from unidual_zoo.report.page import check_page, evaluation_page, in_training_line, write_page
@@ -218,17 +221,21 @@ def evaluate(
         default = EMBEDDED_MODEL if found[0].benchmark else DEFAULT_MODEL
         network = load_model(model or default, checkpoint=checkpoint)
         salient = salient_of(clips, sampler, model=network, device=place)
-        for media, _, _ in found:
-            network.default_pathway(media.modality)  # refused before the first of them is evaluated
-        for media, source, benchmark in found:
+        heads = []
+        for media, _, benchmark in found:
             branch = pathway or network.default_pathway(media.modality)
             usual = BENCHMARKS[benchmark].task if benchmark else None
+            named = task or (usual if usual in network.tasks else None)
+            heads.append((branch, head_for(network, media, task=named, pathway=branch)))
+            if heads[-1][1] in network.tasks:  # what cannot be tested is refused before the first is
+                map_labels(media.classes, network, heads[-1][1])
+        for (media, source, benchmark), (branch, head) in zip(found, heads, strict=True):
             report = measure(
                 for_inference(network, dtype=as_dtype(dtype), modality=branch),
                 media,
                 protocol=salient.protocol(protocol) if salient else protocol,
                 score=salient or score_files,
-                task=task or (usual if usual in network.tasks else None),
+                task=head,
                 pathway=branch,
                 batch_size=batch_size,
                 workers=workers_of(workers, place),

@@ -30,7 +30,7 @@ from unidual_zoo.progress import Progress
 from unidual_zoo.scoring import PROTOCOLS, FileScores, Protocol, Route, ScoreFiles, score_files
 from unidual_zoo.spec import IMAGE, VIDEO
 
-__all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluation_mode", "map_labels"]
+__all__ = ["PROTOCOLS", "FileResult", "Protocol", "Report", "evaluate", "evaluation_mode", "head_for", "map_labels"]
 
 TOP = 5
 MAIN = {IMAGE: "top-1", VIDEO: "video@1"}  # the one metric of a modality by which results are compared
@@ -211,7 +211,8 @@ def evaluate(
     Args:
         model: as `timm.create_model`, `for_inference` or `load_model` makes it; its training mode is what it was
             afterwards.
-        task: the head (default: the first of the data's modality on the pathway); `pathway` likewise.
+        task: the head (default: see `head_for`).
+        pathway: that the data take (default: their modality's).
         batch_size: views, of one file or several, that go through the network together.
         workers: processes that decode ahead; with 0 threads of this one decode, see `scoring.score_files`.
         file_seconds: that reading one file may take, see `score_files`.
@@ -225,6 +226,7 @@ def evaluate(
         ValueError: the protocol, pathway or task does not exist, or the data's classes are not the task's.
         LoaderError: a loader process died; it names the file.
     """
+    task = head_for(model, media, task=task, pathway=pathway)
     route = Route(model, media.modality, protocol=protocol, pathway=pathway, task=task, device=device, dtype=dtype)
     labels, label_rule = map_labels(media.classes, model, route.task)
     rank, world = shard
@@ -299,7 +301,9 @@ def map_labels(classes: Sequence[str], model: TaskModel | GraphModel, task: str)
         raise ValueError(
             f"the data has {counted(len(classes), 'class')}, task {task!r} has {num_classes} and no names to match"
         )
-    if other := _task_of(classes, model, than=task):
+    modality = model.tasks[task].modality
+    others = (other for other, own in model.tasks.items() if own.modality == modality and other != task)
+    if other := next((other for other in others if _has_classes(model, other, classes)), None):
         raise ValueError(f"the data's classes are those of task {other!r}, not of {task!r}: name the task")
     near = ", ".join(repr(names[plain[name]]) for name in nearest(_plain(strange[0]), plain))
     raise ValueError(
@@ -308,19 +312,25 @@ def map_labels(classes: Sequence[str], model: TaskModel | GraphModel, task: str)
     )
 
 
-def _task_of(classes: Sequence[str], model: TaskModel | GraphModel, *, than: str) -> str | None:
-    """Another task of the same modality that has all of these classes by name, if there is one."""
-    modality, wanted = model.tasks[than].modality, set(map(_plain, classes))
-    return next(
-        (
-            task
-            for task, own in model.tasks.items()
-            if task != than
-            and own.modality == modality
-            and wanted <= set(map(_plain, model.spec.class_names(task) or ()))
-        ),
-        None,
-    )
+def head_for(
+    model: TaskModel | GraphModel, media: MediaSet, *, task: str | None = None, pathway: str | None = None
+) -> str | None:
+    """The task whose head answers for a data set: `task`, by default the first of its modality on the pathway, or where
+    that lacks some of its classes, the first one there that has all of them by name. None if no head is there.
+    """
+    branch = pathway or model.default_pathway(media.modality)
+    if task is not None or branch not in model.pathways:
+        return task
+    default = model.default_task(media.modality, branch)
+    if default is None or _has_classes(model, default, media.classes):
+        return default
+    others = (task for task in model.pathway_tasks(branch) if model.tasks[task].modality == media.modality)
+    return next((task for task in others if _has_classes(model, task, media.classes)), default)
+
+
+def _has_classes(model: TaskModel | GraphModel, task: str, classes: Sequence[str]) -> bool:
+    """Whether all of these are classes of the task by name, as `map_labels` reads names."""
+    return set(map(_plain, classes)) <= set(map(_plain, model.spec.class_names(task) or ()))
 
 
 def main_score(report: Report) -> float:

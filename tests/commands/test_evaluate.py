@@ -96,3 +96,11 @@ def test_evaluate_refuses_the_classes_of_another_task(run, model, data):
     status, _, err = run("evaluate", "kinetics", "--model", model, "--data", data / "acts")
     assert status == 2
     assert "'fallling', nearest: 'falling'" in one_sentence(err)
+
+
+def test_what_cannot_be_tested_is_refused_before_the_first_source_is(run, model, data):
+    (data / "things/test/odd").mkdir()
+    (data / "things/test/odd/0.png").write_bytes(next((data / "things/test").glob("*/0.png")).read_bytes())
+    status, text, err = run("evaluate", data / "acts", data / "things", "--model", model)
+    assert (status, text) == (2, "")
+    assert "'odd'" in one_sentence(err)

@@ -34,7 +34,7 @@ from unidual_zoo.models.pathways import (
     time_to_rows,
     unfold_frames,
 )
-from unidual_zoo.models.residual import ResidualNet, drop_paths
+from unidual_zoo.models.residual import ResidualNet, StridedPixelConv, drop_paths
 from unidual_zoo.models.rows.csn import ARCHITECTURES, CHECKPOINTS
 from unidual_zoo.spec import IMAGE, MODALITIES, VIDEO, InputSpec
 from unidual_zoo.weights import CheckpointError, KeyMap, fit_to_model
@@ -131,7 +131,7 @@ class Bottleneck(nn.Module):
         self.stride = stride
 
         def pointwise(inputs: int, outputs: int, stride: int = 1) -> ConvNorm:
-            return ConvNorm(nn.Conv2d(inputs, outputs, 1, stride, bias=False), norms.behind_own(outputs))
+            return ConvNorm(StridedPixelConv(inputs, outputs, stride=stride), norms.behind_own(outputs))
 
         self.conv1: nn.Module = pointwise(in_chans, planes)
         self.interact: nn.Module | None = pointwise(planes, planes) if block == INTERACTION_PRESERVED else None

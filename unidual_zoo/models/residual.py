@@ -18,13 +18,29 @@ from unidual_zoo.models.pathways import Norms, time_to_batch, time_to_rows
 from unidual_zoo.spec import VIDEO
 
 
+class StridedPixelConv(nn.Conv2d):
+    """1×1 convolution (N, C, H, W) -> (N, C', ceil(H/stride), ceil(W/stride)).
+
+    Of fewer than 8 channels, the positions are taken first: on processors with AVX2 and no AVX-512 the backward pass of
+    oneDNN 3.13 (torch 2.15) writes past its buffers if it is to take them.
+    """
+
+    def __init__(self, in_chans: int, out_chans: int, *, stride: int) -> None:
+        super().__init__(in_chans, out_chans, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_channels >= 8 or self.stride == (1, 1):
+            return super().forward(x)
+        return F.conv2d(F.avg_pool2d(x, 1, self.stride), self.weight)
+
+
 class Shortcut(nn.Module):
     """1×1 projection of the residual connection, shared by the pathways: (B*T, C, H, W) -> (B*T', C', H', W')."""
 
     def __init__(self, in_chans: int, out_chans: int, *, stride: int, temporal_stride: int, norms: Norms) -> None:
         super().__init__()
         self.temporal_stride = temporal_stride
-        self.conv = nn.Conv2d(in_chans, out_chans, 1, stride, bias=False)
+        self.conv: nn.Module = StridedPixelConv(in_chans, out_chans, stride=stride)
         self.conv_norm = norms.behind_shared(out_chans)
 
     def forward(self, x: Tensor, pathway: str, batch: int) -> Tensor:

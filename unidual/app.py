@@ -226,9 +226,10 @@ def evaluate(
             branch = pathway or network.default_pathway(media.modality)
             usual = BENCHMARKS[benchmark].task if benchmark else None
             named = task or (usual if usual in network.tasks else None)
-            heads.append((branch, head_for(network, media, task=named, pathway=branch)))
-            if heads[-1][1] in network.tasks:  # what cannot be tested is refused before the first is
-                map_labels(media.classes, network, heads[-1][1])
+            head = head_for(network, media, task=named, pathway=branch)
+            if head in network.tasks:  # what cannot be tested is refused before the first is
+                map_labels(media.classes, network, head)
+            heads.append((branch, head))
         for (media, source, benchmark), (branch, head) in zip(found, heads, strict=True):
             report = measure(
                 for_inference(network, dtype=as_dtype(dtype), modality=branch),
